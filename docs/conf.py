@@ -1,0 +1,66 @@
+"""Sphinx settings: pages from docs/, the reference from docstrings. Nothing here needs a network."""
+
+import inspect
+import operator
+from typing import Any
+
+from sphinx.util.nodes import make_refnode
+from torch import nn
+
+import hccvision
+
+project = "hccvision"
+author = "the hccvision authors"
+version = release = hccvision.__version__
+
+extensions = ["sphinx.ext.autodoc", "sphinx.ext.napoleon"]
+exclude_patterns = ["_build"]
+default_role = "py:obj"  # single backticks in docstrings name Python objects
+
+html_theme = "furo"
+html_title = "hccvision"
+html_show_copyright = False
+html_show_sphinx = False
+
+autodoc_member_order = "bysource"
+autodoc_default_options = {"members": True}
+autodoc_typehints = "description"
+autodoc_typehints_description_target = "documented"
+autodoc_preserve_defaults = True
+autodoc_inherit_docstrings = False
+napoleon_numpy_docstring = False
+napoleon_use_rtype = False
+napoleon_custom_sections = ["Source"]
+python_use_unqualified_type_names = True
+
+
+def own_types(app: Any, what: str, name: str, obj: Any, *rest: Any) -> None:
+    """Keep Sphinx from taking the types of a module's buffers for those of its constructor's arguments."""
+    if what == "class" and issubclass(obj, nn.Module):
+        obj.__annotations__ = {}
+
+
+def skip_member(app: Any, what: str, name: str, obj: Any, skip: bool, options: Any) -> bool | None:
+    """Leave out the fields of named tuples: their class's Args describe them."""
+    return True if type(obj).__name__ == "_tuplegetter" else None
+
+
+def resolve_name(app: Any, env: Any, node: Any, contnode: Any) -> Any:
+    """Link `hv.fit` to where it is defined, and `linter.usable` from any module if one object's name alone ends so."""
+    if node.get("refdomain") != "py":
+        return None
+    target, objects = node["reftarget"], env.get_domain("py").objects
+    names = [name for name in objects if name.endswith(f".{target}")]
+    if target.startswith("hv."):
+        found = operator.attrgetter(target[3:])(hccvision)
+        names = [found.__name__ if inspect.ismodule(found) else f"{found.__module__}.{found.__qualname__}"]
+    if len(names) != 1 or names[0] not in objects:
+        return None
+    entry = objects[names[0]]
+    return make_refnode(app.builder, node["refdoc"], entry.docname, entry.node_id, contnode, names[0])
+
+
+def setup(app: Any) -> None:
+    app.connect("autodoc-process-signature", own_types, priority=100)
+    app.connect("autodoc-skip-member", skip_member)
+    app.connect("missing-reference", resolve_name)

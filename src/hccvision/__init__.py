@@ -1,0 +1,158 @@
+"""hccvision finds liver cancer in MRI slices: backbones, heads, augmentation and metrics to compose in a few lines.
+
+Everything here is imported at its first use, so that ``import hccvision`` costs next to nothing.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+
+_MODULES = (
+    "augment",
+    "boxes",
+    "contracts",
+    "default_boxes",
+    "images",
+    "losses",
+    "metrics",
+    "phantom",
+    "plots",
+    "recipes",
+    "registry",
+    "voc",
+    "weights",
+)
+
+_NAMES = {
+    "AUGMENTATIONS": "registry",
+    "BACKBONES": "registry",
+    "HEADS": "registry",
+    "METRICS": "registry",
+    "Annotation": "contracts",
+    "Detections": "contracts",
+    "FeatureSpec": "contracts",
+    "Prediction": "contracts",
+    "Problem": "contracts",
+    "SSDOutput": "contracts",
+    "Sample": "contracts",
+    "Targets": "contracts",
+    "Model": "model",
+    "build_model": "model",
+    "load_model": "model",
+    "read_image_folder": "data.folders",
+    "read_voc_folder": "data.folders",
+    "check": "data.linter",
+    "folds": "data.splits",
+    "leakage": "data.splits",
+    "split": "data.splits",
+    "Recipe": "recipes",
+    "fit": "training.engine",
+    "History": "training.checkpoints",
+    "evaluate": "evaluation",
+    "Report": "reporting",
+    "predict": "prediction",
+    "CAD": "pipeline",
+    "propose": "pipeline",
+    "check_report": "metrics.classification",
+}
+
+if TYPE_CHECKING:
+    from hccvision import (
+        augment,
+        boxes,
+        contracts,
+        default_boxes,
+        images,
+        losses,
+        metrics,
+        phantom,
+        plots,
+        recipes,
+        registry,
+        voc,
+        weights,
+    )
+    from hccvision.contracts import (
+        Annotation,
+        Detections,
+        FeatureSpec,
+        Prediction,
+        Problem,
+        Sample,
+        SSDOutput,
+        Targets,
+    )
+    from hccvision.data.folders import read_image_folder, read_voc_folder
+    from hccvision.data.linter import check
+    from hccvision.data.splits import folds, leakage, split
+    from hccvision.evaluation import evaluate
+    from hccvision.metrics.classification import check_report
+    from hccvision.model import Model, build_model, load_model
+    from hccvision.pipeline import CAD, propose
+    from hccvision.prediction import predict
+    from hccvision.recipes import Recipe
+    from hccvision.registry import AUGMENTATIONS, BACKBONES, HEADS, METRICS
+    from hccvision.reporting import Report
+    from hccvision.training.checkpoints import History
+    from hccvision.training.engine import fit
+
+__all__ = [
+    "AUGMENTATIONS",
+    "BACKBONES",
+    "CAD",
+    "HEADS",
+    "METRICS",
+    "Annotation",
+    "Detections",
+    "FeatureSpec",
+    "History",
+    "Model",
+    "Prediction",
+    "Problem",
+    "Recipe",
+    "Report",
+    "SSDOutput",
+    "Sample",
+    "Targets",
+    "augment",
+    "boxes",
+    "build_model",
+    "check",
+    "check_report",
+    "contracts",
+    "default_boxes",
+    "evaluate",
+    "fit",
+    "folds",
+    "images",
+    "leakage",
+    "load_model",
+    "losses",
+    "metrics",
+    "phantom",
+    "plots",
+    "predict",
+    "propose",
+    "read_image_folder",
+    "read_voc_folder",
+    "recipes",
+    "registry",
+    "split",
+    "voc",
+    "weights",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _MODULES:
+        return importlib.import_module(f"hccvision.{name}")
+    if name in _NAMES:
+        return getattr(importlib.import_module(f"hccvision.{_NAMES[name]}"), name)
+    raise AttributeError(f"hccvision has no {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -1,0 +1,83 @@
+"""Any timm model that gives feature maps, behind the same contract."""
+
+from __future__ import annotations
+
+import difflib
+from typing import Any
+
+from torch import Tensor, nn
+
+from hccvision.registry import BACKBONES
+from hccvision.weights import IMAGENET_MEAN, IMAGENET_STD, WeightFormat
+
+
+@BACKBONES.register("timm")
+class TimmBackbone(nn.Module):
+    """A timm model as feature maps.
+
+    Args:
+        model_name: timm's name, with or without a tag: ``"resnet18"``, ``"convnext_tiny.fb_in22k"``.
+        in_channels: 1, 3 or any other number.
+        image_size: ``(height, width)``, for models that are built for one size, such as vision transformers.
+        maps: which of the model's maps, by timm's index; None: all of them.
+
+    Raises:
+        ValueError: if timm has no such model, or the model gives no feature maps.
+
+    Example:
+        >>> backbone = TimmBackbone(model_name="mobilenetv3_small_050")
+        >>> backbone.strides
+        (2, 4, 8, 16, 32)
+    """
+
+    def __init__(
+        self,
+        *,
+        model_name: str = "resnet18",
+        in_channels: int = 3,
+        image_size: tuple[int, int] | None = None,
+        maps: tuple[int, ...] | None = None,
+    ) -> None:
+        super().__init__()
+        import timm
+
+        options: dict[str, Any] = {} if image_size is None else {"img_size": tuple(image_size)}
+        if maps is not None:
+            options["out_indices"] = tuple(maps)
+        try:
+            body: Any = timm.create_model(model_name, features_only=True, in_chans=in_channels, **options)
+        except Exception as error:
+            near = difflib.get_close_matches(model_name.split(".")[0], timm.list_models(), n=5)
+            raise ValueError(
+                f"timm gives no feature maps for model_name={model_name!r} ({error}); "
+                f"{'similar names: ' + ', '.join(near) if near else 'see timm.list_models()'}"
+            ) from error
+        self.body = body
+        self.in_channels = in_channels
+        self.channels = tuple(body.feature_info.channels())
+        self.strides = tuple(body.feature_info.reduction())
+        self.hub = model_name
+        config = timm.get_pretrained_cfg(model_name, allow_unregistered=True)
+        self.mean = tuple(config.mean) if config else IMAGENET_MEAN
+        self.std = tuple(config.std) if config else IMAGENET_STD
+        own = frozenset(body.state_dict())
+
+        def rename(key: str) -> str | None:  # features_only joins "stages.0" to "stages_0", or wraps the whole model
+            names = (key, key.replace(".", "_", 1), f"model.{key}")
+            return next((f"body.{name}" for name in names if name in own), None)
+
+        self.formats = (WeightFormat("timm", rename, self.mean, self.std),)
+
+    def forward(self, images: Tensor) -> tuple[Tensor, ...]:
+        """Compute the feature maps.
+
+        Args:
+            images: ``(B, in_channels, H, W) float``, normalised.
+
+        Returns:
+            One map ``(B, channels[i], h, w)`` per stage.
+        """
+        maps = self.body(images)
+        if getattr(self.body, "output_fmt", None) == "NHWC":  # Swin and its like
+            maps = [m.permute(0, 3, 1, 2) for m in maps]
+        return tuple(maps)

@@ -1,0 +1,1 @@
+"""Data: folders to samples, samples to batches, and splits that don't leak."""

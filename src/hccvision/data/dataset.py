@@ -1,0 +1,183 @@
+"""Samples to batches: decode and resize once, keep as uint8, pad the targets."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from hccvision import boxes as box_functions
+from hccvision import images
+from hccvision.contracts import Sample, Targets
+
+CACHE_LIMIT = 4 * 2**30
+
+
+class Item(NamedTuple):
+    """One sample, loaded.
+
+    Args:
+        image: ``(C, H, W) uint8``, of the model's image size.
+        boxes: ``(n, 4) float32``, xyxy pixels of the model's input, clipped, none without area.
+        labels: ``(n,) int64``.
+        image_label: class id of the whole image; −1 in detection.
+        number: of the sample in the data set.
+    """
+
+    image: Tensor
+    boxes: Tensor
+    labels: Tensor
+    image_label: int
+    number: int
+
+
+class Batch(NamedTuple):
+    """Samples side by side.
+
+    Args:
+        images: ``(B, C, H, W) uint8``.
+        targets: padded, in pixels of the model's input.
+        indices: ``(B,) int64``, in the data set.
+    """
+
+    images: Tensor
+    targets: Targets
+    indices: Tensor
+
+
+class SliceDataset(Dataset[Item]):
+    """Samples as a model wants them: its image size, resize policy, channels and class ids.
+
+    Each image file is decoded and resized once and then kept as uint8, as long as all of them fit in 4 GiB.
+
+    Args:
+        samples: with class names for a classifier, with annotations for a detector; free of problems, see
+            `linter.usable`.
+        task: ``"classification"`` or ``"detection"``.
+        classes: the model's names, in the order of its class ids.
+        image_size: ``(height, width)`` of the model's input.
+        resize: ``"stretch"`` or ``"letterbox"``.
+        channels: of the model's input.
+
+    Raises:
+        ValueError: if a sample lacks what the task needs, or bears a class that the model doesn't know.
+
+    Example:
+        >>> len(SliceDataset([], task="detection", classes=["hcc"], image_size=(300, 300)))
+        0
+    """
+
+    def __init__(
+        self,
+        samples: Sequence[Sample],
+        *,
+        task: str,
+        classes: Sequence[str],
+        image_size: tuple[int, int],
+        resize: str = "stretch",
+        channels: int = 3,
+    ) -> None:
+        self.samples = list(samples)
+        self.task = task
+        self.image_size = image_size
+        self.resize = resize
+        self.channels = channels
+        self._ids = {name: i for i, name in enumerate(classes)}
+        for sample in self.samples:
+            self._check(sample)
+        size = len(self.samples) * self.channels * image_size[0] * image_size[1]
+        self._cache: dict[int, tuple[Tensor, images.Placement]] | None = {} if size <= CACHE_LIMIT else None
+
+    def _check(self, sample: Sample) -> None:
+        if self.task == "classification" and sample.class_name is None:
+            raise ValueError(f"{sample.path}: a classifier learns from class names, and this sample has none")
+        if self.task == "detection" and sample.annotation is None:
+            raise ValueError(f"{sample.path}: a detector learns from annotations, and this sample has none")
+        annotation = sample.annotation if self.task == "detection" else None
+        names = (sample.class_name,) if annotation is None else annotation.names
+        unknown = [name for name in names if name not in self._ids]
+        if unknown:
+            where = sample.annotation.path if sample.annotation is not None and sample.annotation.path else sample.path
+            raise ValueError(
+                f"{where}: the class {unknown[0]!r} is not among the model's classes ({', '.join(self._ids)}): correct "
+                "the annotation, or build the model with that class"
+            )
+
+    def __len__(self) -> int:
+        return len(self.samples)
+
+    def __getitem__(self, index: int) -> Item:
+        sample = self.samples[index]
+        image, placement = self._image(index)
+        if self.task == "classification":
+            assert sample.class_name is not None
+            none = torch.zeros(0, 4), torch.zeros(0, dtype=torch.int64)
+            return Item(image, *none, self._ids[sample.class_name], index)
+        assert sample.annotation is not None
+        labels = torch.tensor([self._ids[n] for n in sample.annotation.names], dtype=torch.int64)
+        boxes = box_functions.clip(torch.from_numpy(sample.annotation.boxes), placement.original_size)
+        boxes = placement.to_input(boxes)
+        keep = box_functions.area(boxes) > 0
+        return Item(image, boxes[keep], labels[keep], -1, index)
+
+    def placement(self, index: int) -> images.Placement:
+        """Say how a sample's image lies in the model's input.
+
+        Args:
+            index: of the sample.
+
+        Returns:
+            The placement, to take boxes there and back.
+        """
+        if self._cache is not None and index in self._cache:
+            return self._cache[index][1]
+        return images.place(images.image_size(self.samples[index].path), self.image_size, self.resize)
+
+    def _image(self, index: int) -> tuple[Tensor, images.Placement]:
+        if self._cache is not None and index in self._cache:
+            return self._cache[index]
+        image = images.read_image(self.samples[index].path, channels=self.channels)
+        image, placement = images.resize(image, self.image_size, self.resize)
+        entry = torch.from_numpy(np.ascontiguousarray(image.transpose(2, 0, 1))), placement
+        if self._cache is not None:
+            self._cache[index] = entry
+        return entry
+
+
+def collate(items: Sequence[Item]) -> Batch:
+    """Put loaded samples side by side and pad their targets.
+
+    Args:
+        items: of one data set.
+
+    Returns:
+        The batch; targets have image labels in classification only.
+
+    Example:
+        >>> item = Item(torch.zeros(3, 8, 8, dtype=torch.uint8), torch.zeros(0, 4), torch.zeros(0).long(), 1, 0)
+        >>> collate([item, item]).targets.image_labels
+        tensor([1, 1])
+    """
+    labels = torch.tensor([i.image_label for i in items], dtype=torch.int64)
+    targets = Targets.pad([i.boxes for i in items], [i.labels for i in items], labels if (labels >= 0).any() else None)
+    return Batch(torch.stack([i.image for i in items]), targets, torch.tensor([i.number for i in items]))
+
+
+def to_float(images: Tensor) -> Tensor:
+    """Turn a uint8 batch into what the model takes.
+
+    Args:
+        images: ``(B, C, H, W) uint8``.
+
+    Returns:
+        ``(B, C, H, W) float32`` in [0, 1], channels last in memory.
+
+    Example:
+        >>> to_float(torch.full((1, 3, 2, 2), 255, dtype=torch.uint8)).max()
+        tensor(1.)
+    """
+    return (images.float() / 255).contiguous(memory_format=torch.channels_last)

@@ -1,0 +1,5 @@
+"""Heads: feature maps in, raw output out, with the loss and the reading of it. Importing this registers them."""
+
+from hccvision.heads import linear, ssd
+
+__all__ = ["linear", "ssd"]

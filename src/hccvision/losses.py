@@ -1,0 +1,128 @@
+"""Losses: SSD's multibox loss, and the classification losses. Pure functions; the parts come back by name."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+
+def cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
+    """Give the mean cross-entropy of a batch of images.
+
+    Args:
+        logits: ``(B, K)``.
+        labels: ``(B,) int64``, class ids.
+
+    Returns:
+        A scalar, in float32.
+
+    Example:
+        >>> round(cross_entropy(torch.zeros(1, 2), torch.tensor([1])).item(), 4)
+        0.6931
+    """
+    return F.cross_entropy(logits.float(), labels)
+
+
+def focal(logits: Tensor, labels: Tensor, *, gamma: float = 2.0) -> Tensor:
+    """Give the mean focal loss of a batch of images: cross-entropy with the easy ones turned down.
+
+    Args:
+        logits: ``(B, K)``.
+        labels: ``(B,) int64``, class ids.
+        gamma: at least 0; at 0 it is the cross-entropy.
+
+    Returns:
+        A scalar, in float32.
+
+    Raises:
+        ValueError: for a gamma below 0.
+
+    Example:
+        >>> round(focal(torch.zeros(1, 2), torch.tensor([1])).item(), 4)
+        0.1733
+
+    Source:
+        Lin et al. 2017, arXiv:1708.02002, equation 4.
+    """
+    if not gamma >= 0:
+        raise ValueError(f"gamma is at least 0, got {gamma}")
+    loss = F.cross_entropy(logits.float(), labels, reduction="none")
+    doubt = -torch.expm1(-loss)  # 1 - p; kept above 0, where a gamma below 1 has no slope
+    return (doubt.clamp(min=torch.finfo(doubt.dtype).tiny) ** gamma * loss).mean()
+
+
+CLASSIFICATION_LOSSES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {"cross_entropy": cross_entropy, "focal": focal}
+
+
+def hard_negatives(background_loss: Tensor, positive: Tensor, *, ratio: float = 3.0, minimum: int = 3) -> Tensor:
+    """Choose the boxes that count in the classification loss: the positives, and the worst of the negatives.
+
+    Args:
+        background_loss: ``(B, A)``, how badly each box is taken for background.
+        positive: ``(B, A) bool``.
+        ratio: so many negatives for one positive, per image.
+        minimum: but at least so many negatives in an image, so that one without lesions teaches too.
+
+    Returns:
+        ``(B, A) bool``.
+
+    Example:
+        >>> loss = torch.tensor([[0.1, 0.9, 0.3, 0.8, 0.5, 0.2, 0.7, 0.6]])
+        >>> positive = torch.arange(8)[None] == 1
+        >>> hard_negatives(loss, positive).long()
+        tensor([[0, 1, 0, 1, 0, 0, 1, 1]])
+
+    Source:
+        Liu et al. 2016, SSD, section 2.2, "Hard negative mining".
+    """
+    wanted = (positive.sum(1, keepdim=True) * ratio).clamp(min=minimum)
+    hardest = background_loss.detach().masked_fill(positive, -torch.inf).argsort(dim=1, descending=True, stable=True)
+    rank = torch.empty_like(hardest).scatter_(
+        1, hardest, torch.arange(hardest.shape[1], device=hardest.device).expand_as(hardest)
+    )
+    return positive | (rank < wanted)
+
+
+def multibox(
+    logits: Tensor,
+    offsets: Tensor,
+    classes: Tensor,
+    offset_targets: Tensor,
+    *,
+    negative_ratio: float = 3.0,
+    min_negatives: int = 3,
+) -> dict[str, Tensor]:
+    """Give SSD's loss: smooth L1 of the offsets and cross-entropy of the classes, over the number of positives.
+
+    Args:
+        logits: ``(B, A, K + 1)``, index 0 is the background.
+        offsets: ``(B, A, 4)``, encoded.
+        classes: ``(B, A) int64``, 0 for background, from `default_boxes.matched_targets`.
+        offset_targets: ``(B, A, 4)``, encoded.
+        negative_ratio: negatives for one positive, per image.
+        min_negatives: at least so many negatives per image.
+
+    Returns:
+        Scalars in float32: ``regression``, ``classification``, and ``loss``, their sum. The normaliser is the number
+        of positives in the batch, at least 1.
+
+    Example:
+        >>> parts = multibox(torch.zeros(1, 5, 2), torch.zeros(1, 5, 4), torch.zeros(1, 5).long(), torch.zeros(1, 5, 4))
+        >>> round(parts["loss"].item(), 4)   # no lesion: three negatives at log 2
+        2.0794
+
+    Source:
+        Liu et al. 2016, SSD, equation 1.
+    """
+    logits, offsets = logits.float(), offsets.float()
+    positive = classes > 0
+    log_shares = logits.log_softmax(-1)
+    chosen = hard_negatives(-log_shares[..., 0], positive, ratio=negative_ratio, minimum=min_negatives)
+    normaliser = positive.sum().clamp(min=1)
+    entropy = -log_shares.gather(-1, classes.unsqueeze(-1)).squeeze(-1)
+    classification = entropy[chosen].sum() / normaliser
+    regression = F.smooth_l1_loss(offsets[positive], offset_targets[positive].float(), reduction="sum") / normaliser
+    return {"loss": regression + classification, "regression": regression, "classification": classification}

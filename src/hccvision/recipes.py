@@ -1,0 +1,132 @@
+"""Recipes: how to train, as plain values; and the paper's own."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Everything that decides how a model is trained, but for the model and the data.
+
+    Args:
+        optimiser: ``"sgd"``, ``"adam"`` or ``"adamw"``.
+        learning_rate: of the backbone.
+        head_learning_rate: of the head; None: the same.
+        momentum: of SGD.
+        weight_decay: of all trained parameters.
+        epochs: passes over the training set.
+        batch: images in a step.
+        schedule: of the learning rates over the epochs: ``"constant"`` or ``"cosine"`` (to 0).
+        augmentation: a registered name.
+        loss: one of the head's losses by name; None: the head's own.
+        frozen: parts of the model that are not trained, by the start of their names, such as ``("backbone",)``; their
+            batch norms stay in eval mode.
+        balanced: draw training samples, with replacement, so that each class comes as often as any other; for a
+            detector the classes are slices with and without lesions.
+        monitor: the figure of the history by which the best epoch is chosen: a loss or a part of it is best when
+            lowest, anything else when highest. Without validation data the last epoch counts as the best.
+        seed: of shuffling, augmentation and dropout.
+
+    Raises:
+        ValueError: for a value out of its range.
+
+    Example:
+        >>> from dataclasses import replace
+        >>> replace(paper_ssd(), epochs=5).head_learning_rate
+        0.01
+    """
+
+    optimiser: str = "adamw"
+    learning_rate: float = 1e-3
+    head_learning_rate: float | None = None
+    momentum: float = 0.9
+    weight_decay: float = 0.0
+    epochs: int = 20
+    batch: int = 8
+    schedule: str = "constant"
+    augmentation: str = "none"
+    loss: str | None = None
+    frozen: tuple[str, ...] = ()
+    balanced: bool = False
+    monitor: str = "val_loss"
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        for name, known in (("optimiser", ("sgd", "adam", "adamw")), ("schedule", ("constant", "cosine"))):
+            if getattr(self, name) not in known:
+                raise ValueError(f"unknown {name} {getattr(self, name)!r}; known: {', '.join(known)}")
+        for name in ("epochs", "batch"):
+            value = getattr(self, name)
+            if not isinstance(value, int) or value < 1:
+                raise ValueError(f"{name} is a whole number from 1, got {value!r}")
+        for name in ("learning_rate", "head_learning_rate"):
+            value = getattr(self, name)
+            if value is not None and not 0 < value < math.inf:
+                raise ValueError(f"{name} is above 0 and finite, got {value}")
+        if not 0 <= self.momentum < 1:
+            raise ValueError(f"momentum is in [0, 1), got {self.momentum}")
+        if not 0 <= self.weight_decay < math.inf:
+            raise ValueError(f"weight_decay is at least 0 and finite, got {self.weight_decay}")
+        if isinstance(self.frozen, str):
+            raise ValueError(f"frozen is a tuple of names, got the string {self.frozen!r}; write ({self.frozen!r},)")
+
+
+def paper_vgg16() -> Recipe:
+    """Give the paper's recipe for its VGG-16 classifier: Adam 0.001, batch 8, 100 epochs.
+
+    What the paper leaves open: whether the convolutions are trained. They are frozen here, as is usual in transfer
+    learning on a few hundred images, and as the paper's laptop suggests; ``replace(paper_vgg16(), frozen=())`` trains
+    them. Nor does it state a schedule (constant here) or how the best epoch is chosen (by the validation loss).
+
+    Returns:
+        The recipe.
+
+    Source:
+        Mizouri 2026, tables 2 and 3.
+    """
+    return Recipe(optimiser="adam", learning_rate=1e-3, epochs=100, batch=8, augmentation="paper", frozen=("backbone",))
+
+
+def paper_ssd() -> Recipe:
+    """Give the paper's recipe for its MobileNetV1-SSD: SGD 0.001 base and 0.01 head, batch 5, 50 epochs.
+
+    What the paper leaves open: momentum 0.9, weight decay 5e-4 and the cosine schedule are those of
+    qfgaohao/pytorch-ssd, which it builds on.
+
+    Returns:
+        The recipe.
+
+    Source:
+        Mizouri 2026, tables 2 and 3.
+    """
+    return Recipe(
+        optimiser="sgd",
+        learning_rate=1e-3,
+        head_learning_rate=1e-2,
+        momentum=0.9,
+        weight_decay=5e-4,
+        epochs=50,
+        batch=5,
+        schedule="cosine",
+        augmentation="paper",
+    )
+
+
+def quick() -> Recipe:
+    """Give a recipe for small machines: AdamW with a cosine schedule over few epochs, light augmentation.
+
+    Returns:
+        The recipe; it suits classifiers and detectors alike.
+    """
+    return Recipe(
+        optimiser="adamw",
+        learning_rate=5e-4,
+        head_learning_rate=1e-3,
+        weight_decay=1e-2,
+        epochs=12,
+        batch=8,
+        schedule="cosine",
+        augmentation="light",
+    )

@@ -1,0 +1,1 @@
+"""Training: the engine behind ``hv.fit``, and what it leaves in a run folder."""

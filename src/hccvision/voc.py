@@ -1,0 +1,293 @@
+"""Pascal VOC XML, as LabelImg writes and reads it, to and from `Annotation`.
+
+Only this module knows how files count pixels. ``base="voc"`` is the standard: the first pixel is 1 and the last one
+belongs to the box, so the file's ``xmin, ymin, xmax, ymax`` is the box ``xmin - 1, ymin - 1, xmax, ymax``.
+``base="corner"`` takes the four numbers as they stand.
+
+Source: VOC2012 development kit, section 3; LabelImg 1.8.6, ``libs/pascal_voc_io.py``.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import uuid
+from pathlib import Path
+from typing import Any
+from xml.parsers.expat import ExpatError
+
+import numpy as np
+import xmltodict
+
+from hccvision.contracts import Annotation, Problem
+
+_OFFSETS = {"voc": np.array([1, 1, 0, 0]), "corner": np.zeros(4, int)}  # the file's numbers minus ours
+_CORNERS = ("xmin", "ymin", "xmax", "ymax")
+_NOT_XML = re.compile(r"[\x00-\x1f\ud800-\udfff\ufffe\uffff]")
+
+
+def read(path: str | Path, *, base: str = "voc") -> Annotation:
+    """Read one annotation file, keeping what is wrong with its content as problems.
+
+    Fields that are missing, among them all objects, take the defaults of `Annotation`; a size that is missing, zero
+    or not a number is None. Problems by kind, none of which makes the sample unusable:
+
+    - ``degenerate_box``: the file says ``xmax <= xmin`` or ``ymax <= ymin``; left out.
+    - ``bad_box``: a coordinate is missing, not a number or not finite; left out.
+    - ``missing_name``: an object without a class name; left out.
+    - ``box_outside``: beyond the image's edge; kept as the file has it, or left out where no part is inside.
+
+    Args:
+        path: the XML file.
+        base: how the file counts pixels, ``"voc"`` (1-based, inclusive) or ``"corner"`` (as they stand).
+
+    Returns:
+        The annotation, its boxes in pixels, 0-based, half-open.
+
+    Raises:
+        FileNotFoundError: if there is no such file.
+        ValueError: if it is not XML, has a document type or entities, is no ``<annotation>``, or the base is unknown.
+
+    Example:
+        >>> import tempfile
+        >>> path = Path(tempfile.mkdtemp(), "a.xml")
+        >>> _ = path.write_text(
+        ...     "<annotation><object><name>tumor</name><bndbox>"
+        ...     "<xmin>11</xmin><ymin>21</ymin><xmax>30</xmax><ymax>40</ymax></bndbox></object></annotation>"
+        ... )
+        >>> read(path).boxes.tolist(), read(path, base="corner").boxes.tolist()
+        ([[10.0, 20.0, 30.0, 40.0]], [[11.0, 21.0, 30.0, 40.0]])
+    """
+    offset = _offset(base)
+    path = Path(path)
+    root = _parse(path)
+    size = _size(root)
+    kept: list[tuple[np.ndarray, str, bool, bool, str]] = []
+    problems: list[Problem] = []
+    for number, item in enumerate(root.get("object", []), start=1):
+        name = _text(item, "name")
+        box, problem = _box(item, size, offset)
+        if not name:
+            box, problem = None, ("missing_name", "needs exactly one <name>; left out: name its class in LabelImg")
+        if problem is not None:
+            kind, message = problem
+            problems.append(Problem(kind, str(path), f"object {number}{f' ({name!r})' if name else ''} {message}"))
+        if box is not None:
+            pose = _text(item, "pose") or "Unspecified"
+            kept.append((box, name, _flag(item, "difficult"), _flag(item, "truncated"), pose))
+    boxes, names, difficult, truncated, poses = zip(*kept, strict=True) if kept else ((),) * 5
+    return Annotation(
+        boxes=np.array(boxes, np.float32),
+        names=names,
+        size=size,
+        difficult=difficult,
+        truncated=truncated,
+        poses=poses,
+        filename=_text(root, "filename"),
+        verified=_text(root, "@verified").lower() == "yes",
+        path=path,
+        problems=tuple(problems),
+    )
+
+
+def write(
+    path: str | Path,
+    annotation: Annotation,
+    *,
+    base: str = "voc",
+    image_path: str | Path | None = None,
+    overwrite: bool = False,
+    whole_pixels: bool = True,
+) -> Path:
+    """Write one annotation file as LabelImg does, so that LabelImg opens it.
+
+    LabelImg cuts the fraction of a coordinate off, and its older releases refuse one; so boxes are rounded to whole
+    pixels unless told otherwise. A box that the file would then call degenerate is widened to ``xmax = xmin + 1``,
+    inside the image: 2 pixels with ``base="voc"``, which has no way to say less, and 1 with ``base="corner"``.
+    The depth is always written as 3. The file appears whole or not at all.
+
+    Args:
+        path: the XML file to make, in a folder that exists.
+        annotation: what to write; its ``size`` must be known.
+        base: how the file is to count pixels, ``"voc"`` or ``"corner"``; see `read`.
+        image_path: the annotated image, for the folder, file name and path in the file. None takes the annotation's
+            ``filename``, or else the stem of ``path``, and leaves the path out.
+        overwrite: whether an existing file may be replaced.
+        whole_pixels: round coordinates to integers; False keeps them as they are.
+
+    Returns:
+        The path written.
+
+    Raises:
+        FileExistsError: if the file exists and ``overwrite`` is False.
+        FileNotFoundError: if its folder does not exist.
+        ValueError: if the annotation has no size, a box is not finite or empty, a text can't stand in XML, the path
+            does not end in ``.xml`` or the base is unknown.
+
+    Example:
+        >>> import tempfile
+        >>> a = Annotation(np.array([[10.2, 20.0, 29.9, 40.0]], np.float32), ("tumor",), size=(300, 484))
+        >>> path = write(Path(tempfile.mkdtemp(), "a.xml"), a)
+        >>> read(path).boxes.tolist()
+        [[10.0, 20.0, 30.0, 40.0]]
+    """
+    offset = _offset(base)
+    path = Path(path)
+    if path.suffix != ".xml":
+        raise ValueError(f"{path}: LabelImg opens only files that end in .xml: name it {path.stem}.xml")
+    if annotation.size is None:
+        raise ValueError(f"{path}: the image size is not known: give the annotation size=(height, width)")
+    if not path.parent.is_dir():
+        raise FileNotFoundError(f"{path}: the folder {path.parent} does not exist: make it first")
+    if path.exists() and not overwrite:
+        raise FileExistsError(f"{path}: the file exists: write elsewhere, or pass overwrite=True to replace it")
+    height, width = annotation.size
+    image = path.with_name(annotation.filename or path.stem) if image_path is None else Path(image_path)
+    texts = {"folder": image.absolute().parent.name, "filename": image.name}
+    if image_path is not None:
+        texts["path"] = str(image)
+    objects = [
+        {
+            "name": _xml_name(name, path),
+            "pose": _xml_text(pose, path),
+            "truncated": str(int(truncated)),
+            "difficult": str(int(difficult)),
+            "bndbox": dict(zip(_CORNERS, map(_number, corners), strict=True)),
+        }
+        for name, pose, truncated, difficult, corners in zip(
+            annotation.names,
+            annotation.poses,
+            annotation.truncated,
+            annotation.difficult,
+            _file_corners(annotation.boxes, (height, width), offset, whole_pixels, path),
+            strict=True,
+        )
+    ]
+    document = {
+        "annotation": {
+            "@verified": "yes" if annotation.verified else "no",
+            **{key: _xml_text(text, path) for key, text in texts.items()},
+            "source": {"database": "Unknown"},
+            "size": {"width": str(width), "height": str(height), "depth": "3"},
+            "segmented": "0",
+            "object": objects,
+        }
+    }
+    text = xmltodict.unparse(document, full_document=False, pretty=True) + "\n"
+    unfinished = path.with_name(f".{uuid.uuid4().hex}.tmp")
+    try:
+        unfinished.write_text(text, encoding="utf-8", newline="\n")
+        os.replace(unfinished, path)
+    finally:
+        unfinished.unlink(missing_ok=True)
+    return path
+
+
+def _offset(base: str) -> np.ndarray:
+    if base not in _OFFSETS:
+        raise ValueError(f'unknown base {base!r}: use "voc" (1-based, inclusive) or "corner" (as they stand)')
+    return _OFFSETS[base]
+
+
+def _parse(path: Path) -> dict[str, Any]:
+    """Give the fields of the file's ``<annotation>``."""
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: there is no such annotation file: check the path")
+    source = path.read_bytes()
+    remedy = "save it again from LabelImg in the PascalVOC format, or delete it"
+    if b"<!DOCTYPE" in source:
+        raise ValueError(f"{path}: a Pascal VOC annotation has no document type (<!DOCTYPE>): {remedy}")
+    try:
+        document = xmltodict.parse(source, disable_entities=True, force_list=("object",))
+    except (ExpatError, ValueError, LookupError) as error:
+        raise ValueError(f"{path}: not a readable XML file ({error}): {remedy}") from error
+    if "annotation" not in document:
+        raise ValueError(
+            f"{path}: expected <annotation> as the outermost element, got <{next(iter(document))}>: {remedy}"
+        )
+    root = document["annotation"] or {}
+    if not isinstance(root, dict):
+        raise ValueError(f"{path}: <annotation> holds text where its fields should be: {remedy}")
+    return root
+
+
+def _text(node: Any, key: str) -> str:
+    """Give the text of the one child of that name, "" where there is none or there are several."""
+    value = node.get(key) if isinstance(node, dict) else None
+    if isinstance(value, dict):  # an element with attributes
+        value = value.get("#text")
+    return value if isinstance(value, str) else ""
+
+
+def _flag(node: Any, key: str) -> bool:
+    return _text(node, key).lower() in ("1", "true", "yes")
+
+
+def _size(root: dict[str, Any]) -> tuple[int, int] | None:
+    try:
+        height, width = (int(float(_text(root.get("size"), key))) for key in ("height", "width"))
+    except (ValueError, OverflowError):
+        return None
+    return (height, width) if height > 0 and width > 0 else None
+
+
+def _box(
+    item: Any, size: tuple[int, int] | None, offset: np.ndarray
+) -> tuple[np.ndarray | None, tuple[str, str] | None]:
+    """Give the box, None if it can't be used, and the kind and message of its problem, None if it has none."""
+    texts = [_text(item.get("bndbox") if isinstance(item, dict) else None, key) for key in _CORNERS]
+    stated = ", ".join(f"{key}={text or 'nothing'}" for key, text in zip(_CORNERS, texts, strict=True))
+    try:
+        corners = np.array([float(text) for text in texts])
+    except ValueError:
+        corners = np.full(4, np.nan)
+    if not (np.abs(corners) <= np.finfo(np.float32).max).all():
+        return None, ("bad_box", f"needs four finite numbers, got {stated}; left out: redraw it in LabelImg")
+    box = (corners - offset).astype(np.float32)
+    if (corners[2:] <= corners[:2]).any() or (box[2:] <= box[:2]).any():
+        need = "needs xmax > xmin and ymax > ymin"
+        return None, ("degenerate_box", f"{need}, got {stated}; left out: redraw or delete it in LabelImg")
+    height, width = size or (np.inf, np.inf)
+    if (box[:2] >= 0).all() and box[2] <= width and box[3] <= height:
+        return box, None
+    where = f"reaches outside the image ({f'width {width}, height {height}' if size else 'of unknown size'})"
+    hint = ' (or, if the file counts from 0, read it with base="corner")' if offset.any() and 0 in corners[:2] else ""
+    if (box[2:] <= 0).any() or box[0] >= width or box[1] >= height:
+        return None, ("box_outside", f"{where} entirely with {stated}; left out: redraw it in LabelImg{hint}")
+    return box, ("box_outside", f"{where} with {stated}; kept, its outer part to be cut off: redraw it{hint}")
+
+
+def _file_corners(
+    boxes: np.ndarray, size: tuple[int, int], offset: np.ndarray, whole_pixels: bool, path: Path
+) -> np.ndarray:
+    """Give ``(N, 4) float64`` xmin, ymin, xmax, ymax as the file counts, xmax > xmin and ymax > ymin."""
+    bad = np.flatnonzero(~(np.isfinite(boxes).all(axis=1) & (boxes[:, 2:] > boxes[:, :2]).all(axis=1)))
+    if len(bad):
+        got = boxes[bad[0]].tolist()
+        raise ValueError(f"{path}: box {bad[0]} needs finite x1 < x2 and y1 < y2, got {got}: leave it out")
+    corners = boxes.astype(np.float64) + offset
+    if whole_pixels:
+        corners = np.rint(corners)
+    low, high = corners[:, :2], corners[:, 2:]
+    height, width = size
+    widened = np.minimum(low, (width - 1, height - 1))
+    low, high = np.where(high <= low, (widened, widened + 1), (low, high))
+    return np.concatenate([low, high], axis=1)
+
+
+def _number(value: float) -> str:
+    return str(int(value)) if float(value).is_integer() else repr(float(value))
+
+
+def _xml_text(text: str, path: Path) -> str:
+    if _NOT_XML.search(text):
+        raise ValueError(f"{path}: {text!r} holds characters that can't stand in XML: take them out")
+    return text
+
+
+def _xml_name(name: str, path: Path) -> str:
+    if not name or name != name.strip():
+        raise ValueError(
+            f"{path}: a class name must not be empty or begin or end with a space, got {name!r}: rename it"
+        )
+    return _xml_text(name, path)

@@ -1,0 +1,362 @@
+import math
+
+import pytest
+import torch
+import torchvision.transforms.v2.functional as reference
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Generator, Tensor
+
+from hccvision.augment import (
+    add_noise,
+    adjust_intensity,
+    blur,
+    draw_affine,
+    light,
+    move_boxes,
+    move_images,
+    none,
+    paper,
+)
+from hccvision.contracts import Targets
+from hccvision.registry import AUGMENTATIONS
+
+SIZE = (96, 128)
+NAMES = AUGMENTATIONS.names()
+
+
+def seeded(seed: int = 0) -> Generator:
+    return Generator().manual_seed(seed)
+
+
+def lesion(box: tuple[float, ...], size: tuple[int, int] = SIZE, *, shape: str = "ellipse") -> Tensor:
+    """Draw one bright lesion that fills its box on black, ``(1, 1, H, W)``; pixel centres lie at 0.5."""
+    x1, y1, x2, y2 = box
+    y, x = torch.meshgrid(torch.arange(size[0]) + 0.5, torch.arange(size[1]) + 0.5, indexing="ij")
+    u, v = (2 * x - x1 - x2) / (x2 - x1), (2 * y - y1 - y2) / (y2 - y1)
+    inside = u**2 + v**2 <= 1 if shape == "ellipse" else torch.maximum(u.abs(), v.abs()) <= 1
+    return inside.float()[None, None]
+
+
+def bounds(image: Tensor) -> Tensor:
+    """Give the tight box of what is bright."""
+    rows, columns = (image[0] > 0.5).nonzero(as_tuple=True)
+    return torch.stack((columns.min(), rows.min(), columns.max() + 1, rows.max() + 1)).float()
+
+
+def target(*boxes: tuple[float, ...]) -> Targets:
+    return Targets.pad([torch.tensor(boxes).reshape(-1, 4)], [torch.arange(len(boxes))])
+
+
+def move(box: tuple[float, ...], matrix: Tensor, shape: str = "ellipse") -> tuple[Tensor, Tensor]:
+    """Move a drawn lesion and its box by the same map: where it is, and where its box says it is."""
+    return bounds(move_images(lesion(box, shape=shape), matrix)[0]), move_boxes(target(box), matrix, SIZE).boxes[0, 0]
+
+
+# The map
+
+
+def parts(matrix: Tensor) -> dict[str, Tensor]:
+    linear = matrix[:, :2, :2]
+    mirror = torch.linalg.det(linear).sign()
+    return {
+        "mirror": mirror,
+        "angle": torch.rad2deg(torch.atan2(linear[:, 1, 0] * mirror, linear[:, 0, 0] * mirror)),
+        "zoom": torch.linalg.det(linear).abs().sqrt(),
+        "centre": (matrix @ torch.tensor([SIZE[1] / 2, SIZE[0] / 2, 1.0]))[:, :2],
+    }
+
+
+def test_the_map_is_drawn_within_its_limits_and_fills_them():
+    drawn = parts(draw_affine(4000, SIZE, seeded(), flip=0.3, rotation=25, translation=0.1, scale=(0.8, 1.3)))
+    assert (drawn["mirror"] < 0).float().mean().item() == pytest.approx(0.3, abs=0.03)
+    shift = (drawn["centre"] - torch.tensor([64.0, 48.0])) / torch.tensor([128.0, 96.0])
+    for values, low, high in (
+        (drawn["angle"], -25, 25),
+        (drawn["zoom"], 0.8, 1.3),
+        (shift[:, 0], -0.1, 0.1),
+        (shift[:, 1], -0.1, 0.1),
+    ):
+        span = high - low
+        assert low - 1e-3 * span <= values.min() <= low + 0.01 * span
+        assert high - 0.01 * span <= values.max() <= high + 1e-3 * span
+        assert values.mean().item() == pytest.approx((low + high) / 2, abs=0.03 * span)
+    independent = torch.corrcoef(torch.stack((drawn["mirror"], drawn["angle"], drawn["zoom"], *shift.T)))
+    assert (independent - torch.eye(5)).abs().max() < 0.06
+
+
+def test_nothing_asked_is_nothing_done():
+    matrix = draw_affine(3, SIZE, seeded())
+    torch.testing.assert_close(matrix, torch.eye(3).expand(3, 3, 3))
+    images = torch.rand(3, 2, *SIZE)
+    torch.testing.assert_close(move_images(images, matrix), images, rtol=0, atol=1e-4)
+
+
+# Images against independent references
+
+
+def test_a_mirror_image_is_exact():
+    images = torch.rand(2, 3, 10, 13)
+    flipped = move_images(images, draw_affine(2, (10, 13), seeded(), flip=1.0))
+    torch.testing.assert_close(flipped, images.flip(-1), rtol=0, atol=1e-4)
+
+
+def test_a_shift_by_whole_pixels_is_exact_and_black_comes_in():
+    images = torch.rand(1, 1, 10, 13)
+    matrix = torch.tensor([[[1.0, 0, 3], [0, 1, -2], [0, 0, 1]]])
+    expected = torch.zeros_like(images)
+    expected[..., :-2, 3:] = images[..., 2:, :-3]
+    torch.testing.assert_close(move_images(images, matrix), expected, rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("angle", [-25.0, 10.0, 90.0])
+def test_a_rotation_is_torchvisions(angle):
+    images = torch.rand(1, 2, 32, 48)
+    radians = math.radians(angle)
+    linear = torch.tensor([[math.cos(radians), -math.sin(radians)], [math.sin(radians), math.cos(radians)]])
+    matrix = torch.eye(3)[None].clone()
+    matrix[0, :2, :2] = linear
+    matrix[0, :2, 2] = torch.tensor([24.0, 16.0]) - linear @ torch.tensor([24.0, 16.0])
+    expected = reference.rotate(images, -angle, interpolation=reference.InterpolationMode.BILINEAR)
+    torch.testing.assert_close(move_images(images, matrix), expected, rtol=0, atol=1e-3)
+
+
+# Boxes follow what they bound
+
+BOX = (40.0, 30.0, 76.0, 50.0)
+
+
+def test_boxes_follow_a_mirror_image():
+    seen, stated = move(BOX, draw_affine(1, SIZE, seeded(), flip=1.0), "rectangle")
+    assert seen.tolist() == [52, 30, 88, 50]
+    torch.testing.assert_close(stated, seen, rtol=0, atol=1e-4)
+
+
+@settings(deadline=None, max_examples=40)
+@given(st.integers(0, 10_000), st.booleans())
+def test_boxes_follow_shift_and_scale(seed, mirrored):
+    matrix = draw_affine(1, SIZE, seeded(seed), flip=float(mirrored), translation=0.15, scale=(0.6, 1.3))
+    seen, stated = move(BOX, matrix, "rectangle")
+    torch.testing.assert_close(stated, seen, rtol=0, atol=1.0)
+
+
+@settings(deadline=None, max_examples=40)
+@given(st.integers(0, 10_000))
+def test_boxes_follow_everything_at_once(seed):
+    """A lesion is an ellipse in its box; one pixel and a half is what rasterising it costs."""
+    matrix = draw_affine(1, SIZE, seeded(seed), flip=0.5, rotation=40, translation=0.1, scale=(0.8, 1.2))
+    seen, stated = move(BOX, matrix)
+    torch.testing.assert_close(stated, seen, rtol=0, atol=1.5)
+
+
+def test_a_turned_square_is_bounded_as_the_disc_in_it():
+    radians = math.pi / 4
+    matrix = torch.eye(3)[None].clone()
+    matrix[0, :2, :2] = torch.tensor([[math.cos(radians), -math.sin(radians)], [math.sin(radians), math.cos(radians)]])
+    matrix[0, :2, 2] = torch.tensor([50.0, 50.0]) - matrix[0, :2, :2] @ torch.tensor([50.0, 50.0])
+    moved = move_boxes(target((40.0, 40.0, 60.0, 60.0)), matrix, (100, 100)).boxes
+    torch.testing.assert_close(moved[0, 0], torch.tensor([40.0, 40, 60, 60]))
+
+
+def shifted(x: float, y: float = 0.0) -> Tensor:
+    return torch.tensor([[[1.0, 0, x], [0, 1, y], [0, 0, 1]]])
+
+
+@pytest.mark.parametrize(
+    ("x", "y", "expected"), [(-10, 0, [0, 10, 15, 30]), (113, 0, [118, 10, 128, 30]), (0, -18, [5, 0, 25, 12])]
+)
+def test_boxes_are_cut_at_the_borders(x, y, expected):
+    moved = move_boxes(target((5.0, 10.0, 25.0, 30.0)), shifted(x, y), SIZE)
+    assert moved.boxes[0, 0].tolist() == expected
+    assert moved.labels.tolist() == [[0]]
+
+
+@pytest.mark.parametrize(
+    ("shift", "label"),
+    [(-4.0, 0), (-12.0, 0), (-12.5, -1), (-19.9, -1), (-20.0, -1), (-500.0, -1), (500.0, -1)],
+)
+def test_what_is_hardly_visible_loses_box_and_label(shift, label):
+    """Of a box of 20 columns at the border, 40 % are 8."""
+    moved = move_boxes(target((0.0, 10.0, 20.0, 30.0)), shifted(shift), SIZE, visible=0.4)
+    assert moved.labels.tolist() == [[label]]
+    assert moved.boxes[0, 0].tolist() == ([0, 10, 20 + shift, 30] if label == 0 else [0, 0, 0, 0])
+
+
+def test_visible_zero_keeps_all_that_shows_and_one_only_what_is_whole():
+    box = target((0.0, 10.0, 20.0, 30.0))
+    assert move_boxes(box, shifted(-19.5), SIZE, visible=0).labels.tolist() == [[0]]
+    assert move_boxes(box, shifted(-20), SIZE, visible=0).labels.tolist() == [[-1]]
+    assert move_boxes(box, shifted(-0.5), SIZE, visible=1).labels.tolist() == [[-1]]
+    assert move_boxes(box, shifted(3), SIZE, visible=1).labels.tolist() == [[0]]
+
+
+def test_padding_stays_padding_and_image_labels_stay():
+    boxes = torch.tensor([[[0.0, 0, 0, 0], [10, 10, 30, 30]], [[0, 0, 0, 0], [0, 0, 0, 0]]])
+    before = Targets(boxes, torch.tensor([[-1, 2], [-1, -1]]), torch.tensor([1, 0]))
+    copy = boxes.clone()
+    moved = move_boxes(before, shifted(4, 3).expand(2, 3, 3), SIZE)
+    assert moved.labels.tolist() == [[-1, 2], [-1, -1]]
+    assert moved.boxes.tolist() == [[[0, 0, 0, 0], [14, 13, 34, 33]], [[0, 0, 0, 0], [0, 0, 0, 0]]]
+    assert moved.image_labels.tolist() == [1, 0]
+    assert torch.equal(before.boxes, copy)
+    empty = Targets(torch.zeros(2, 0, 4), torch.zeros(2, 0).long())
+    assert move_boxes(empty, shifted(4).expand(2, 3, 3), SIZE).boxes.shape == (2, 0, 4)
+
+
+# Noise, blur, intensity
+
+
+def test_noise_falls_on_its_share_with_its_strength():
+    images = torch.full((200, 1, 16, 16), 0.5)
+    noisy = add_noise(images, seeded(), share=0.5, std=0.03)
+    touched = (noisy != images).flatten(1).any(1)
+    assert touched.float().mean().item() == pytest.approx(0.5, abs=0.1)
+    difference = (noisy - images)[touched]
+    assert difference.std().item() == pytest.approx(0.03, rel=0.03)
+    assert difference.mean().item() == pytest.approx(0, abs=5e-4)
+    assert torch.equal(noisy[~touched], images[~touched])
+    assert not torch.equal(difference[0], difference[1])
+
+
+@pytest.mark.parametrize("change", [add_noise, blur])
+def test_a_share_of_none_and_of_all(change):
+    images = torch.rand(6, 3, 16, 16)
+    before = images.clone()
+    strength = {"std": 0.1} if change is add_noise else {"sigma": (0.5, 1.5)}
+    assert torch.equal(change(images, seeded(), share=0.0, **strength), before)
+    changed = change(images, seeded(), share=1.0, **strength)
+    assert (changed != before).flatten(1).any(1).all()
+    assert torch.equal(images, before)
+
+
+def test_noise_stays_in_range():
+    noisy = add_noise((torch.rand(4, 3, 32, 32) > 0.5).float(), seeded(), share=1.0, std=0.5)
+    assert (noisy.min(), noisy.max()) == (0, 1)
+
+
+@pytest.mark.parametrize("sigma", [0.5, 1.0, 1.5])
+def test_blur_is_torchvisions(sigma):
+    images = torch.rand(2, 3, 24, 32)
+    side = 2 * math.ceil(3 * sigma) + 1
+    expected = reference.gaussian_blur(images, [side, side], [sigma, sigma])
+    given_ = blur(images, seeded(), share=1.0, sigma=(sigma, sigma))
+    torch.testing.assert_close(given_, expected, rtol=0, atol=1e-5)
+
+
+def test_gain_offset_and_gamma_keep_to_their_ranges():
+    images = torch.tensor([0.25, 0.5, 0.75]).view(1, 1, 1, 3).expand(300, 1, 1, 3)
+    gained = adjust_intensity(images, seeded(), gain=0.2)[:, 0, 0]
+    factor = (gained[:, 2] - gained[:, 0]) / 0.5
+    assert (factor.min().item(), factor.max().item()) == pytest.approx((0.8, 1.2), abs=0.01)
+    torch.testing.assert_close(gained[:, 1], torch.full((300,), 0.5))
+    moved = adjust_intensity(images, seeded(), offset=0.1)[:, 0, 0] - images[:, 0, 0]
+    assert (moved.min().item(), moved.max().item()) == pytest.approx((-0.1, 0.1), abs=0.005)
+    torch.testing.assert_close(moved[:, 0], moved[:, 2])
+    exponent = adjust_intensity(images, seeded(), gamma=0.3)[:, 0, 0].log() / images[:, 0, 0].log()
+    assert (exponent.min().item(), exponent.max().item()) == pytest.approx((0.7, 1.3), abs=0.02)
+    torch.testing.assert_close(exponent[:, 0], exponent[:, 2])
+    assert torch.equal(adjust_intensity(images, seeded()), images)
+
+
+# Everything that is registered
+
+
+def batch(images: int = 4) -> tuple[Tensor, Targets]:
+    pixels = torch.rand(images, 3, *SIZE, generator=seeded(1))
+    some = torch.tensor([[10.0, 12.0, 40.0, 50.0], [90.0, 60.0, 126.0, 95.0]])
+    boxes = [some[: i % 3] for i in range(images)]  # none, one and two lesions
+    return pixels, Targets.pad(boxes, [torch.arange(len(b)) for b in boxes])
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_keeps_the_contract(name):
+    images, targets = batch()
+    copies = images.clone(), targets.boxes.clone(), targets.labels.clone()
+    for seed in range(5):
+        changed, moved = AUGMENTATIONS.build(name)(images, targets, seeded(seed))
+        assert (changed.shape, changed.dtype) == (images.shape, images.dtype)
+        assert 0 <= changed.min() <= changed.max() <= 1
+        assert (moved.boxes.shape, moved.labels.shape) == (targets.boxes.shape, targets.labels.shape)
+        assert bool(((moved.labels == targets.labels) | (moved.labels == -1)).all())
+        x1, y1, x2, y2 = moved.boxes[moved.valid].unbind(-1)
+        assert bool(((x1 >= 0) & (x1 < x2) & (x2 <= SIZE[1]) & (y1 >= 0) & (y1 < y2) & (y2 <= SIZE[0])).all())
+        assert not moved.boxes[~moved.valid].any()
+    assert torch.equal(images, copies[0])
+    assert torch.equal(targets.boxes, copies[1])
+    assert torch.equal(targets.labels, copies[2])
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_seed_replays_and_the_global_generator_is_left_alone(name):
+    images, targets = batch()
+    augment = AUGMENTATIONS.build(name)
+    torch.manual_seed(5)
+    expected = torch.rand(3)
+    torch.manual_seed(5)
+    first = augment(images, targets, seeded(7))
+    assert torch.equal(torch.rand(3), expected)
+    again = augment(images, targets, seeded(7))
+    assert torch.equal(first[0], again[0])
+    assert torch.equal(first[1].boxes, again[1].boxes)
+    if name != "none":
+        assert not torch.equal(first[0], augment(images, targets, seeded(8))[0])
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("channels", [1, 3, 5])
+def test_takes_any_number_of_channels_and_no_lesion_at_all(name, channels):
+    empty = Targets(torch.zeros(2, 0, 4), torch.zeros(2, 0).long())
+    changed, moved = AUGMENTATIONS.build(name)(torch.rand(2, channels, 32, 40), empty, seeded())
+    assert changed.shape == (2, channels, 32, 40)
+    assert moved.boxes.shape == (2, 0, 4)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_wrong_batches_are_refused(name):
+    augment = AUGMENTATIONS.build(name)
+    images, targets = batch()
+    with pytest.raises(TypeError, match=r"images \(B, C, H, W\) float in \[0, 1\], got \(4, 3, 96, 128\) torch.uint8"):
+        augment((images * 255).byte(), targets, seeded())
+    with pytest.raises(TypeError, match=r"got \(3, 96, 128\) torch.float32"):
+        augment(images[0], targets, seeded())
+    with pytest.raises(ValueError, match=r"3 images on cpu need as many targets there, got 4 on cpu"):
+        augment(images[:3], targets, seeded())
+    with pytest.raises(ValueError, match=r"4 images on meta need as many targets there, got 4 on cpu"):
+        augment(images.to("meta"), targets, seeded())
+
+
+# The presets
+
+
+def test_none_changes_nothing():
+    images, targets = batch()
+    assert none()(images, targets, seeded())[0] is images
+
+
+def test_the_papers_preset_follows_a_lesion():
+    """Without noise and blur the picture tells where the lesion went."""
+    augment = paper(noise=0, blurred=0)
+    for seed in range(10):
+        image, moved = augment(lesion(BOX), target(BOX), seeded(seed))
+        torch.testing.assert_close(moved.boxes[0, 0], bounds(image[0]), rtol=0, atol=1.5)
+        assert moved.labels.tolist() == [[0]]
+
+
+def test_the_light_preset_follows_a_lesion():
+    augment = light(gain=0, offset=0)
+    for seed in range(10):
+        image, moved = augment(lesion(BOX, shape="rectangle"), target(BOX), seeded(seed))
+        torch.testing.assert_close(moved.boxes[0, 0], bounds(image[0]), rtol=0, atol=1.0)
+
+
+def test_each_part_of_the_papers_preset_can_be_had_alone():
+    images, targets = batch()
+    still = {"flip": 0, "rotation": 0, "translation": 0, "noise": 0, "blurred": 0}
+    torch.testing.assert_close(paper(**still)(images, targets, seeded())[0], images, rtol=0, atol=1e-4)
+    flipped = paper(**{**still, "flip": 1})(images, targets, seeded())[0]
+    torch.testing.assert_close(flipped, images.flip(-1), rtol=0, atol=1e-4)
+    noisy = paper(**{**still, "noise": 1, "noise_std": 0.05})(torch.full_like(images, 0.5), targets, seeded())[0]
+    assert noisy.std().item() == pytest.approx(0.05, rel=0.03)
+    blurred = paper(**{**still, "blurred": 1})(images, targets, seeded())[0]
+    assert (blurred.flatten(1).std(1) < 0.8 * images.flatten(1).std(1)).all()
+    assert blurred.mean().item() == pytest.approx(images.mean().item(), abs=0.01)

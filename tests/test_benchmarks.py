@@ -1,0 +1,83 @@
+"""The benchmark runs, and writes what it measured and nothing that tells whose machine it was."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import subprocess
+import sys
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+SCRIPT = Path(__file__).parents[1] / "benchmarks" / "low_end.py"
+
+
+@pytest.fixture(scope="module")
+def low_end() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("low_end", SCRIPT)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_quick_run_measures_and_writes(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, str(SCRIPT), "--quick", "--out", str(tmp_path)], capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    (path,) = tmp_path.glob("low_end-cpu-*.json")
+    result = json.loads(path.read_text(encoding="utf-8"))
+    assert [row["work"] for row in result["rows"]] == ["training, convolutions frozen", "inference"]
+    for row in result["rows"]:
+        assert row["images_per_second"] == pytest.approx(row["batch"] / row["ms_median"] * 1e3, rel=0.05)
+        assert row["ms_median"] <= row["ms_p95"]
+        assert row["peak_mb"] > row["before_model_mb"] > 50
+    assert ("no CUDA device" in done.stdout) == (result["machine"]["card"] is None)
+    assert "add this row" in done.stdout
+    page = (tmp_path / "low_end.md").read_text(encoding="utf-8")
+    assert "MobileNetV1-SSD300 | inference | 1 | 1 thread" in page
+    assert set(result["machine"]) == {"cpu", "cores", "threads", "ram_gb", "torch", "card", "card_gb"}
+    assert str(SCRIPT.parents[1]) not in path.read_text(encoding="utf-8") + page
+
+
+def test_cases_are_both_models_in_training_and_inference(low_end: ModuleType) -> None:
+    works = {(model, work.split(",")[0]) for model, work, _ in low_end.CASES}
+    assert works == {(model, work) for model in low_end.MODELS for work in ("training", "inference")}
+    assert {model: batch for model, work, batch in low_end.CASES if "all layers" in work} == {
+        "VGG-16": 8,
+        "MobileNetV1-SSD300": 5,
+    }
+
+
+def test_steps_are_timed_for_long_enough(low_end: ModuleType) -> None:
+    steps: list[int] = []
+    times = low_end.timed(lambda: steps.append(1), 0.0, least=4)
+    assert (len(times), len(steps)) == (4, 5)  # one to warm up
+    assert sum(low_end.timed(lambda: None, 0.01, least=1)) >= 0.01
+
+
+def test_page_of_a_capped_card_says_whose_speed_it_is(low_end: ModuleType, tmp_path: Path) -> None:
+    row = {"model": "VGG-16", "work": "inference", "batch": 8, "device": "cuda", "threads": 2}
+    limits = {"fits": True, "capped": True, "limit_gb": 2.0, "context_mb": 300}
+    figures = {"images_per_second": 900.0, "ms_median": 8.9, "ms_p95": 9.0, "repeats": 99, "peak_mb": 700}
+    machine = {"cpu": "a processor", "card": "Big Card 80", "card_gb": 80.0, "torch": "2.9.0"}
+    rows = [row | limits | figures, row | limits | {"fits": False}]
+    result = {"date": "2026-01-01", "machine": machine, "rows": rows}
+    low_end.write(tmp_path / "low_end-cuda-big-card.json", json.dumps(result))
+    page = low_end.page(tmp_path)
+    assert "## Big Card 80, 2026-01-01" in page
+    assert "fits in 2 GB (speed is that of Big Card 80)" in page
+    assert "not how fast a small card is" in page
+    assert "| VGG-16 | inference | 8 | CUDA | 900.0 | 8.9 | – | 700 | yes |" in page
+    assert "| VGG-16 | inference | 8 | CUDA | – | – | – | – | no |" in page
+
+
+def test_failed_write_leaves_the_old_file(low_end: ModuleType, tmp_path: Path) -> None:
+    path = low_end.write(tmp_path / "low_end.md", "old")
+    with pytest.raises(UnicodeEncodeError):
+        low_end.write(path, "\ud800")
+    assert path.read_text(encoding="utf-8") == "old"

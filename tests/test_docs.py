@@ -1,0 +1,110 @@
+"""The pages say what is true: their code runs or fits the library, and every public name has its place."""
+
+from __future__ import annotations
+
+import ast
+import importlib
+import inspect
+import operator
+import os
+import pkgutil
+import re
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+
+import pytest
+
+import hccvision as hv
+
+DOCS = Path(__file__).parents[1] / "docs"
+PAGES = sorted(DOCS.glob("*.rst"))
+BLOCK = re.compile(
+    r"^( *)\.\. code-block:: (\w+)\n(?:\1 +:caption: (\S+)\n)?\n((?:\1   .*\n|\n)+)", re.MULTILINE
+)  # indent, language, caption, text
+
+
+def blocks(page: Path, language: str = "python") -> list[tuple[str, str]]:
+    """Caption and code of each block of a page."""
+    found = BLOCK.findall(page.read_text(encoding="utf-8") + "\n")
+    return [(caption, textwrap.dedent(code)) for _, name, caption, code in found if name == language]
+
+
+def run(code: str, path: Path) -> str:
+    """Run in a process of its own, as the registries are the process's."""
+    env = os.environ | {"PYTHONPATH": os.pathsep.join([str(path), *filter(None, sys.path)])}
+    done = subprocess.run([sys.executable, "-c", code], env=env, cwd=path, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_every_recipe_for_a_part_runs(tmp_path: Path) -> None:
+    recipes = [code for caption, code in blocks(DOCS / "extending.rst") if not caption]
+    assert len(recipes) == 4
+    for number, code in enumerate(recipes):
+        (tmp_path / f"recipe{number}.py").write_text(code, encoding="utf-8")
+    output = run(
+        "import runpy\n"
+        f"for number in range({len(recipes)}):\n"
+        "    runpy.run_path(f'recipe{number}.py')\n"
+        "import hccvision as hv\n"
+        "print('small_net' in hv.BACKBONES, 'average_and_peak' in hv.HEADS.names(task='classification'))\n"
+        "print('coil_shading' in hv.AUGMENTATIONS, 'small_lesions' in hv.METRICS.names(task='detection'))\n",
+        tmp_path,
+    )
+    boxes = 3000  # of the default set
+    assert f"torch.Size([1, {boxes}, 2])" in output  # the backbone under an SSD head
+    assert "torch.Size([1, 3, 96, 96])" in output  # the augmented batch
+    assert "{'small_lesions': 0.5}" in output  # one of two lesions is found
+    assert output.split()[-4:] == ["True"] * 4
+
+
+def test_a_plug_in_is_found_by_its_entry_point(tmp_path: Path) -> None:
+    tomllib = pytest.importorskip("tomllib")
+    (project,) = (tomllib.loads(code) for _, code in blocks(DOCS / "extending.rst", "toml"))
+    ((name, code),) = [(caption, code) for caption, code in blocks(DOCS / "extending.rst") if caption]
+    (tmp_path / name).write_text(code, encoding="utf-8")
+    installed = tmp_path / f"{project['project']['name'].replace('-', '_')}-{project['project']['version']}.dist-info"
+    installed.mkdir()
+    (installed / "METADATA").write_text("Metadata-Version: 2.1\nName: liver-parts\nVersion: 0.1.0\n", encoding="utf-8")
+    entries = project["project"]["entry-points"]["hccvision.plugins"]
+    lines = ["[hccvision.plugins]", *(f"{key} = {value}" for key, value in entries.items())]
+    (installed / "entry_points.txt").write_text("\n".join(lines), encoding="utf-8")
+    code = "import hccvision as hv; hv.AUGMENTATIONS.build('mirror'); print(hv.AUGMENTATIONS.names())"
+    assert "'mirror'" in run(code, tmp_path)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+def test_calls_on_a_page_fit_the_signatures(page: Path) -> None:
+    for _, code in blocks(page):
+        for call in (node for node in ast.walk(ast.parse(code)) if isinstance(node, ast.Call)):
+            name = ast.unparse(call.func)
+            if re.fullmatch(r"hv(\.\w+)+", name):
+                function = operator.attrgetter(name.removeprefix("hv."))(hv)
+                keywords = {str(keyword.arg): None for keyword in call.keywords}
+                inspect.signature(function).bind(*call.args, **keywords)
+
+
+@pytest.mark.parametrize("page", [*PAGES, DOCS / "api" / "index.rst"], ids=lambda page: page.stem)
+def test_names_on_a_page_exist(page: Path) -> None:
+    for name in re.findall(r"`hv\.([\w.]+)", page.read_text(encoding="utf-8")):
+        operator.attrgetter(name)(hv)
+
+
+def test_every_public_name_is_in_the_reference() -> None:
+    text = (DOCS / "api" / "index.rst").read_text(encoding="utf-8")
+    assert [name for name in hv.__all__ if f"`hv.{name}`" not in text and f"`hv.{name}." not in text] == []
+
+
+def test_every_module_is_in_the_reference_once() -> None:
+    named = re.findall(r"automodule:: (\S+)", "".join(p.read_text(encoding="utf-8") for p in DOCS.glob("api/*.rst")))
+    modules = {m.name for m in pkgutil.walk_packages(hv.__path__, "hccvision.") if not m.ispkg}
+    assert sorted(named) == sorted(modules)
+
+
+def test_every_problem_is_explained() -> None:
+    sources = (inspect.getsource(importlib.import_module(f"hccvision.{name}")) for name in ("voc", "data.folders"))
+    kinds = set(re.findall(r'(?:Problem\(|kind(?:, found)? = |, \(|return \w+, \()"([a-z]+_[a-z]+)"', "".join(sources)))
+    explained = set(re.findall(r"\* - ``([a-z_]+)``", (DOCS / "labelimg.rst").read_text(encoding="utf-8")))
+    assert kinds == explained

@@ -1,0 +1,90 @@
+"""The example scripts run as a user would run them, on the phantom, in miniature."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from hccvision import images, phantom
+from hccvision.data.folders import read_voc_folder
+
+ROOT = Path(__file__).parents[1]
+
+
+def run(script: str, *arguments: object, cwd: Path) -> str:
+    command = [sys.executable, str(ROOT / "examples" / script), *map(str, arguments)]
+    done = subprocess.run(
+        command, cwd=cwd, capture_output=True, text=True, timeout=300, env={**os.environ, "HF_HUB_OFFLINE": "1"}
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+@pytest.fixture(scope="module")
+def liver(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return phantom.write_dataset(tmp_path_factory.mktemp("phantom") / "liver", patients=6, slices=2, seed=1)
+
+
+def test_the_quickstart_leaves_a_page_whose_pictures_are_all_there(tmp_path):
+    printed = run("quickstart.py", "--patients", 10, "--epochs", 1, "--width", 0.25, cwd=tmp_path)
+    out = tmp_path / "demo_output"
+    page = (out / "index.html").read_text(encoding="utf-8")
+    pictures = [part.split('"')[0] for part in page.split('src="')[1:]]
+    assert len(pictures) == 5
+    assert all((out / picture).stat().st_size > 0 for picture in pictures)
+    assert "transferred the backbone that had just been trained for detection" in page
+    for figure in ("voc_map", "sensitivity", "balanced_accuracy"):
+        assert figure in printed
+    assert json.loads((out / "detector" / "report" / "report.json").read_text())["images"] > 0
+
+
+def test_the_quickstart_leaves_a_folder_of_the_user_alone(tmp_path):
+    mine = tmp_path / "demo_output" / "thesis.txt"
+    mine.parent.mkdir()
+    mine.write_text("ten years")
+    done = subprocess.run(
+        [sys.executable, str(ROOT / "examples" / "quickstart.py")],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert done.returncode != 0
+    assert "move it away first" in done.stderr
+    assert mine.read_text() == "ten years"
+
+
+def test_train_detector_trains_evaluates_and_saves(liver, tmp_path):
+    arguments = [liver, "--patient", r"^(P\d+)_", "--epochs", 1, "--width", 0.25, "--run", tmp_path / "run"]
+    printed = run("train_detector.py", *arguments, cwd=tmp_path)
+    assert "voc_map" in printed
+    assert {"best.safetensors", "history.csv", "curves.png", "report"} <= {p.name for p in (tmp_path / "run").iterdir()}
+
+
+def test_train_classifier_prints_pretrained_and_from_scratch_side_by_side(liver, tmp_path):
+    for sample in read_voc_folder(liver):
+        folder = tmp_path / "slices" / ("cancer" if sample.annotation else "normal")
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / sample.path.name).write_bytes(sample.path.read_bytes())
+    from hccvision.model import build_model
+
+    build_model("mobilenet_v1", "linear", classes=["a", "b"]).save(tmp_path / "pretrained.safetensors")
+    printed = run(
+        "train_classifier.py", tmp_path / "slices", "--positive", "cancer", "--backbone", "mobilenet_v1",
+        "--weights", tmp_path / "pretrained.safetensors", "--folds", 2, "--epochs", 1, cwd=tmp_path,
+    )  # fmt: skip
+    heading = next(line for line in printed.splitlines() if "mean over folds" in line)
+    assert "pretrained" in heading
+    assert "from scratch" in heading
+    assert sum(line.startswith("balanced_accuracy") for line in printed.splitlines()) == 1
+
+
+def test_the_real_slice_of_the_demo_ships_inside_pydicom():
+    from pydicom import examples
+
+    assert images.read_image(Path(str(examples.get_path("overlay")))).shape == (300, 484, 3)

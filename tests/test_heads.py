@@ -1,0 +1,368 @@
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torchvision.ops import box_iou, sigmoid_focal_loss
+
+from hccvision.contracts import FeatureSpec, Head, SSDOutput, Targets
+from hccvision.default_boxes import DefaultBoxSpec, MapSpec, encode
+from hccvision.heads.linear import LinearHead
+from hccvision.heads.ssd import SSDHead
+from hccvision.model import build_model
+from hccvision.registry import BACKBONES, HEADS
+
+VGG = FeatureSpec((256, 512, 512, 512), (4, 8, 16, 32), ((56, 56), (28, 28), (14, 14), (7, 7)), (224, 224))
+SMALL = FeatureSpec((4, 6), (16, 32), ((2, 3), (1, 2)), (32, 48))
+# One square of half the short side per cell: 6 + 2 default boxes on a 32 x 48 image.
+BOXES = DefaultBoxSpec((MapSpec(((0.5, 0.5),), 2), MapSpec(((0.5, 0.5),), 1)))
+
+
+def count(module: nn.Module) -> int:
+    return sum(p.numel() for p in module.parameters())
+
+
+def maps_of(features: FeatureSpec, batch: int = 2) -> tuple[Tensor, ...]:
+    generator = torch.Generator().manual_seed(0)
+    return tuple(
+        torch.rand(batch, c, *size, generator=generator)
+        for c, size in zip(features.channels, features.sizes, strict=True)
+    )
+
+
+def raw(head: SSDHead, scores: list[list[float]], boxes: list[list[float]]) -> SSDOutput:
+    """Give the raw output of one image that has these class scores and boxes (xyxy pixels), one per default box."""
+    classes = torch.tensor(scores)
+    logits = torch.cat((1 - classes.sum(-1, keepdim=True), classes), -1).log()
+    height, width = head.image_size
+    x1, y1, x2, y2 = (torch.tensor(boxes) / torch.tensor([width, height, width, height])).unbind(-1)
+    offsets = encode(torch.stack(((x1 + x2) / 2, (y1 + y2) / 2, x2 - x1, y2 - y1), -1), head.default_boxes)
+    return SSDOutput(logits[None], offsets[None])
+
+
+# Everything that is registered
+
+
+@pytest.mark.parametrize("name", HEADS.names())
+def test_keeps_the_contract(name):
+    features = FeatureSpec((8, 8, 16, 32), (4, 8, 16, 32), ((48, 64), (24, 32), (12, 16), (6, 8)), (192, 256))
+    head = HEADS.build(name, features, 3)
+    assert isinstance(head, Head)
+    assert isinstance(head, nn.Module)
+    assert head.task == HEADS.tags(name)["task"]
+    targets = Targets.pad(
+        [torch.tensor([[20.0, 30.0, 90.0, 80.0]]), torch.zeros(0, 4)], [torch.tensor([2]), torch.zeros(0)]
+    )
+    if head.task == "classification":
+        targets = Targets(targets.boxes[:, :0], targets.labels[:, :0], torch.tensor([0, 2]))
+    output = head(maps_of(features))
+    parts = head.loss(output, targets)
+    assert parts["loss"].shape == ()
+    assert torch.isfinite(parts["loss"])
+    torch.testing.assert_close(parts["loss"], sum(value for key, value in parts.items() if key != "loss"))
+    parts["loss"].backward()
+    assert all(p.grad is not None for p in head.parameters())
+    with pytest.raises(ValueError, match=r"unknown .* loss 'nosuch'; known: "):
+        head.loss(output, targets, name="nosuch")
+    assert len(head.eval().decode(output)) == 2
+
+
+# The linear head
+
+
+def test_linear_head_has_the_papers_parameters():
+    body = count(BACKBONES.build("vgg16"))
+    assert count(LinearHead(VGG, 2)) == 25088 * 512 + 512 + 512 * 512 + 512 + 512 * 2 + 2 == 13_109_250
+    assert body + count(LinearHead(VGG, 2)) == 27_823_938
+    assert body + count(LinearHead(VGG, 2, pool="avg")) == 15_241_026
+
+
+def test_a_single_linear_layer_on_the_mean_of_the_map():
+    head = LinearHead(SMALL, 3, hidden=(), pool="avg", dropout=0)
+    maps = maps_of(SMALL)
+    layers = [m for m in head.modules() if isinstance(m, nn.Linear)]
+    assert len(layers) == 1
+    expected = maps[-1].mean((2, 3)) @ layers[0].weight.T + layers[0].bias
+    torch.testing.assert_close(head(maps), expected)
+
+
+@pytest.mark.parametrize(
+    ("pool", "flat"),
+    [(None, lambda m: m.reshape(2, -1)), ("avg", lambda m: m.mean((2, 3))), ("max", lambda m: m.amax((2, 3)))],
+)
+def test_hidden_layers_on_every_pooling(pool, flat):
+    head = LinearHead(SMALL, 2, hidden=(5,), pool=pool).eval()
+    maps = maps_of(SMALL)
+    first, last = (m for m in head.modules() if isinstance(m, nn.Linear))
+    torch.testing.assert_close(head(maps), last(first(flat(maps[-1])).relu()))
+
+
+@pytest.mark.parametrize("hidden", [(), (64,), (64, 64)])
+def test_dropout_acts_in_training_only(hidden):
+    head = LinearHead(SMALL, 2, hidden=hidden, dropout=0.5)
+    maps = maps_of(SMALL)
+    assert not torch.equal(head(maps), head(maps))
+    head.eval()
+    assert torch.equal(head(maps), head(maps))
+    dropouts = [m.p for m in head.modules() if isinstance(m, nn.Dropout)]
+    assert dropouts == [0.5] * max(1, len(hidden))
+    without = LinearHead(SMALL, 2, hidden=hidden, dropout=0)
+    assert torch.equal(without(maps), without(maps))
+
+
+def test_linear_head_refuses_what_it_cannot_be():
+    with pytest.raises(ValueError, match="at least 2 classes, got 1"):
+        LinearHead(SMALL, 1)
+    with pytest.raises(ValueError, match=r"unknown pool 'mean'; known: None .*'avg', 'max'"):
+        LinearHead(SMALL, 2, pool="mean")
+    with pytest.raises(ValueError, match="dropout"):
+        LinearHead(SMALL, 2, dropout=1.5)
+
+
+def test_probabilities_are_in_the_order_of_the_classes():
+    head = LinearHead(SMALL, 3, hidden=())
+    logits = torch.randn(4, 3, generator=torch.Generator().manual_seed(0)) * 30
+    probabilities = head.decode(logits)
+    assert probabilities.dtype == torch.float32
+    torch.testing.assert_close(probabilities.sum(1), torch.ones(4))
+    torch.testing.assert_close(probabilities[:, 1], logits[:, 1].exp() / logits.exp().sum(1))
+    assert head.decode(torch.tensor([[0.0, 9.0, 0.0]]).half()).argmax().item() == 1
+    last = next(m for m in head.modules() if isinstance(m, nn.Linear))
+    with torch.no_grad():
+        last.bias[:] = torch.tensor([0.0, 0.0, 50.0])
+    assert head.decode(head(maps_of(SMALL))).argmax(1).tolist() == [2, 2]
+
+
+def test_classification_losses():
+    head = LinearHead(SMALL, 2)
+    logits = torch.tensor([[1.0, -1.0], [0.5, 2.0], [0.0, 0.0]])
+    labels = torch.tensor([1, 1, 0])
+    targets = Targets(torch.zeros(3, 0, 4), torch.zeros(3, 0).long(), labels)
+    torch.testing.assert_close(head.loss(logits, targets)["loss"], F.cross_entropy(logits, labels))
+    # With two classes the softmax is the sigmoid of the difference, so torchvision's focal loss is a reference.
+    difference = logits[:, 1] - logits[:, 0]
+    expected = sigmoid_focal_loss(difference, labels.float(), alpha=-1, gamma=2, reduction="mean")
+    torch.testing.assert_close(head.loss(logits, targets, name="focal")["loss"], expected)
+
+
+def test_linear_head_needs_image_labels():
+    with pytest.raises(ValueError, match=r"learns from image labels.*class_name"):
+        LinearHead(SMALL, 2).loss(torch.zeros(1, 2), Targets(torch.zeros(1, 0, 4), torch.zeros(1, 0).long()))
+
+
+# The SSD head: its parts
+
+
+@pytest.mark.parametrize(
+    ("classes", "total"), [(1, 3_206_976 + 2_459_520 + 608_400 + 304_200), (20, 9_468_996)], ids=["paper", "voc"]
+)
+def test_ssd_has_the_papers_parameters(classes, total):
+    model = build_model("mobilenet_v1", "ssd", classes=[str(i) for i in range(classes)])
+    assert count(model) == total
+    assert count(model.head.extras) == 2_459_520
+    assert count(model.head.box_convs) == 608_400
+    assert model.head.default_boxes.shape == (3000, 4)
+
+
+def test_ssd_has_the_papers_eight_extra_convolutions():
+    features = FeatureSpec((512, 1024), (16, 32), ((19, 19), (10, 10)), (300, 300))
+    convolutions = [m for m in SSDHead(features, 1).extras.modules() if isinstance(m, nn.Conv2d)]
+    assert [(c.in_channels, c.out_channels, *c.kernel_size, *c.stride) for c in convolutions] == [
+        (1024, 256, 1, 1, 1, 1),
+        (256, 512, 3, 3, 2, 2),
+        (512, 128, 1, 1, 1, 1),
+        (128, 256, 3, 3, 2, 2),
+        (256, 128, 1, 1, 1, 1),
+        (128, 256, 3, 3, 2, 2),
+        (256, 128, 1, 1, 1, 1),
+        (128, 256, 3, 3, 2, 2),
+    ]
+
+
+def test_ssd_keeps_outputs_in_the_order_of_the_default_boxes():
+    """The cell in row 1, column 0 of a 2 x 3 map is number 3; each of its two boxes has its own channels."""
+    spec = DefaultBoxSpec((MapSpec(((0.5, 0.5), (0.9, 0.3)), 2),), strides=(16,))
+    features = FeatureSpec((1,), (16,), ((2, 3),), (32, 48))
+    head = SSDHead(features, 2, default_boxes=spec)
+    with torch.no_grad():
+        for conv in (*head.class_convs, *head.box_convs):
+            conv.weight.zero_()
+            conv.weight[:, :, 1, 1] = torch.arange(1, conv.out_channels + 1)[:, None]
+    cell = torch.zeros(1, 1, 2, 3)
+    cell[0, 0, 1, 0] = 1
+    output = head((cell,))
+    assert output.logits.shape == (1, 12, 3)
+    assert output.logits[0, 6:8].tolist() == [[1, 2, 3], [4, 5, 6]]
+    assert output.offsets[0, 6:8].tolist() == [[1, 2, 3, 4], [5, 6, 7, 8]]
+    assert int(output.logits.any(-1).sum()) == 2
+    centre = torch.tensor([0.5 / 3, 1.5 / 2])
+    torch.testing.assert_close(head.default_boxes[6:8, :2], centre.expand(2, 2))
+
+
+def test_ssd_stands_on_the_maps_whose_strides_the_default_boxes_name():
+    features = FeatureSpec((8, 16, 32, 64), (4, 8, 16, 32), ((75, 75), (38, 38), (19, 19), (10, 10)), (300, 300))
+    assert SSDHead(features, 1).sources == [2, 3]
+    assert SSDHead(features, 1, default_boxes="ssd300_vgg").sources == [1, 2, 3]
+    cells = [38 * 38 * 4, 19 * 19 * 6, 10 * 10 * 6, 5 * 5 * 6, 3 * 3 * 4, 2 * 2 * 4]
+    assert len(SSDHead(features, 1, default_boxes="ssd300_vgg").default_boxes) == sum(cells)
+    elsewhere = FeatureSpec((8, 16, 32), (7, 14, 28), ((43, 43), (21, 21), (11, 11)), (300, 300))
+    assert SSDHead(elsewhere, 1).sources == [1, 2]  # no such strides: the last maps
+
+
+def test_ssd_refuses_a_backbone_with_too_few_maps():
+    features = FeatureSpec((8, 16), (16, 32), ((19, 19), (10, 10)), (300, 300))
+    with pytest.raises(ValueError, match=r"stand on 3 maps .*strides \(8, 16, 32\).*gives 2 \(strides \(16, 32\)"):
+        SSDHead(features, 1, default_boxes="ssd300_vgg")
+    with pytest.raises(KeyError, match="unknown set of default boxes 'ssd512'; known: ssd300_mobilenet"):
+        SSDHead(features, 1, default_boxes="ssd512")
+
+
+# The SSD head: the loss
+
+
+def test_ssd_loss_by_hand():
+    """The truth is default box 0 moved by a pixel; one positive, so three negatives count."""
+    head = SSDHead(SMALL, 2, default_boxes=BOXES)
+    corner = torch.tensor([8.0 - 8, 8 - 8, 8 + 8, 8 + 8])  # cell (0, 0) of 2 x 3 on 32 x 48, side 16
+    targets = Targets.pad([(corner + torch.tensor([1.0, 0, 1, 0]))[None]], [torch.tensor([1])])
+    logits = torch.randn(1, 8, 3, generator=torch.Generator().manual_seed(0))
+    parts = head.loss(SSDOutput(logits, torch.zeros(1, 8, 4)), targets)
+    centre_offset = (1 / 16) / 0.1
+    torch.testing.assert_close(parts["regression"], F.smooth_l1_loss(torch.tensor(centre_offset), torch.tensor(0.0)))
+    background = F.cross_entropy(logits[0], torch.zeros(8).long(), reduction="none")[1:]
+    expected = F.cross_entropy(logits[0, :1], torch.tensor([2])) + background.topk(3).values.sum()
+    torch.testing.assert_close(parts["classification"], expected)
+    torch.testing.assert_close(parts["loss"], parts["regression"] + parts["classification"])
+
+
+@pytest.mark.parametrize("padding", [0, 2])
+def test_an_image_without_lesions_teaches_background(padding):
+    head = SSDHead(SMALL, 2, default_boxes=BOXES)
+    targets = Targets(torch.zeros(2, padding, 4), torch.full((2, padding), -1))
+    logits = torch.randn(2, 8, 3, generator=torch.Generator().manual_seed(0)).requires_grad_()
+    offsets = torch.randn(2, 8, 4, requires_grad=True)
+    parts = head.loss(SSDOutput(logits, offsets), targets)
+    background = F.cross_entropy(logits.flatten(0, 1), torch.zeros(16).long(), reduction="none").view(2, 8)
+    torch.testing.assert_close(parts["loss"], background.topk(3, dim=1).values.sum())
+    assert parts["regression"] == 0
+    parts["loss"].backward()
+    assert torch.isfinite(logits.grad).all()
+    assert (logits.grad.abs().sum(-1) > 0).sum(1).tolist() == [3, 3]
+    assert not offsets.grad.any()
+
+
+def test_ssd_loss_does_not_depend_on_padding():
+    head = SSDHead(SMALL, 1, default_boxes=BOXES)
+    lesion = torch.tensor([[2.0, 3.0, 19.0, 20.0]])
+    generator = torch.Generator().manual_seed(0)
+    output = SSDOutput(torch.randn(1, 8, 2, generator=generator), torch.randn(1, 8, 4, generator=generator))
+    alone = Targets.pad([lesion], [torch.tensor([0])])
+    padded = Targets(
+        torch.cat((torch.zeros(1, 2, 4), lesion[None], torch.zeros(1, 1, 4)), 1), torch.tensor([[-1, -1, 0, -1]])
+    )
+    assert head.loss(output, alone) == head.loss(output, padded)
+
+
+# The SSD head: decoding
+
+
+def test_decode_gives_back_what_was_encoded():
+    head = SSDHead(SMALL, 2, default_boxes=BOXES)
+    scores = [[0.0] * 2 for _ in range(8)]
+    boxes = [[1.0, 1.0, 9.0, 9.0] for _ in range(8)]
+    scores[3], boxes[3] = [0.1, 0.7], [20.0, 4.0, 41.0, 17.0]
+    scores[6], boxes[6] = [0.9, 0.05], [3.0, 2.0, 12.0, 30.0]
+    found = head.decode(raw(head, scores, boxes), score_threshold=0.3)[0]
+    torch.testing.assert_close(found.boxes, torch.tensor([boxes[6], boxes[3]]), rtol=0, atol=1e-4)
+    torch.testing.assert_close(found.scores, torch.tensor([0.9, 0.7]))
+    assert found.labels.tolist() == [0, 1]  # there is no background among them
+    assert (found.boxes.dtype, found.scores.dtype, found.labels.dtype) == (torch.float32, torch.float32, torch.int64)
+
+
+def test_decode_suppresses_doubles_class_by_class():
+    head = SSDHead(SMALL, 2, default_boxes=BOXES)
+    place = [4.0, 4.0, 20.0, 20.0]
+    near, far = [5.0, 4.0, 21.0, 20.0], [12.0, 4.0, 28.0, 20.0]
+    assert (
+        box_iou(torch.tensor([place]), torch.tensor([near]))
+        > 0.45
+        > box_iou(torch.tensor([place]), torch.tensor([far]))
+    )
+    scores = [[0.6, 0.3], [0.5, 0.0], [0.4, 0.0], *[[0.0, 0.0]] * 5]
+    boxes = [place, near, far, *[place] * 5]
+    found = head.decode(raw(head, scores, boxes))[0]
+    assert found.labels.tolist() == [0, 0, 1]
+    torch.testing.assert_close(found.scores, torch.tensor([0.6, 0.4, 0.3]))
+    kept = head.decode(raw(head, scores, boxes), iou_threshold=1.0)[0]
+    torch.testing.assert_close(kept.scores, torch.tensor([0.6, 0.5, 0.4, 0.3]))
+
+
+def test_decode_threshold_is_exceeded_not_met():
+    head = SSDHead(SMALL, 1, default_boxes=BOXES)
+    output = SSDOutput(torch.zeros(1, 8, 2), torch.zeros(1, 8, 4))  # every score is exactly 0.5
+    assert len(head.decode(output, score_threshold=0.5)[0]) == 0
+    assert len(head.decode(output, score_threshold=0.499, iou_threshold=1.0)[0]) == 8
+
+
+def test_decode_takes_so_many_candidates_of_each_class():
+    head = SSDHead(SMALL, 2, default_boxes=BOXES)
+    generator = torch.Generator().manual_seed(0)
+    logits = torch.randn(1, 8, 3, generator=generator)
+    output = SSDOutput(logits, torch.zeros(1, 8, 4))
+    found = head.decode(output, score_threshold=0, iou_threshold=1.0, candidates=3)[0]
+    probabilities = logits[0].softmax(-1)[:, 1:]
+    for label in (0, 1):
+        torch.testing.assert_close(found.scores[found.labels == label], probabilities[:, label].topk(3).values)
+    equal = SSDOutput(torch.zeros(1, 8, 3), torch.zeros(1, 8, 4))  # ties don't make more of them
+    assert len(head.decode(equal, iou_threshold=1.0, candidates=3)[0]) == 6
+
+
+def test_decode_gives_so_many_detections_at_most_and_the_best():
+    head = SSDHead(SMALL, 2, default_boxes=BOXES)
+    logits = torch.randn(1, 8, 3, generator=torch.Generator().manual_seed(0))
+    output = SSDOutput(logits, torch.zeros(1, 8, 4))
+    found = head.decode(output, score_threshold=0, iou_threshold=1.0, max_detections=5)[0]
+    expected = logits[0].softmax(-1)[:, 1:].flatten().topk(5).values
+    torch.testing.assert_close(found.scores, expected)
+
+
+def test_decode_finds_nothing_in_the_right_shapes():
+    head = SSDHead(SMALL, 2, default_boxes=BOXES)
+    logits = torch.zeros(3, 8, 3)
+    logits[..., 0] = 20
+    found = head.decode(SSDOutput(logits, torch.zeros(3, 8, 4)))
+    assert len(found) == 3
+    for image in found:
+        assert (tuple(image.boxes.shape), tuple(image.scores.shape), tuple(image.labels.shape)) == ((0, 4), (0,), (0,))
+        assert image.labels.dtype == torch.int64
+
+
+def test_boxes_are_cut_to_the_image_and_those_outside_left_out():
+    head = SSDHead(SMALL, 1, default_boxes=BOXES)
+    boxes = [[-9.0, -4.0, 60.0, 40.0], [50.0, 3.0, 70.0, 9.0], *[[2.0, 2.0, 5.0, 5.0]] * 6]
+    found = head.decode(raw(head, [[0.6], [0.9], *[[0.0]] * 6], boxes))[0]
+    torch.testing.assert_close(found.boxes, torch.tensor([[0.0, 0.0, 48.0, 32.0]]))
+    torch.testing.assert_close(found.scores, torch.tensor([0.6]))
+
+
+@pytest.mark.parametrize("scale", [1.0, 100.0])
+def test_decode_of_anything_is_well_formed(scale):
+    head = SSDHead(SMALL, 3, default_boxes=BOXES)
+    generator = torch.Generator().manual_seed(0)
+    output = SSDOutput(
+        torch.randn(20, 8, 4, generator=generator) * scale, torch.randn(20, 8, 4, generator=generator) * scale
+    )
+    for found in head.decode(output):
+        x1, y1, x2, y2 = found.boxes.unbind(-1)
+        assert bool(((x1 >= 0) & (x1 < x2) & (x2 <= 48) & (y1 >= 0) & (y1 < y2) & (y2 <= 32)).all())
+        assert bool((found.scores[:-1] >= found.scores[1:]).all())
+        assert set(found.labels.tolist()) <= {0, 1, 2}
+
+
+def test_decode_of_a_batch_is_that_of_its_images():
+    head = SSDHead(SMALL, 3, default_boxes=BOXES)
+    generator = torch.Generator().manual_seed(0)
+    output = SSDOutput(torch.randn(3, 8, 4, generator=generator), torch.randn(3, 8, 4, generator=generator))
+    for i, together in enumerate(head.decode(output)):
+        alone = head.decode(SSDOutput(output.logits[i : i + 1], output.offsets[i : i + 1]))[0]
+        for a, b in zip(vars(together).values(), vars(alone).values(), strict=True):
+            assert torch.equal(a, b)

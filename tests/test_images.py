@@ -1,0 +1,810 @@
+import sys
+import warnings
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import HealthCheck, example, given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as st_np
+from PIL import Image, ImageOps
+
+from hccvision import images
+
+calm = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])  # the machine may be busy
+RNG = np.random.default_rng(0)
+GREY = RNG.integers(0, 256, (7, 5), dtype=np.uint8)
+COLOUR = RNG.integers(0, 256, (7, 5, 3), dtype=np.uint8)
+DEEP = (RNG.integers(0, 1200, (7, 5)) * 17).astype(np.uint16)
+
+
+def save(folder: Path, image: Image.Image, name: str = "a.png", **options) -> Path:
+    image.save(folder / name, **options)
+    return folder / name
+
+
+def windowed(values: np.ndarray, low: float, high: float) -> np.ndarray:
+    return np.round(np.interp(values.astype(float), (low, high), (0, 255))).astype(np.uint8)
+
+
+def grey_of(path: Path) -> np.ndarray:
+    return images.read_image(path, channels=1)[..., 0]
+
+
+# is_image
+
+
+def test_known_suffixes_in_any_case():
+    for suffix in images.SUFFIXES:
+        assert images.is_image(f"liver/P007_03{suffix}")
+        assert images.is_image(Path(f"liver/P007_03{suffix.upper()}"))
+    for name in ("a.xml", "a.txt", "png", "a.png.txt", ".png", "._a.png", "a.gz", "none"):
+        assert not images.is_image(f"liver/{name}")
+
+
+def test_dicom_is_known_by_its_first_bytes(tmp_path):
+    dicom = bytes(128) + b"DICM"
+    for name, content, expected in (
+        ("IM0001", dicom, True),
+        ("1.2.840.55", dicom, True),
+        ("IM0002", bytes(132), False),
+        ("IM0003", b"", False),
+        ("DICOMDIR", dicom, False),
+    ):
+        (tmp_path / name).write_bytes(content)
+        assert images.is_image(tmp_path / name) is expected
+    assert not images.is_image(tmp_path)
+
+
+# read_image: pictures
+
+
+@pytest.mark.parametrize("suffix", [".png", ".bmp", ".tif", ".tiff", ".gif", ".webp"])
+def test_grey_and_colour_files(tmp_path, suffix):
+    lossless = {"lossless": True} if suffix == ".webp" else {}
+    path = save(tmp_path, Image.fromarray(GREY), f"grey{suffix}", **lossless)
+    np.testing.assert_array_equal(images.read_image(path), np.repeat(GREY[..., None], 3, axis=2))
+    np.testing.assert_array_equal(images.read_image(path, channels=1), GREY[..., None])
+    if suffix != ".gif":
+        path = save(tmp_path, Image.fromarray(COLOUR), f"colour{suffix}", **lossless)
+        np.testing.assert_array_equal(images.read_image(path), COLOUR)
+        luminance = np.asarray(Image.fromarray(COLOUR).convert("L"))
+        np.testing.assert_array_equal(images.read_image(path, channels=1)[..., 0], luminance)
+
+
+@pytest.mark.parametrize("mode", ["L", "RGB", "CMYK"])
+def test_jpeg_is_what_pillow_decodes(tmp_path, mode):
+    path = save(tmp_path, Image.fromarray(COLOUR).convert(mode), "a.jpg")
+    with Image.open(path) as file:
+        assert file.mode == mode
+        np.testing.assert_array_equal(images.read_image(path), np.asarray(file.convert("RGB")))
+
+
+def test_one_bit(tmp_path):
+    path = save(tmp_path, Image.fromarray(GREY > 99))
+    np.testing.assert_array_equal(grey_of(path), np.where(GREY > 99, 255, 0))
+
+
+def test_palette(tmp_path):
+    path = save(tmp_path, Image.fromarray(COLOUR).quantize(8))
+    with Image.open(path) as file:
+        assert file.mode == "P"
+        np.testing.assert_array_equal(images.read_image(path), np.asarray(file.convert("RGB")))
+
+
+@pytest.mark.parametrize("mode", ["LA", "RGBA"])
+def test_alpha_goes_over_black(tmp_path, mode):
+    image = Image.fromarray(COLOUR).convert(mode)
+    image.putalpha(Image.fromarray(GREY))
+    path = save(tmp_path, image)
+    black = Image.new("RGBA", image.size, (0, 0, 0, 255))
+    expected = np.asarray(Image.alpha_composite(black, image.convert("RGBA")))[..., :3].astype(int)
+    got = images.read_image(path)
+    assert np.abs(got - expected).max() <= 1
+    np.testing.assert_array_equal(got, np.rint(np.asarray(image.convert("RGB")) * (GREY[..., None] / 255)))
+    assert np.abs(images.read_image(path, channels=1) - expected @ [[0.299], [0.587], [0.114]]).max() <= 2
+    np.testing.assert_array_equal(images.read_image(path, channels=len(mode)), np.asarray(image))
+
+
+def test_transparent_colours_are_black(tmp_path):
+    palette = Image.fromarray(GREY % 4).convert("P")
+    palette.putpalette([9, 9, 9, 255, 0, 0, 0, 255, 0, 0, 0, 255])
+    clear = (GREY % 4 == 1)[..., None]
+    shown = np.where(clear, 0, np.asarray(palette.convert("RGB")))
+    np.testing.assert_array_equal(images.read_image(save(tmp_path, palette, transparency=1)), shown)
+    grey = Image.fromarray(GREY % 4)
+    np.testing.assert_array_equal(grey_of(save(tmp_path, grey, transparency=1)), np.where(clear[..., 0], 0, GREY % 4))
+
+
+@pytest.mark.parametrize("name", ["a.png", "a.tif"])
+def test_sixteen_bits_go_through_the_percentile_window(tmp_path, name):
+    path = save(tmp_path, Image.fromarray(DEEP), name)
+    np.testing.assert_array_equal(grey_of(path), windowed(DEEP, *np.percentile(DEEP, [0.5, 99.5])))
+
+
+@pytest.mark.parametrize("dtype", ["<u2", ">u2", "<i4", "<f4"])
+def test_deep_tiffs(tmp_path, dtype):
+    values = DEEP.astype(dtype) if dtype.endswith("u2") else DEEP.astype(dtype) - 9000
+    path = save(tmp_path, Image.fromarray(values), "a.tif")
+    with Image.open(path) as file:
+        assert file.mode in ("I;16", "I;16B", "I", "F")
+    np.testing.assert_array_equal(grey_of(path), images.to_uint8(values))
+
+
+def test_a_deep_tiff_whose_zero_is_white_is_inverted(tmp_path):
+    upright = save(tmp_path, Image.fromarray(DEEP), "upright.tif")
+    inverted = save(tmp_path, Image.fromarray(DEEP), "inverted.tif", tiffinfo={262: 0})
+    with Image.open(inverted) as file:
+        assert (file.mode, file.tag_v2[262]) == ("I;16", 0)
+    np.testing.assert_array_equal(grey_of(inverted), 255 - grey_of(upright))
+
+
+def test_a_deep_tiff_of_nan_is_refused(tmp_path):
+    path = save(tmp_path, Image.fromarray(np.full((3, 4), np.nan, np.float32)), "a.tif")
+    with pytest.raises(ValueError, match=r"a\.tif: .*NaN"):
+        images.read_image(path)
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize(("name", "source"), [("a.png", COLOUR), ("a.jpg", GREY), ("a.tif", COLOUR), ("b.png", DEEP)])
+def test_exif_orientation_is_applied(tmp_path, name, source, orientation):
+    upright = images.read_image(save(tmp_path, Image.fromarray(source), f"upright_{name}"))
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    path = save(tmp_path, Image.fromarray(source), name, exif=exif)
+    turn = {  # EXIF 2.32, 4.6.4: where the stored row 0 and column 0 belong
+        1: lambda a: a,
+        2: np.fliplr,
+        3: lambda a: np.rot90(a, 2),
+        4: np.flipud,
+        5: lambda a: a.swapaxes(0, 1),
+        6: lambda a: np.rot90(a, -1),
+        7: lambda a: np.rot90(a, 2).swapaxes(0, 1),
+        8: np.rot90,
+    }[orientation]
+    np.testing.assert_array_equal(images.read_image(path), turn(upright))
+    assert images.image_size(path) == ((5, 7) if orientation > 4 else (7, 5))
+
+
+def test_one_pixel(tmp_path):
+    for source in (GREY, COLOUR, DEEP):
+        path = save(tmp_path, Image.fromarray(source[:1, :1]))
+        assert images.read_image(path).shape == (1, 1, 3)
+        assert images.image_size(path) == (1, 1)
+
+
+def test_several_pages_need_a_frame(tmp_path):
+    pages = [Image.fromarray(GREY), Image.fromarray(255 - GREY), Image.fromarray(GREY // 2)]
+    path = save(tmp_path, pages[0], "a.tif", save_all=True, append_images=pages[1:])
+    with pytest.raises(ValueError, match=r"a\.tif: holds 3 frames.*frame=0 to frame=2"):
+        images.read_image(path)
+    for i, page in enumerate(pages):
+        np.testing.assert_array_equal(images.read_image(path, frame=i, channels=1)[..., 0], np.asarray(page))
+    for wrong in (3, -1):
+        with pytest.raises(ValueError, match=r"a\.tif: expected a frame from 0 to 2"):
+            images.read_image(path, frame=wrong)
+
+
+def test_frame_zero_of_a_single_image(tmp_path):
+    path = save(tmp_path, Image.fromarray(GREY))
+    np.testing.assert_array_equal(images.read_image(path, frame=0), images.read_image(path))
+
+
+def test_a_camera_picture_with_a_preview_is_one_image(tmp_path):
+    path = save(tmp_path, Image.fromarray(COLOUR), "a.mpo", save_all=True, append_images=[Image.fromarray(COLOUR[:3])])
+    assert images.read_image(path).shape == (7, 5, 3)
+
+
+def test_other_channels_are_refused(tmp_path):
+    for wrong in (2, 4, 5):
+        with pytest.raises(ValueError, match=rf"a\.png: the image has 3 channels, {wrong} are asked for"):
+            images.read_image(save(tmp_path, Image.fromarray(COLOUR)), channels=wrong)
+
+
+@pytest.mark.parametrize("call", [images.read_image, images.image_size])
+def test_a_missing_file_is_named(tmp_path, call):
+    for path in (tmp_path / "gone.png", tmp_path):
+        with pytest.raises(FileNotFoundError, match=rf"{path.name}: .*check the path"):
+            call(path)
+
+
+@pytest.mark.parametrize("call", [images.read_image, images.image_size])
+@pytest.mark.parametrize("name", ["a.png", "a.jpg", "a.tif", "a.dcm", "a.nii", "a.nii.gz", "IM0001"])
+@pytest.mark.parametrize("content", [b"", b"no image at all", bytes(128) + b"DICM", bytes(400)])
+@pytest.mark.filterwarnings("ignore::UserWarning")
+def test_what_is_no_image_is_named(tmp_path, call, name, content):
+    path = tmp_path / name
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match=rf"{name}: .*(remove it|leave it out)"):
+        call(path)
+
+
+@pytest.mark.parametrize("name", ["a.png", "a.jpg", "a.tif", "a.bmp", "a.gif"])
+def test_truncated_files_are_named(tmp_path, name):
+    path = save(tmp_path, Image.fromarray(RNG.integers(0, 256, (64, 64), dtype=np.uint8)), name)
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    with pytest.raises(ValueError, match=rf"{name}: can't be read as an image .*remove it"):
+        images.read_image(path)
+
+
+@pytest.mark.shared_data
+def test_brain_slices_of_all_modes(shared):
+    files = sorted((shared / "data/brain_mri_253").glob("*/*"))
+    seen = set()
+    for path in files:
+        with Image.open(path) as file:
+            seen.add(file.mode)
+            if file.mode in ("RGBA", "P") or path.name.startswith("Y1"):
+                rgba = ImageOps.exif_transpose(file).convert("RGBA")
+                black = Image.new("RGBA", rgba.size, (0, 0, 0, 255))
+                expected = np.asarray(Image.alpha_composite(black, rgba))[..., :3].astype(int)
+                assert np.abs(images.read_image(path) - expected).max() <= 1
+                assert images.image_size(path) == expected.shape[:2]
+    assert len(files) == 253
+    assert seen == {"RGB", "L", "RGBA", "P"}
+
+
+# DICOM
+
+pydicom = pytest.importorskip("pydicom")
+
+
+def dicom(pixels: np.ndarray, path: Path, photometric: str = "MONOCHROME2", **fields) -> Path:
+    from pydicom.dataset import Dataset, FileMetaDataset
+    from pydicom.uid import ExplicitVRLittleEndian, MRImageStorage, generate_uid
+
+    dataset = Dataset()
+    dataset.file_meta = FileMetaDataset()
+    dataset.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
+    dataset.file_meta.MediaStorageSOPClassUID = dataset.SOPClassUID = MRImageStorage
+    dataset.file_meta.MediaStorageSOPInstanceUID = dataset.SOPInstanceUID = generate_uid()
+    dataset.PatientName, dataset.PatientID = "Doe^Jane", "MRN4711"
+    colour = photometric in ("RGB", "YBR_FULL")
+    frames = pixels.ndim - 2 - colour
+    dataset.Rows, dataset.Columns = pixels.shape[frames : frames + 2]
+    if frames:
+        dataset.NumberOfFrames = len(pixels)
+    dataset.SamplesPerPixel, dataset.PhotometricInterpretation = (3 if colour else 1), photometric
+    if colour:
+        dataset.PlanarConfiguration = 0
+    bits = 8 * pixels.dtype.itemsize
+    dataset.BitsAllocated, dataset.BitsStored, dataset.HighBit = bits, bits, bits - 1
+    dataset.PixelRepresentation = int(pixels.dtype.kind == "i")
+    dataset.PixelData = pixels.tobytes() + b"\0" * (pixels.nbytes % 2)
+    dataset["PixelData"].VR = "OW" if bits > 8 else "OB"
+    for key, value in fields.items():
+        setattr(dataset, key, value)
+    dataset.save_as(path, enforce_file_format=True)
+    return path
+
+
+def test_dicom_without_a_window_takes_the_percentiles(tmp_path):
+    path = dicom(DEEP, tmp_path / "a.dcm")
+    np.testing.assert_array_equal(grey_of(path), images.to_uint8(DEEP))
+    path = dicom(DEEP.astype(np.int16) - 1000, tmp_path / "b.dcm", RescaleSlope=2, RescaleIntercept=-5)
+    np.testing.assert_array_equal(grey_of(path), images.to_uint8(DEEP))
+
+
+@pytest.mark.parametrize("rescale", [{}, {"RescaleSlope": 1, "RescaleIntercept": 0}])
+def test_eight_bit_dicom_stays_as_it_is(tmp_path, rescale):
+    np.testing.assert_array_equal(grey_of(dicom(GREY, tmp_path / "a.dcm", **rescale)), GREY)
+
+
+def test_one_bit_dicom_is_black_and_white(tmp_path):
+    bits = GREY[:4, :4] > 99
+    packed = np.packbits(bits.ravel(), bitorder="little")
+    path = dicom(packed[None], tmp_path / "a.dcm", Rows=4, Columns=4, BitsAllocated=1, BitsStored=1, HighBit=0)
+    np.testing.assert_array_equal(grey_of(path), np.where(bits, 255, 0))
+
+
+@pytest.mark.parametrize("function", [None, "LINEAR", "LINEAR_EXACT", "SIGMOID"])
+@pytest.mark.parametrize("rescale", [{}, {"RescaleSlope": 1.5, "RescaleIntercept": -1024}])
+def test_the_voi_window_is_pydicoms(tmp_path, function, rescale):
+    from pydicom.pixels import apply_rescale, apply_windowing
+
+    window = {"WindowCenter": [9000, 1], "WindowWidth": [8000, 1]} | ({"VOILUTFunction": function} if function else {})
+    path = dicom(DEEP, tmp_path / "a.dcm", **window, **rescale)
+    dataset = pydicom.dcmread(path)
+    low, high = (np.array([0, 65535]) * rescale.get("RescaleSlope", 1)) + rescale.get("RescaleIntercept", 0)
+    shown = apply_windowing(apply_rescale(dataset.pixel_array, dataset), dataset)
+    np.testing.assert_allclose(grey_of(path), (shown - low) / (high - low) * 255, atol=0.5 + 1e-6)
+    assert len(np.unique(grey_of(path))) > 5
+
+
+def test_a_window_around_zero_is_used(tmp_path):
+    path = dicom(DEEP.astype(np.int16) - 9000, tmp_path / "a.dcm", WindowCenter=0, WindowWidth=20000)
+    values = DEEP.astype(float) - 9000
+    np.testing.assert_array_equal(grey_of(path), windowed(values, -0.5 - 19999 / 2, -0.5 + 19999 / 2))
+
+
+def test_the_narrowest_window_is_a_threshold(tmp_path):
+    path = dicom(DEEP, tmp_path / "a.dcm", WindowCenter=9000, WindowWidth=1)
+    np.testing.assert_array_equal(grey_of(path), np.where(DEEP >= 9000, 255, 0))
+
+
+@pytest.mark.parametrize("window", [("", ""), (100, 0), (100, -5), (None, 100), ([], []), (100, 0.5)])
+def test_an_unusable_window_gives_way_to_the_percentiles(tmp_path, window):
+    path = dicom(DEEP, tmp_path / "a.dcm", WindowCenter=window[0], WindowWidth=window[1])
+    np.testing.assert_array_equal(grey_of(path), images.to_uint8(DEEP))
+
+
+def test_a_voi_lookup_table_is_applied(tmp_path):
+    item = pydicom.Dataset()
+    item.LUTDescriptor, item.LUTData = [4, 10, 16], [0, 65535, 13107, 26214]
+    item["LUTDescriptor"].VR = item["LUTData"].VR = "US"
+    stored = np.array([[9, 10, 11], [12, 13, 99]], np.uint16)
+    path = dicom(stored, tmp_path / "a.dcm", VOILUTSequence=[item], WindowCenter=1, WindowWidth=2)
+    np.testing.assert_array_equal(grey_of(path), [[0, 0, 255], [51, 102, 102]])
+
+
+def test_a_modality_lookup_table_is_applied(tmp_path):
+    item = pydicom.Dataset()
+    item.LUTDescriptor, item.LUTData, item.ModalityLUTType = [3, 0, 16], [0, 1000, 500], "US"
+    item["LUTDescriptor"].VR = item["LUTData"].VR = "US"
+    path = dicom(np.array([[0, 1], [2, 2]], np.uint16), tmp_path / "a.dcm", ModalityLUTSequence=[item])
+    np.testing.assert_array_equal(grey_of(path), images.to_uint8(np.array([[0, 1000], [500, 500]])))
+
+
+@pytest.mark.parametrize("window", [{}, {"WindowCenter": 9000, "WindowWidth": 8000}])
+def test_monochrome1_is_inverted(tmp_path, window):
+    upright = grey_of(dicom(DEEP, tmp_path / "a.dcm", **window))
+    inverted = grey_of(dicom(DEEP, tmp_path / "b.dcm", "MONOCHROME1", **window))
+    np.testing.assert_array_equal(inverted, 255 - upright)
+
+
+def test_dicom_colour(tmp_path):
+    np.testing.assert_array_equal(images.read_image(dicom(COLOUR, tmp_path / "a.dcm", "RGB")), COLOUR)
+    deep = COLOUR.astype(np.uint16) * 257
+    np.testing.assert_array_equal(images.read_image(dicom(deep, tmp_path / "b.dcm", "RGB")), COLOUR)
+    ybr = np.asarray(Image.fromarray(COLOUR).convert("YCbCr"))
+    expected = np.asarray(Image.fromarray(ybr, mode="YCbCr").convert("RGB")).astype(int)
+    assert np.abs(images.read_image(dicom(ybr, tmp_path / "c.dcm", "YBR_FULL")) - expected).max() <= 2
+
+
+def test_dicom_palette(tmp_path):
+    colours = RNG.integers(0, 256, (4, 3)).astype(np.uint16)
+    fields = {}
+    for name, column in zip(("Red", "Green", "Blue"), colours.T, strict=True):
+        fields[f"{name}PaletteColorLookupTableDescriptor"] = [4, 0, 16]
+        fields[f"{name}PaletteColorLookupTableData"] = (column * 257).tobytes()
+    path = dicom(GREY % 4, tmp_path / "a.dcm", "PALETTE COLOR", **fields)
+    np.testing.assert_array_equal(images.read_image(path), colours[GREY % 4])
+
+
+def test_dicom_frames(tmp_path):
+    path = dicom(np.stack([DEEP, DEEP[::-1]]), tmp_path / "a.dcm")
+    with pytest.raises(ValueError, match=r"a\.dcm: holds 2 frames: say which"):
+        images.read_image(path)
+    np.testing.assert_array_equal(images.read_image(path, frame=1), images.read_image(path, frame=0)[::-1])
+    assert images.image_size(path) == (7, 5)
+
+
+def test_dicom_without_a_suffix_or_a_preamble(tmp_path):
+    path = dicom(DEEP, tmp_path / "IM0001")
+    np.testing.assert_array_equal(grey_of(path), images.to_uint8(DEEP))
+    dataset = pydicom.dcmread(path)
+    dataset.preamble, dataset.file_meta = None, pydicom.dataset.FileMetaDataset()
+    dataset.save_as(tmp_path / "a.dcm", implicit_vr=True, little_endian=True)
+    assert (tmp_path / "a.dcm").read_bytes()[128:132] != b"DICM"
+    np.testing.assert_array_equal(grey_of(tmp_path / "a.dcm"), images.to_uint8(DEEP))
+    assert images.image_size(tmp_path / "a.dcm") == (7, 5)
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")
+def test_broken_dicom_is_named_without_the_patient(tmp_path):
+    whole = dicom(DEEP, tmp_path / "whole.dcm")
+    for name, change in {
+        "no_pixels": lambda d: d.__delattr__("PixelData"),
+        "short": lambda d: setattr(d, "PixelData", d.PixelData[:8]),
+        "no_rows": lambda d: d.__delattr__("Rows"),
+        "frames": lambda d: setattr(d, "NumberOfFrames", 3),
+        "photometric": lambda d: d.__delattr__("PhotometricInterpretation"),
+    }.items():
+        dataset = pydicom.dcmread(whole)
+        change(dataset)
+        path = tmp_path / f"{name}.dcm"
+        dataset.save_as(path)
+        with pytest.raises(ValueError, match=rf"{name}\.dcm: ") as caught:
+            images.read_image(path)
+        assert "Doe" not in str(caught.value)
+        assert "4711" not in str(caught.value)
+    with pytest.raises(ValueError, match=r"no_rows\.dcm: states no image size"):
+        images.image_size(tmp_path / "no_rows.dcm")
+
+
+@pytest.mark.parametrize("call", [images.read_image, images.image_size])
+def test_what_the_dicom_parser_quotes_is_kept_back(tmp_path, monkeypatch, call):
+    def fail(*_, **__):
+        raise TypeError("bad value Doe^Jane")
+
+    path = dicom(DEEP, tmp_path / "a.dcm")
+    monkeypatch.setattr(pydicom, "dcmread", fail)
+    with pytest.raises(ValueError, match=r"a\.dcm: can't be read as DICOM \(TypeError\)") as caught:
+        call(path)
+    assert caught.value.__suppress_context__
+
+
+def test_running_out_of_memory_is_not_blamed_on_the_file(tmp_path, monkeypatch):
+    def fail(*_):
+        raise MemoryError
+
+    path = save(tmp_path, Image.fromarray(GREY))
+    monkeypatch.setattr(images.Image, "open", fail)
+    with pytest.raises(MemoryError):
+        images.read_image(path)
+
+
+def test_dicom_of_nan_is_refused(tmp_path):
+    values = np.full((2, 2), np.nan, np.float32)
+    window = {"WindowCenter": 1, "WindowWidth": 2}
+    path = dicom(np.zeros((2, 2), np.uint32), tmp_path / "a.dcm", **window)
+    dataset = pydicom.dcmread(path)
+    del dataset.PixelData
+    dataset.FloatPixelData = values.tobytes()
+    dataset.save_as(path)
+    with pytest.raises(ValueError, match=r"a\.dcm: .*NaN"):
+        images.read_image(path)
+
+
+@pytest.mark.parametrize("name", ["a.dcm", "a.nii"])
+@pytest.mark.parametrize("call", [images.read_image, images.image_size])
+def test_an_absent_extra_names_the_installation(tmp_path, monkeypatch, name, call):
+    (tmp_path / name).write_bytes(b"")
+    monkeypatch.setitem(sys.modules, "pydicom", None)
+    monkeypatch.setitem(sys.modules, "nibabel", None)
+    with pytest.raises(ImportError, match=rf'{name}: .*pip install "hccvision\[medical\]"'):
+        call(tmp_path / name)
+
+
+@pytest.mark.shared_data
+@pytest.mark.filterwarnings("ignore::UserWarning")
+def test_every_dicom_sample_is_read_or_named(shared):
+    from pydicom.pixels import pixel_array
+
+    refused = {}
+    for path in sorted((shared / "data/dicom_samples").glob("*.dcm")):
+        frame = 0 if path.stem.endswith("2frame") else None
+        try:
+            image = images.read_image(path, frame=frame)
+        except ValueError as error:
+            refused[path.stem] = str(error).removeprefix(str(path))
+            continue
+        stored = pixel_array(pydicom.dcmread(path), index=0)
+        assert image.dtype == np.uint8
+        assert image.shape == (*stored.shape[:2], 3)
+        assert images.image_size(path) == image.shape[:2]
+        if stored.dtype == np.uint8:
+            np.testing.assert_array_equal(image, stored if stored.ndim == 3 else np.stack([stored] * 3, axis=2))
+    # one is cut short; the others are read where their decoder is installed
+    assert "MR_truncated" in refused
+    assert all(message.startswith(": can't be read as an image") for message in refused.values())
+    assert refused.keys() <= {"MR_truncated", "MR_small_jpeg_ls_lossless", "SC_rgb_jpeg_gdcm"}
+    small = [images.read_image(shared / f"data/dicom_samples/MR_small{s}.dcm") for s in ("", "_RLE", "_bigendian")]
+    np.testing.assert_array_equal(small[0], small[1])
+    np.testing.assert_array_equal(small[0], small[2])
+
+
+@pytest.mark.shared_data
+def test_the_real_liver_slice_shows_its_lesion(shared):
+    path = shared / "data/liver_mr/examples_overlay.dcm"
+    image = grey_of(path).astype(float)
+    assert image.shape == images.image_size(path) == (300, 484)
+    stored = pydicom.dcmread(path).pixel_array
+    np.testing.assert_array_equal(image, windowed(stored, 449.5 - 789 / 2, 449.5 + 789 / 2))
+    assert image[100:130, 70:110].mean() > image[125:150, 130:150].mean() + 40  # liver against lesion
+
+
+# NIfTI
+
+nibabel = pytest.importorskip("nibabel")
+
+
+def nifti(values: np.ndarray, path: Path, axes: str = "LPS") -> Path:
+    affine = np.zeros((4, 4))
+    for stored, (world, sign) in enumerate(nibabel.orientations.axcodes2ornt(axes)):
+        affine[int(world), stored] = 2 * sign
+    affine[3, 3] = 1
+    image = nibabel.Nifti1Image(values, affine)
+    assert "".join(nibabel.aff2axcodes(image.affine)) == axes
+    image.to_filename(path)
+    return path
+
+
+@pytest.mark.parametrize("name", ["a.nii", "a.nii.gz"])
+@pytest.mark.parametrize("axes", ["LPS", "RAS", "LAS", "RPI", "ALS", "PRI"])
+def test_axial_nifti_lies_as_nibabel_reorients_it(tmp_path, name, axes):
+    stored = RNG.integers(0, 999, (6, 4, 3)).astype(np.int16)
+    path = nifti(stored, tmp_path / name, axes)
+    image = nibabel.load(path)
+    towards = nibabel.orientations.axcodes2ornt("LP" + axes[2])
+    turn = nibabel.orientations.ornt_transform(nibabel.io_orientation(image.affine), towards)
+    expected = np.asarray(image.as_reoriented(turn).dataobj)
+    for k in range(3):
+        slice_ = images.read_image(path, channels=1, frame=k)[..., 0]
+        np.testing.assert_array_equal(slice_, images.to_uint8(expected[:, :, k].T))
+        assert slice_.shape == images.image_size(path)
+
+
+@pytest.mark.parametrize(("axes", "columns"), [("RSA", "L"), ("LIP", "L"), ("ASR", "P"), ("PIL", "P"), ("SRA", "L")])
+def test_other_planes_stand_upright(tmp_path, axes, columns):
+    stored = RNG.integers(0, 999, (6, 4, 1)).astype(np.int16)
+    path = nifti(stored, tmp_path / "a.nii", axes)
+    image = nibabel.load(path)
+    towards = nibabel.orientations.axcodes2ornt(columns + "I" + axes[2])
+    turn = nibabel.orientations.ornt_transform(nibabel.io_orientation(image.affine), towards)
+    expected = np.asarray(image.as_reoriented(turn).dataobj)[:, :, 0].T
+    np.testing.assert_array_equal(grey_of(path), images.to_uint8(expected))
+
+
+def test_nifti_shapes(tmp_path):
+    stored = RNG.integers(0, 999, (6, 4)).astype(np.int16)
+    for shape in ((6, 4), (6, 4, 1), (6, 4, 1, 1)):
+        path = nifti(stored.reshape(shape), tmp_path / "a.nii")
+        np.testing.assert_array_equal(grey_of(path), images.to_uint8(stored.T))
+        assert images.image_size(path) == (4, 6)
+    with pytest.raises(ValueError, match=r"b\.nii: holds 3 frames"):
+        images.read_image(nifti(np.zeros((6, 4, 3), np.int16), tmp_path / "b.nii"))
+    for shape in ((6,), (6, 4, 3, 2)):
+        with pytest.raises(ValueError, match=r"c\.nii: expected one volume of slices"):
+            images.read_image(nifti(np.zeros(shape, np.int16), tmp_path / "c.nii"), frame=0)
+
+
+def test_nifti_scaling_nan_and_colour(tmp_path):
+    scaled = nibabel.Nifti1Image(np.array([[0, 1], [2, 4]], np.int16), np.diag([-1, -1, 1, 1]))
+    scaled.header.set_slope_inter(-2, 7)
+    scaled.to_filename(tmp_path / "a.nii")
+    assert nibabel.load(tmp_path / "a.nii").get_fdata().tolist() == [[7, 5], [3, -1]]
+    np.testing.assert_array_equal(grey_of(tmp_path / "a.nii"), images.to_uint8(-np.array([[0, 2], [1, 4]])))
+    with pytest.raises(ValueError, match=r"b\.nii: .*NaN"):
+        images.read_image(nifti(np.full((3, 3, 1), np.nan), tmp_path / "b.nii"))
+    with pytest.raises(ValueError, match=r"c\.nii: .*real numbers"):
+        images.read_image(nifti(np.zeros((3, 3, 1), np.complex64), tmp_path / "c.nii"))
+
+
+def test_truncated_nifti_is_named(tmp_path):
+    path = nifti(RNG.integers(0, 999, (40, 40, 5)).astype(np.int16), tmp_path / "a.nii.gz")
+    path.write_bytes(path.read_bytes()[:4000])
+    with pytest.raises(ValueError, match=r"a\.nii\.gz: can't be read as an image"):
+        images.read_image(path, frame=4)
+
+
+@pytest.mark.shared_data
+def test_the_liver_lies_on_the_left_of_the_picture(shared):
+    folder = shared / "data/liver_mr"
+    labels = images.read_image(folder / "example_seg_mr.nii.gz", channels=1, frame=10)[..., 0]
+    assert labels.shape == images.image_size(folder / "example_mr_sm.nii.gz") == (91, 117)
+    assert np.argwhere(labels == 5)[:, 1].mean() < 117 / 2 - 10
+
+
+# to_uint8
+
+
+def test_eight_bits_and_bool():
+    np.testing.assert_array_equal(images.to_uint8(GREY), GREY)
+    np.testing.assert_array_equal(images.to_uint8(np.array([True, False])), [255, 0])
+
+
+@pytest.mark.parametrize("dtype", ["u2", ">u2", "i2", "u4", "i8", "f2", "f4", "f8"])
+def test_the_window_is_that_of_the_percentiles(dtype):
+    values = (DEEP // 2).astype(dtype)
+    expected = windowed(values, *np.percentile(values.astype(float), [2, 90]))
+    np.testing.assert_array_equal(images.to_uint8(values, percentiles=(2, 90)), expected)
+
+
+def test_constant_and_sparse_images():
+    assert not images.to_uint8(np.full((4, 4), 700, np.uint16)).any()
+    sparse = np.zeros((100, 100), np.uint16)
+    sparse[5, 5] = 900
+    assert images.to_uint8(sparse)[5, 5] == 255
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_nan_and_infinity_are_refused(value):
+    with pytest.raises(ValueError, match="NaN or infinity"):
+        images.to_uint8(np.array([[0.0, value]]))
+
+
+@pytest.mark.parametrize("array", [np.zeros((0, 4)), np.zeros(3, complex), np.array(["a"]), np.array([None])])
+def test_what_is_not_pixels_is_refused(array):
+    with pytest.raises(ValueError, match="expected pixels of real numbers"):
+        images.to_uint8(array)
+
+
+@pytest.mark.parametrize("percentiles", [(99, 1), (5, 5), (-1, 50), (0, 101), (np.nan, 50)])
+def test_wrong_percentiles_are_refused(percentiles):
+    with pytest.raises(ValueError, match="expected percentiles"):
+        images.to_uint8(DEEP, percentiles=percentiles)
+
+
+@calm
+@given(
+    st_np.arrays(
+        st.sampled_from([np.int16, np.uint16, np.int32, np.float32, np.float64]),
+        st_np.array_shapes(max_dims=3),
+    )
+)
+def test_to_uint8_keeps_the_order(values):
+    with np.errstate(all="ignore"):
+        finite = np.isfinite(np.ptp(values.astype(float)))
+    if not finite:
+        with pytest.raises(ValueError, match="NaN or infinity"):
+            images.to_uint8(values)
+        return
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        levels = images.to_uint8(values)
+    assert (levels.shape, levels.dtype) == (values.shape, np.uint8)
+    order = np.argsort(values, axis=None)
+    assert (np.diff(levels.ravel()[order].astype(int)) >= 0).all()
+    if (values != values.flat[0]).any():
+        assert (levels.min(), levels.max()) == (0, 255)
+
+
+# from_array
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_arrays_are_what_their_files_would_be(tmp_path, channels):
+    rgba = np.dstack([COLOUR, GREY])
+    for array in (GREY, COLOUR, rgba, DEEP):
+        expected = images.read_image(save(tmp_path, Image.fromarray(array)), channels=channels)
+        np.testing.assert_array_equal(images.from_array(array, channels=channels), expected)
+    np.testing.assert_array_equal(
+        images.from_array(GREY[..., None], channels=channels), images.from_array(GREY, channels=channels)
+    )
+
+
+def test_arrays_of_the_channels_asked_for_stay():
+    phases = RNG.integers(0, 256, (4, 6, 5), dtype=np.uint8)
+    np.testing.assert_array_equal(images.from_array(phases, channels=5), phases)
+    deep = RNG.normal(size=(4, 6, 4))
+    np.testing.assert_array_equal(images.from_array(deep, channels=4), images.to_uint8(deep))
+    assert images.from_array(torch.zeros(4, 6, 3, dtype=torch.uint8)).shape == (4, 6, 3)
+
+
+@pytest.mark.parametrize("shape", [(4,), (4, 6, 2), (4, 6, 5), (2, 4, 6, 3), (0, 4, 3), (4, 6, 0), ()])
+def test_arrays_of_another_shape_are_refused(shape):
+    with pytest.raises(ValueError, match=r"expected an image array \(H, W\)"):
+        images.from_array(np.zeros(shape, np.uint8))
+
+
+def test_arrays_that_are_ambiguous_are_refused():
+    with pytest.raises(ValueError, match="RGBA array must be uint8"):
+        images.from_array(np.zeros((4, 6, 4), np.float32))
+    with pytest.raises(ValueError, match="has 3 channels, 4 are asked for"):
+        images.from_array(COLOUR, channels=4)
+    with pytest.raises(ValueError, match="NaN"):
+        images.from_array(np.full((4, 6), np.nan))
+
+
+# resize and Placement
+
+sides = st.integers(1, 1200)
+sizes = st.tuples(sides, sides)
+
+
+@pytest.mark.parametrize("target", [(30, 30), (20, 50), (64, 31), (1, 1), (90, 130)])
+def test_stretch_is_torchvisions_antialiased_resize(target):
+    from torchvision.transforms import functional
+
+    smooth = np.linspace(0, 255, 45 * 65 * 3).reshape(45, 65, 3) + RNG.normal(0, 30, (45, 65, 3))
+    image = smooth.clip(0, 255).astype(np.uint8)
+    resized, placement = images.resize(image, target)
+    expected = functional.resize(torch.from_numpy(image).permute(2, 0, 1), list(target), antialias=True)
+    assert resized.dtype == np.uint8
+    assert np.abs(resized.astype(int) - expected.permute(1, 2, 0).numpy()).max() <= 1
+    assert placement == images.Placement(target[1] / 65, target[0] / 45, 0, 0, (45, 65), target)
+
+
+@pytest.mark.parametrize("channels", [1, 2, 3, 4, 7])
+@pytest.mark.parametrize("policy", images.POLICIES)
+def test_channels_are_resized_one_by_one(channels, policy):
+    image = RNG.integers(0, 256, (9, 21, channels), dtype=np.uint8)
+    resized, placement = images.resize(image, (12, 10), policy)
+    assert resized.shape == (12, 10, channels)
+    for c in range(channels):
+        alone, same = images.resize(image[..., c : c + 1], (12, 10), policy)
+        np.testing.assert_array_equal(resized[..., c], alone[..., 0])
+        assert placement == same
+
+
+def test_letterbox_is_pillows_pad():
+    for height, width in ((300, 484), (484, 300), (64, 64), (31, 7)):
+        image = RNG.integers(0, 256, (height, width, 3), dtype=np.uint8)
+        resized, placement = images.resize(image, (300, 300), "letterbox")
+        scale = 300 / max(height, width)
+        inner = (round(width * scale), round(height * scale))
+        expected = Image.new("RGB", (300, 300))
+        corner = ((300 - inner[0]) // 2, (300 - inner[1]) // 2)
+        expected.paste(Image.fromarray(image).resize(inner, Image.Resampling.BILINEAR), corner)
+        np.testing.assert_array_equal(resized, np.asarray(expected))
+        assert (placement.pad_x, placement.pad_y) == corner
+
+
+def test_a_resized_square_lies_where_its_box_goes():
+    image = np.zeros((200, 400, 1), np.uint8)
+    image[40:80, 100:300] = 255
+    for policy in images.POLICIES:
+        resized, placement = images.resize(image, (100, 100), policy)
+        x1, y1, x2, y2 = placement.to_input(np.array([100, 40, 300, 80])).round().astype(int)
+        inside = np.zeros((100, 100), bool)
+        inside[y1:y2, x1:x2] = True
+        np.testing.assert_array_equal(resized[..., 0] > 127, inside)
+
+
+def test_the_same_size_changes_nothing():
+    for policy in images.POLICIES:
+        resized, placement = images.resize(COLOUR, (7, 5), policy)
+        np.testing.assert_array_equal(resized, COLOUR)
+        assert placement == images.Placement(1, 1, 0, 0, (7, 5), (7, 5))
+
+
+def test_resize_refuses_what_is_not_an_image():
+    for wrong in (GREY, COLOUR.astype(float), COLOUR[:0], COLOUR[..., :0]):
+        with pytest.raises(ValueError, match=r"expected an image \(H, W, C\) uint8"):
+            images.resize(wrong, (4, 4))
+    for target in ((0, 4), (4, -1)):
+        with pytest.raises(ValueError, match="at least 1 pixel"):
+            images.resize(COLOUR, target)
+    with pytest.raises(ValueError, match=r"'crop'.*'stretch', 'letterbox'"):
+        images.resize(COLOUR, (4, 4), "crop")
+
+
+@calm
+@example(original=(1, 1000), target=(10, 10), policy="letterbox")
+@given(original=sizes, target=sizes, policy=st.sampled_from(images.POLICIES))
+def test_the_picture_lies_inside_and_the_letterbox_keeps_the_aspect(original, target, policy):
+    p = images.place(original, target, policy)
+    x1, y1, x2, y2 = p.to_input(np.array([0, 0, original[1], original[0]], np.float64))
+    assert x1 >= 0
+    assert y1 >= 0
+    assert x2 <= target[1] + 1e-9
+    assert y2 <= target[0] + 1e-9
+    for low, high, side in ((x1, x2, target[1]), (y1, y2, target[0])):
+        assert abs((high - low) - round(high - low)) < 1e-9
+        assert high - low >= 1 - 1e-9
+        assert -1e-9 <= (side - high) - low <= 1 + 1e-9
+    touched = (x1 == 0 and abs(x2 - target[1]) < 1e-9, y1 == 0 and abs(y2 - target[0]) < 1e-9)
+    assert all(touched) if policy == "stretch" else any(touched)
+    if policy == "letterbox":
+        exact = min(target[0] / original[0], target[1] / original[1])
+        assert abs(p.scale_x - exact) * original[1] <= 1
+        assert abs(p.scale_y - exact) * original[0] <= 1
+
+
+@pytest.mark.parametrize("policy", images.POLICIES)
+@calm
+@given(original=sizes, target=st.tuples(st.integers(32, 640), st.integers(32, 640)), data=st.data())
+def test_there_and_back(policy, original, target, data):
+    p = images.place(original, target, policy)
+    height, width = original
+    corner = st.floats(0, 1, width=32)
+    shares = np.array(data.draw(st.lists(st.tuples(corner, corner, corner, corner), max_size=5)), np.float32)
+    boxes = shares.reshape(-1, 4) * np.array([width, height, width, height], np.float32)
+    there = p.to_input(boxes)
+    back = p.to_original(there)
+    assert there.dtype == back.dtype == np.float32
+    np.testing.assert_allclose(back, boxes, atol=1e-3)
+    torched = p.to_original(p.to_input(torch.from_numpy(boxes)))
+    assert torched.dtype == torch.float32
+    np.testing.assert_allclose(torched.numpy(), boxes, atol=1e-3)
+
+
+def test_boxes_are_cut_to_the_original_and_left_untouched():
+    p = images.place((300, 484), (300, 300), "letterbox")
+    boxes = torch.tensor([[-50.0, -50.0, 999.0, 999.0]])
+    assert p.to_original(boxes).tolist() == [[0, 0, 484, 300]]
+    assert boxes.tolist() == [[-50.0, -50.0, 999.0, 999.0]]
+
+
+@pytest.mark.parametrize("shape", [(0, 4), (4,), (2, 3, 4)])
+def test_box_shapes_and_types(shape):
+    p = images.place((300, 484), (300, 300), "stretch")
+    for move in (p.to_input, p.to_original):
+        assert move(np.zeros(shape, int)).dtype == np.float32
+        assert move(np.zeros(shape, np.float64)).dtype == np.float64
+        assert move(torch.zeros(shape, dtype=torch.int64)).dtype == torch.float32
+        assert move(torch.zeros(shape)).shape == torch.Size(shape)
+    with pytest.raises(ValueError, match=r"expected boxes \(\.\.\., 4\), got \(2, 5\)"):
+        p.to_input(np.zeros((2, 5)))

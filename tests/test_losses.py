@@ -1,0 +1,237 @@
+import math
+
+import pytest
+import torch
+import torch.nn.functional as F
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from hccvision.boxes import cxcywh_to_xyxy
+from hccvision.default_boxes import generate, match, matched_targets
+from hccvision.losses import CLASSIFICATION_LOSSES, cross_entropy, focal, hard_negatives, multibox
+
+quick = settings(deadline=None, max_examples=50)
+
+
+def random_batch(seed, images=3, boxes=60, classes=3, positives=(4, 1, 9)):
+    """Logits, offsets, classes and encoded targets; image ``i`` has ``positives[i]`` default boxes with a lesion."""
+    generator = torch.Generator().manual_seed(seed)
+    logits = torch.randn(images, boxes, classes + 1, generator=generator) * 3
+    offsets, targets = torch.randn(2, images, boxes, 4, generator=generator) * 2
+    labels = torch.zeros(images, boxes, dtype=torch.int64)
+    for row, count in zip(labels, positives, strict=True):
+        chosen = torch.randperm(boxes, generator=generator)[:count]
+        row[chosen] = torch.randint(1, classes + 1, (count,), generator=generator)
+    return logits, offsets, labels, targets
+
+
+def pytorch_ssds_loss(logits, offsets, classes, targets, ratio=3):
+    """qfgaohao/pytorch-ssd's multibox loss, image by image: ranks by sorting, both sums over the positives."""
+    regression, classification = 0.0, 0.0
+    for image in range(len(logits)):
+        positive = classes[image] > 0
+        background = -logits[image].double().log_softmax(-1)[:, 0]
+        ranked = sorted((i for i in range(len(positive)) if not positive[i]), key=lambda i: -background[i])
+        counted = positive.nonzero()[:, 0].tolist() + ranked[: ratio * int(positive.sum())]
+        shares = logits[image].double().softmax(-1)
+        classification += sum(-math.log(shares[i, classes[image, i]]) for i in counted)
+        difference = (offsets[image][positive] - targets[image][positive]).double().abs()
+        regression += torch.where(difference < 1, difference**2 / 2, difference - 0.5).sum().item()
+    count = int((classes > 0).sum())
+    return regression / count, classification / count
+
+
+# hard negatives
+
+
+def test_the_mask_of_the_known_losses():
+    loss = torch.tensor([[0.1, 0.9, 0.3, 0.8, 0.5, 0.2, 0.7, 0.6]])
+    positive = torch.tensor([[False, True, False, False, False, False, False, False]])
+    assert hard_negatives(loss, positive).long().tolist() == [[0, 1, 0, 1, 0, 0, 1, 1]]
+
+
+@quick
+@given(st.data(), st.sampled_from([0.0, 1.0, 2.5, 3.0]), st.integers(0, 4))
+def test_all_positives_and_the_worst_negatives_of_each_image(data, ratio, minimum):
+    boxes = data.draw(st.integers(1, 12))
+    row = st.lists(st.tuples(st.integers(0, 5), st.booleans()), min_size=boxes, max_size=boxes)
+    images = data.draw(st.lists(row, min_size=1, max_size=3))
+    loss = torch.tensor([[float(value) for value, _ in image] for image in images])
+    positive = torch.tensor([[flag for _, flag in image] for image in images])
+    before = loss.clone()
+    chosen = hard_negatives(loss, positive, ratio=ratio, minimum=minimum)
+    assert torch.equal(loss, before)
+    for values, positives, mask in zip(loss, positive, chosen, strict=True):
+        assert mask[positives].all()
+        taken, left = values[mask & ~positives], values[~mask]
+        wanted = max(math.ceil(ratio * int(positives.sum())), minimum)
+        assert len(taken) == min(wanted, int((~positives).sum()))
+        assert not len(taken) or not len(left) or taken.min() >= left.max()
+
+
+def test_an_image_of_positives_only_has_no_negatives_to_add():
+    assert hard_negatives(torch.rand(2, 5), torch.ones(2, 5, dtype=torch.bool)).all()
+
+
+# the multibox loss
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_multibox_equals_pytorch_ssds_where_every_image_has_positives(seed):
+    batch = random_batch(seed)
+    found = multibox(*batch)
+    regression, classification = pytorch_ssds_loss(*batch)
+    assert found["regression"].item() == pytest.approx(regression, rel=1e-6)
+    assert found["classification"].item() == pytest.approx(classification, rel=1e-6)
+
+
+@pytest.mark.parametrize("ratio", [1, 2, 5])
+def test_another_ratio_of_negatives(ratio):
+    batch = random_batch(0)
+    found = multibox(*batch, negative_ratio=ratio, min_negatives=0)
+    assert found["classification"].item() == pytest.approx(pytorch_ssds_loss(*batch, ratio=ratio)[1], rel=1e-6)
+
+
+@pytest.mark.parametrize("positives", [(4, 1, 9), (0, 2, 0), (0, 0, 0)])
+def test_the_loss_is_the_sum_of_its_parts(positives):
+    found = multibox(*random_batch(1, positives=positives))
+    assert set(found) == {"loss", "regression", "classification"}
+    assert found["loss"].item() == pytest.approx(found["regression"].item() + found["classification"].item())
+    assert all(v.shape == () and v.dtype == torch.float32 and torch.isfinite(v) for v in found.values())
+
+
+def test_a_batch_without_a_lesion_still_teaches():
+    logits, offsets, classes, targets = random_batch(2, positives=(0, 0, 0))
+    logits.requires_grad_()
+    offsets.requires_grad_()
+    found = multibox(logits, offsets, classes, targets, min_negatives=3)
+    found["loss"].backward()
+    worst = (-logits.detach().log_softmax(-1)[..., 0]).sort(1, descending=True).values[:, :3]
+    assert found["loss"].item() == pytest.approx(worst.sum().item(), rel=1e-6)
+    assert found["regression"] == 0
+    assert torch.isfinite(logits.grad).all()
+    assert (logits.grad.abs().sum(-1) > 0).sum(1).tolist() == [3, 3, 3]
+    assert offsets.grad is None or offsets.grad.eq(0).all()
+
+
+def test_an_image_without_a_lesion_teaches_beside_one_with_lesions():
+    logits, offsets, classes, targets = random_batch(3, positives=(4, 0, 2))
+    logits.requires_grad_()
+    multibox(logits, offsets, classes, targets, min_negatives=3)["loss"].backward()
+    assert (logits.grad.abs().sum(-1) > 0).sum(1).tolist() == [4 + 12, 3, 2 + 6]
+    assert logits.grad[1, :, 0].le(0).all()  # a step down raises the background
+
+
+def test_no_default_box_but_the_positives_is_regressed():
+    logits, offsets, classes, targets = random_batch(4)
+    offsets.requires_grad_()
+    multibox(logits, offsets, classes, targets)["loss"].backward()
+    assert torch.equal(offsets.grad.abs().sum(-1) > 0, classes > 0)
+
+
+def test_the_loss_falls_to_nothing_at_the_truth():
+    logits, _, classes, targets = random_batch(5)
+    perfect = F.one_hot(classes, logits.shape[-1]) * 100.0
+    assert multibox(perfect, targets, classes, targets)["loss"].item() == 0
+    assert multibox(-perfect, targets, classes, targets)["loss"].item() > 100
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("positives", [(4, 1, 9), (0, 0, 0)])
+def test_half_precision_is_summed_in_float32(dtype, positives):
+    logits, offsets, classes, targets = random_batch(6, boxes=3000, positives=positives)
+    logits, offsets = (20 * logits).to(dtype), (100 * offsets).to(dtype)
+    logits.requires_grad_()
+    found = multibox(logits, offsets, classes, targets)
+    expected = multibox(logits.float(), offsets.float(), classes, targets)
+    found["loss"].backward()
+    assert all(torch.equal(found[name], expected[name]) for name in found)
+    assert torch.isfinite(found["loss"])
+    assert torch.isfinite(logits.grad).all()
+
+
+@pytest.mark.parametrize("side", [1, 300])
+def test_lesions_of_one_pixel_and_of_the_whole_image_are_finite(side):
+    grid = generate("ssd300_mobilenet")
+    lesion = cxcywh_to_xyxy(torch.tensor([[[150.0, 150.0, side, side]]]) / 300)
+    labels = torch.zeros(1, 1, dtype=torch.int64)
+    classes, targets = matched_targets(grid, lesion, labels, match(grid, lesion, labels >= 0).truth)
+    offsets = torch.zeros(1, 3000, 4, requires_grad=True)
+    found = multibox(torch.zeros(1, 3000, 2), offsets, classes, targets)
+    found["loss"].backward()
+    assert torch.isfinite(found["loss"])
+    assert found["regression"] > 0
+    assert torch.isfinite(offsets.grad).all()
+
+
+def test_a_batch_of_twice_the_same_images_has_the_same_loss():
+    once = random_batch(7)
+    twice = [torch.cat((part, part)) for part in once]
+    for name, value in multibox(*once).items():
+        assert multibox(*twice)[name].item() == pytest.approx(value.item(), rel=1e-6)
+
+
+# classification losses
+
+
+def logits_and_labels(seed=0, images=20, classes=4):
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randn(images, classes, generator=generator) * 4, torch.arange(images) % classes
+
+
+def test_cross_entropy_is_torchs():
+    logits, labels = logits_and_labels()
+    assert torch.equal(cross_entropy(logits, labels), F.cross_entropy(logits, labels))
+
+
+def test_focal_without_gamma_is_the_cross_entropy():
+    logits, labels = logits_and_labels()
+    torch.testing.assert_close(focal(logits, labels, gamma=0.0), F.cross_entropy(logits, labels))
+
+
+@pytest.mark.parametrize("gamma", [0.5, 1.0, 2.0, 5.0])
+def test_focal_is_its_formula_and_below_the_cross_entropy(gamma):
+    logits, labels = logits_and_labels()
+    p = logits.double().softmax(-1)[torch.arange(len(labels)), labels]
+    expected = (-((1 - p) ** gamma) * p.log()).mean()
+    assert focal(logits, labels, gamma=gamma).item() == pytest.approx(expected.item(), rel=1e-5)
+    assert focal(logits, labels, gamma=gamma) < cross_entropy(logits, labels)
+
+
+def test_two_class_focal_equals_torchvisions():
+    from torchvision.ops import sigmoid_focal_loss
+
+    logit = torch.randn(30, generator=torch.Generator().manual_seed(0)) * 3
+    labels = torch.arange(30) % 2
+    expected = sigmoid_focal_loss(logit, labels.float(), alpha=-1, gamma=2, reduction="mean")
+    torch.testing.assert_close(focal(torch.stack((torch.zeros(30), logit), 1), labels), expected)
+
+
+@pytest.mark.parametrize("gamma", [0.0, 0.5, 1.0, 2.0])
+@pytest.mark.parametrize("confidence", [0.0, 1e-4, 20.0, 1e4])
+def test_focal_and_its_gradient_are_finite_however_sure_the_model(gamma, confidence):
+    logits = torch.tensor([[confidence, 0.0], [0.0, confidence]], requires_grad=True)
+    for labels in (torch.tensor([0, 1]), torch.tensor([1, 0])):
+        (slope,) = torch.autograd.grad(focal(logits, labels, gamma=gamma), logits)
+        assert torch.isfinite(focal(logits, labels, gamma=gamma))
+        assert torch.isfinite(slope).all()
+
+
+@pytest.mark.parametrize("gamma", [-0.1, float("nan")])
+def test_a_gamma_below_0_is_an_error(gamma):
+    with pytest.raises(ValueError, match="gamma is at least 0"):
+        focal(*logits_and_labels(), gamma=gamma)
+
+
+@pytest.mark.parametrize("name", CLASSIFICATION_LOSSES)
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32])
+def test_every_classification_loss_is_a_finite_float32(name, dtype):
+    logits, labels = logits_and_labels()
+    logits = (logits * 1000).to(dtype).requires_grad_()
+    loss = CLASSIFICATION_LOSSES[name](logits, labels)
+    loss.backward()
+    assert loss.shape == ()
+    assert loss.dtype == torch.float32
+    assert torch.isfinite(loss)
+    assert loss >= 0
+    assert torch.isfinite(logits.grad).all()

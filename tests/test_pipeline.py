@@ -1,0 +1,236 @@
+"""hv.CAD, which locates in what it called cancer, and hv.propose, which writes annotations for a human to correct."""
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch import nn
+
+from hccvision import voc
+from hccvision.contracts import Annotation, Detections
+from hccvision.model import build_model
+from hccvision.pipeline import CAD, propose
+
+SMALL = {"image_size": 64, "backbone_options": {"width": 0.1}}
+SIZE = (40, 80)  # in the input of 64×64 pixels: x shrinks by 0.8, y grows by 1.6
+
+
+def classifier(probabilities=(), classes=("normal", "cancer"), **options):
+    """A classifier that gives these probabilities of cancer, one image after the other."""
+    model = build_model("mobilenet_v1", "linear", classes=classes, head_options={"pool": "avg"}, **SMALL, **options)
+    answers = iter(probabilities)
+
+    def decode(output):
+        cancer = [next(answers) for _ in range(len(output))]
+        return torch.tensor([[p if name == "cancer" else 1 - p for name in classes] for p in cancer])
+
+    model.decode = decode
+    return model
+
+
+def detector(boxes=((8, 16, 32, 48),), classes=("hcc", "cyst")):
+    """A detector that finds these boxes, in pixels of its input, and notes how it was asked."""
+    model = build_model("mobilenet_v1", "ssd", classes=classes, **SMALL)
+    model.asked = []
+
+    def decode(output, **options):
+        model.asked.append((len(output.logits), options))
+        boxes_, scores = torch.tensor(boxes, dtype=torch.float32), torch.linspace(0.9, 0.6, len(boxes))
+        return [Detections(boxes_, scores, torch.arange(len(boxes)) % 2)] * len(output.logits)
+
+    model.decode = decode
+    return model
+
+
+def sure_detector(score):
+    """A real head that gives one box a known score: the first of the last map's six, as "cyst"."""
+    model = build_model("mobilenet_v1", "ssd", classes=["hcc", "cyst"], **SMALL)
+    for conv in (*model.head.class_convs, *model.head.box_convs):
+        nn.init.zeros_(conv.weight)
+        nn.init.zeros_(conv.bias)
+    model.head.class_convs[-1].bias.data[2] = float(np.log(2 * score / (1 - score)))
+    return model
+
+
+def write_slice(path, size=SIZE):
+    Image.fromarray(np.random.default_rng(0).integers(0, 200, size, np.uint8)).save(path)
+    return path
+
+
+# classify, then locate
+
+
+def test_only_what_was_called_cancer_is_looked_into():
+    locate = detector()
+    cad = CAD(classifier([0.1, 0.9, 0.49, 0.5, 0.7]), locate)
+    found = cad.predict([np.zeros(SIZE, np.uint8)] * 5, batch=2, device="cpu")
+    assert [len(p.detections) for p in found] == [0, 1, 0, 1, 1]  # the threshold itself is cancer
+    assert sum(count for count, _ in locate.asked) == 3
+    assert {options["score_threshold"] for _, options in locate.asked} == {0.5}
+    assert [p.path for p in found] == [f"array {i}" for i in range(5)]
+    assert [p.probabilities[1].item() for p in found] == pytest.approx([0.1, 0.9, 0.49, 0.5, 0.7])
+    assert found[1].detections.boxes.tolist() == [[10, 10, 40, 30]]
+    assert found[0].detections.boxes.shape == (0, 4)
+
+
+def test_the_thresholds_are_the_users():
+    locate = detector()
+    cad = CAD(classifier([0.85, 0.95]), locate, threshold=0.9, score_threshold=0.25)
+    found = cad.predict([np.zeros(SIZE, np.uint8)] * 2, device="cpu")
+    assert [len(p.detections) for p in found] == [0, 1]
+    assert locate.asked == [(1, {"score_threshold": 0.25})]
+
+
+def test_where_nothing_is_called_cancer_the_detector_is_not_asked():
+    locate = detector()
+    found = CAD(classifier([0.1, 0.2]), locate).predict([np.zeros(SIZE, np.uint8)] * 2, device="cpu")
+    assert [len(p.detections) for p in found] == [0, 0]
+    assert locate.asked == []
+    assert CAD(classifier(), locate).predict([], device="cpu") == []
+
+
+def test_disease_is_the_positive_class_wherever_it_stands():
+    model = classifier([0.9, 0.1], classes=("cancer", "normal"), positive="cancer")
+    found = CAD(model, detector()).predict([np.zeros(SIZE, np.uint8)] * 2, device="cpu")
+    assert [len(p.detections) for p in found] == [1, 0]
+
+
+def test_unreadable_files_keep_their_place(tmp_path):
+    paths = [write_slice(tmp_path / "0.png"), tmp_path / "1.png", tmp_path / "2.png", write_slice(tmp_path / "3.png")]
+    paths[1].write_bytes(b"not a picture")
+    found = CAD(classifier([0.2, 0.9]), detector()).predict(paths, device="cpu")
+    assert [p.path for p in found] == [str(path) for path in paths]
+    assert [p.error is None for p in found] == [True, False, False, True]
+    for i in (1, 2):
+        assert found[i].error.startswith(f"{paths[i]}: ")
+        assert found[i].detections is None
+        assert found[i].probabilities is None
+    assert [len(found[i].detections) for i in (0, 3)] == [0, 1]
+
+
+def test_a_folder_or_a_single_image_will_do(tmp_path):
+    write_slice(tmp_path / "b.png")
+    write_slice(tmp_path / "a.png")
+    found = CAD(classifier([0.9, 0.1]), detector()).predict(tmp_path, device="cpu")
+    assert [(p.path, len(p.detections)) for p in found] == [
+        (str(tmp_path / "a.png"), 1),
+        (str(tmp_path / "b.png"), 0),
+    ]
+    (alone,) = CAD(classifier([0.9]), detector()).predict(tmp_path / "b.png", device="cpu")
+    assert len(alone.detections) == 1
+
+
+def test_a_cad_takes_a_classifier_and_a_detector_in_this_order():
+    for first, second in ((detector(), classifier()), (classifier(), classifier()), (detector(), detector())):
+        with pytest.raises(ValueError, match="takes a classifier and a detector, got models for"):
+            CAD(first, second)
+
+
+# propose
+
+
+def test_proposals_are_labelimg_files_in_pixels_of_the_original(tmp_path):
+    write_slice(tmp_path / "a.png")
+    write_slice(tmp_path / "b.png", (80, 80))
+    proposals = propose(detector([(8, 16, 32, 48), (40.2, 8, 56, 24)]), tmp_path, device="cpu")
+    assert [(p.image, p.annotation, p.boxes, p.written, p.error) for p in proposals] == [
+        (tmp_path / f"{name}.png", tmp_path / f"{name}.xml", 2, True, None) for name in "ab"
+    ]
+    annotation = voc.read(tmp_path / "a.xml")
+    assert annotation.boxes.tolist() == [[10, 10, 40, 30], [50, 5, 70, 15]]  # whole pixels
+    assert annotation.names == ("hcc", "cyst")
+    assert annotation.size == SIZE
+    assert annotation.filename == "a.png"
+    assert not annotation.verified
+    assert 'verified="no"' in (tmp_path / "a.xml").read_text()
+    assert voc.read(tmp_path / "b.xml").boxes[0].tolist() == [10, 20, 40, 60]
+    assert {path.name for path in tmp_path.iterdir()} == {"a.png", "a.xml", "b.png", "b.xml"}
+
+
+def test_labelimg_itself_reads_a_proposal(tmp_path):
+    labelimg = pytest.importorskip("libs.pascal_voc_io")
+    write_slice(tmp_path / "a.png")
+    propose(detector(), tmp_path, device="cpu")
+    reader = labelimg.PascalVocReader(str(tmp_path / "a.xml"))
+    (shape,) = reader.get_shapes()
+    # its corners count from 1, as the file's do
+    assert shape[:2] == ("hcc", [(11, 11), (40, 11), (40, 30), (11, 30)])
+    assert not reader.verified
+
+
+def test_an_annotation_that_is_there_is_never_touched(tmp_path):
+    write_slice(tmp_path / "a.png")
+    write_slice(tmp_path / "b.png")
+    write_slice(tmp_path / "c.png")
+    corrected = Annotation(np.array([[1, 2, 3, 4]]), ("hcc",), size=SIZE, verified=True)
+    voc.write(tmp_path / "a.xml", corrected, image_path=tmp_path / "a.png")
+    (tmp_path / "b.xml").write_bytes(b"not even XML")
+    before = {name: (tmp_path / name).read_bytes() for name in ("a.xml", "b.xml")}
+    locate = detector()
+    proposals = propose(locate, tmp_path, device="cpu")
+    assert [(p.boxes, p.written, p.error) for p in proposals] == [(0, False, None), (0, False, None), (1, True, None)]
+    assert sum(count for count, _ in locate.asked) == 1
+    assert {name: (tmp_path / name).read_bytes() for name in before} == before
+    # nor is what the first call wrote
+    assert [p.written for p in propose(locate, tmp_path, device="cpu")] == [False, False, False]
+
+
+def test_of_two_images_that_share_a_name_the_first_gets_the_annotation(tmp_path):
+    write_slice(tmp_path / "a.bmp")
+    write_slice(tmp_path / "a.png", (80, 80))
+    write_slice(tmp_path / "b.png")
+    proposals = propose(detector(), tmp_path, device="cpu")
+    assert [(p.image.name, p.written) for p in proposals] == [("a.bmp", True), ("a.png", False), ("b.png", True)]
+    assert voc.read(tmp_path / "a.xml").filename == "a.bmp"
+
+
+def test_an_unreadable_image_is_reported_and_the_others_go_on(tmp_path):
+    (tmp_path / "a.png").write_bytes(b"not a picture")
+    write_slice(tmp_path / "b.png")
+    unread, written = propose(detector(), tmp_path, device="cpu")
+    assert (unread.written, unread.boxes) == (False, 0)
+    assert unread.error.startswith(f"{tmp_path / 'a.png'}: ")
+    assert not (tmp_path / "a.xml").exists()
+    assert (written.written, written.boxes) == (True, 1)
+
+
+def test_a_box_wholly_outside_the_image_is_not_proposed(tmp_path):
+    model = detector([(8, 26, 32, 38), (8, 2, 32, 10)])
+    model.resize = "letterbox"  # 32 rows of picture between two bars of 16
+    write_slice(tmp_path / "a.png")
+    (proposal,) = propose(model, tmp_path, device="cpu")
+    assert (proposal.boxes, proposal.written) == (1, True)
+    assert len(voc.read(tmp_path / "a.xml")) == 1
+
+
+def test_a_box_of_less_than_a_pixel_is_proposed_as_the_least_that_the_file_can_say(tmp_path):
+    write_slice(tmp_path / "a.png")
+    propose(detector([(8.0, 16.0, 8.2, 16.2)]), tmp_path, device="cpu")
+    annotation = voc.read(tmp_path / "a.xml")
+    assert annotation.problems == ()
+    assert len(annotation) == 1
+
+
+@pytest.mark.parametrize(("score_threshold", "boxes"), [(0.75, 1), (0.85, 0)])
+def test_the_score_threshold_is_honoured(score_threshold, boxes, tmp_path):
+    write_slice(tmp_path / "a.png")
+    (proposal,) = propose(sure_detector(0.8), tmp_path, score_threshold=score_threshold, device="cpu")
+    assert (proposal.boxes, proposal.written) == (boxes, True)
+    annotation = voc.read(tmp_path / "a.xml")  # without a box it says: looked at, nothing found
+    assert annotation.names == ("cyst",) * boxes
+
+
+def test_by_default_boxes_from_one_half_are_proposed(tmp_path):
+    for score, boxes in ((0.51, 1), (0.49, 0)):
+        (tmp_path / "a.xml").unlink(missing_ok=True)
+        write_slice(tmp_path / "a.png")
+        assert propose(sure_detector(score), tmp_path, device="cpu")[0].boxes == boxes
+
+
+def test_proposing_takes_a_detector_and_a_folder_of_images(tmp_path):
+    with pytest.raises(ValueError, match="proposing boxes takes a detector, and this model does classification"):
+        propose(classifier(), tmp_path, device="cpu")
+    with pytest.raises(FileNotFoundError, match=f"{tmp_path}: no images"):
+        propose(detector(), tmp_path, device="cpu")
+    with pytest.raises(FileNotFoundError, match=f"{tmp_path / 'nowhere'}: no such folder"):
+        propose(detector(), tmp_path / "nowhere", device="cpu")

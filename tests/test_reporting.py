@@ -1,0 +1,201 @@
+"""Reports: the table, the files and the choice of pictures."""
+
+import csv
+import json
+import sys
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from hccvision.contracts import Annotation, Detections, Prediction, Sample
+from hccvision.reporting import Report
+
+
+def write_slice(path):
+    Image.fromarray(np.full((20, 30), 90, np.uint8)).save(path)
+    return path
+
+
+@pytest.fixture
+def classified(tmp_path):
+    paths = [write_slice(tmp_path / name) for name in ("a.png", "b, c.png")]
+    return Report(
+        task="classification",
+        classes=("normal", "cancer"),
+        positive="cancer",
+        figures={"tp": 1.0, "fn": 0.0, "fp": 1.0, "tn": 0.0, "sensitivity": 1.0, "specificity": 0.0},
+        intervals={"sensitivity": (0.2065, 1.0)},
+        matrix=np.array([[0, 1], [0, 1]]),
+        samples=[Sample(paths[0], class_name="normal"), Sample(paths[1], class_name="cancer")],
+        predictions=[
+            Prediction(str(paths[0]), torch.tensor([0.25, 0.75])),
+            Prediction(str(paths[1]), torch.tensor([0.125, 0.875])),
+        ],
+    )
+
+
+def located(folder, lesions, normals):
+    """A detection report of so many slices with a lesion and so many without, a normal one first, then by turns."""
+    order = [False, True] * min(lesions, normals) + [True] * (lesions - normals) + [False] * (normals - lesions)
+    samples, predictions = [], []
+    for i, ill in enumerate(order):
+        path = write_slice(folder / f"{i:02}_{'lesion' if ill else 'normal'}.png")
+        boxes = np.array([[4, 5, 14, 12]] * ill)
+        samples.append(Sample(path, annotation=Annotation(boxes, ("hcc",) * ill, size=(20, 30))))
+        found = Detections(torch.tensor([[4.0, 5.5, 14.0, 12.0]]), torch.tensor([0.75]), torch.tensor([0]))
+        predictions.append(Prediction(str(path), detections=found))
+    figures = {"voc_map": 0.5, "tp": 2.0}
+    return Report("detection", ("hcc", "cyst"), "hcc", figures, {}, None, samples, predictions)
+
+
+# the table
+
+
+def test_the_table_names_the_positive_class_and_every_figure(classified):
+    lines = str(classified).splitlines()
+    assert lines[0] == "classification, 2 images, positive class: cancer"
+    table = {line.split()[0]: line.split()[1:] for line in lines[1:7]}
+    assert table["tp"] == ["1"]
+    assert table["specificity"] == ["0.0000"]
+    assert table["sensitivity"] == ["1.0000", "(95", "%:", "0.2065", "to", "1.0000)"]
+    assert [line.split() for line in lines[8:]] == [["normal", "cancer"], ["normal", "0", "1"], ["cancer", "0", "1"]]
+    assert "rows truth, columns prediction" in lines[7]
+
+
+def test_long_names_keep_the_columns_of_the_table(classified):
+    classes = ("no lesion at all", "hepatocellular carcinoma")
+    matrix = np.array([[123456789, 2], [3, 4]])
+    report = Report("classification", classes, classes[1], {"f1": 0.5}, {}, matrix, [], [])
+    lines = str(report).splitlines()
+    assert len({len(line) for line in lines[-3:]}) == 1
+
+
+def test_a_figure_is_had_by_its_name(classified):
+    assert classified["sensitivity"] == 1.0
+    with pytest.raises(KeyError):
+        classified["map"]
+
+
+def test_the_plain_values_survive_json(classified, tmp_path):
+    assert json.loads(json.dumps(classified.to_dict())) == {
+        "task": "classification",
+        "classes": ["normal", "cancer"],
+        "positive": "cancer",
+        "images": 2,
+        "figures": classified.figures,
+        "intervals": {"sensitivity": [0.2065, 1.0]},
+        "confusion_matrix": [[0, 1], [0, 1]],
+    }
+    assert located(tmp_path, 1, 0).to_dict()["confusion_matrix"] is None
+
+
+# the files
+
+
+def test_a_classification_is_saved_as_json_text_table_and_picture(classified, tmp_path):
+    pytest.importorskip("matplotlib")
+    folder = tmp_path / "new" / "report"
+    assert classified.save(folder) == folder
+    names = {"report.json", "report.txt", "predictions.csv", "confusion_matrix.png"}
+    assert {path.name for path in folder.iterdir()} == names
+    assert json.loads((folder / "report.json").read_text()) == classified.to_dict()
+    assert (folder / "report.txt").read_text() == f"{classified}\n"
+    with (folder / "predictions.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [row["path"] for row in rows] == [str(s.path) for s in classified.samples]
+    assert [(row["truth"], row["predicted"]) for row in rows] == [("normal", "cancer"), ("cancer", "cancer")]
+    assert [float(row["p(cancer)"]) for row in rows] == [0.75, 0.875]
+    with Image.open(folder / "confusion_matrix.png") as picture:
+        assert min(picture.size) > 100
+
+
+def test_detections_are_saved_one_a_row_with_a_picture(tmp_path):
+    pytest.importorskip("matplotlib")
+    report = located(tmp_path, 2, 1)
+    folder = report.save(tmp_path / "report", pictures=2)
+    assert {path.name for path in folder.iterdir()} == {
+        "report.json",
+        "report.txt",
+        "predictions.csv",
+        "detections.png",
+    }
+    with (folder / "predictions.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [row["path"] for row in rows] == [str(s.path) for s in report.samples]
+    assert rows[0] == {
+        "path": str(report.samples[0].path), "class": "hcc", "score": "0.750000",
+        "x1": "4.00", "y1": "5.50", "x2": "14.00", "y2": "12.00",
+    }  # fmt: skip
+    with Image.open(folder / "detections.png") as picture:
+        assert min(picture.size) > 100
+
+
+def test_an_older_report_is_only_replaced_when_asked(classified, tmp_path):
+    pytest.importorskip("matplotlib")
+    folder = tmp_path / "report"
+    located(tmp_path, 1, 0).save(folder)
+    before = {path.name: path.read_bytes() for path in folder.iterdir()}
+    with pytest.raises(FileExistsError, match=f"{folder}: there is a report here already.*overwrite=True"):
+        classified.save(folder)
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
+    classified.save(folder, overwrite=True)
+    assert json.loads((folder / "report.json").read_text())["task"] == "classification"
+
+
+def test_without_matplotlib_the_figures_are_saved_all_the_same(classified, tmp_path, monkeypatch):
+    for name in [m for m in sys.modules if m.split(".")[0] == "matplotlib"]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    with pytest.raises(ImportError, match=r'pip install "hccvision\[plots\]"'):
+        classified.save(tmp_path / "report")
+    assert {path.name for path in (tmp_path / "report").iterdir()} == {"report.json", "report.txt", "predictions.csv"}
+
+
+# the pictures
+
+
+@pytest.mark.parametrize(
+    ("lesions", "normals", "count", "expected"),
+    [
+        (10, 10, 8, (6, 2)),  # a quarter is kept for normal slices
+        (3, 2, 12, (3, 2)),  # fewer than asked for: all of them, once
+        (3, 12, 8, (3, 5)),
+        (12, 1, 8, (7, 1)),
+        (4, 0, 12, (4, 0)),
+        (0, 4, 12, (0, 4)),
+        (0, 9, 4, (0, 4)),
+        (3, 3, 1, (1, 0)),
+    ],
+)
+def test_lesions_are_shown_first_and_some_normal_slices_too(lesions, normals, count, expected, tmp_path, monkeypatch):
+    from hccvision import plots
+
+    report = located(tmp_path, lesions, normals)
+    shown = {}
+
+    def draw(images, found, truths, *, classes, score_threshold, titles):
+        shown.update(images=images, found=found, truths=truths, titles=titles)
+        assert classes == ("hcc", "cyst")
+        assert score_threshold == 0.2
+
+    monkeypatch.setattr(plots, "detections", draw)
+    report.picture(count, score_threshold=0.2)
+    names = [title.removesuffix(".png").split("_")[1] for title in shown["titles"]]
+    assert names == ["lesion"] * expected[0] + ["normal"] * expected[1]
+    assert len(set(shown["titles"])) == len(names)
+    assert [len(truth) for truth in shown["truths"]] == [1] * expected[0] + [0] * expected[1]
+    assert len(shown["found"]) == len(names)
+    assert {image.shape for image in shown["images"]} == {(20, 30, 3)}
+
+
+def test_a_slice_with_a_class_name_but_no_box_is_shown_as_normal(tmp_path, monkeypatch):
+    from hccvision import plots
+
+    report = located(tmp_path, 1, 1)
+    report.samples[0] = Sample(report.samples[0].path, class_name="normal", annotation=report.samples[0].annotation)
+    titles = []
+    monkeypatch.setattr(plots, "detections", lambda *_, **options: titles.extend(options["titles"]))
+    report.picture(1)
+    assert titles == ["01_lesion.png"]
