@@ -10,12 +10,15 @@ import torchvision.ops as reference
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torchvision.models.detection._utils import BoxCoder
+from torchvision.models.detection.anchor_utils import DefaultBoxGenerator
+from torchvision.models.detection.image_list import ImageList
 
 from hccvision.boxes import cxcywh_to_xyxy, xyxy_to_cxcywh
 from hccvision.default_boxes import (
     PRESETS,
     DefaultBoxSpec,
     MapSpec,
+    coverage,
     decode,
     encode,
     generate,
@@ -24,6 +27,7 @@ from hccvision.default_boxes import (
     preset,
     reachable,
     ssd_shapes,
+    suggest,
 )
 
 quick = settings(deadline=None, max_examples=50)
@@ -78,6 +82,8 @@ def squares(side, count, seed=0):
         (replace(PRESETS["ssd300_mobilenet"], clip=False), 3000, (1539.4400, 1539.4400, 866.9607, 866.9607)),
         (PRESETS["ssd300_caffe"], 1917, (958.5, 958.5, 604.6628, 604.6628)),
         (PRESETS["ssd300_vgg"], 8732, None),
+        (PRESETS["ssd300_torchvision"], 8732, None),
+        (PRESETS["ssd512"], 24564, None),
     ],
 )
 def test_counts_and_sums(spec, count, sums):
@@ -116,6 +122,42 @@ def test_caffes_set_has_three_boxes_in_its_first_cells_and_even_centres():
     assert second[0, 0, 1, 2].item() == pytest.approx(math.sqrt(105 * 150) / 300)
     assert boxes[-1, :2].tolist() == [0.5, 0.5]
     assert boxes[-5, 2].item() == pytest.approx(math.sqrt(285 * 300) / 300)  # the last map's larger square
+
+
+def test_torchvisions_set_is_torchvisions():
+    ratios = [[2], [2, 3], [2, 3], [2, 3], [2], [2]]
+    scales = [0.07, 0.15, 0.33, 0.51, 0.69, 0.87, 1.05]
+    generator = DefaultBoxGenerator(ratios, scales=scales, steps=[8, 16, 32, 64, 100, 300])
+    maps = [torch.zeros(1, 1, size, size) for size in (38, 19, 10, 5, 3, 1)]
+    (expected,) = generator(ImageList(torch.zeros(1, 3, 300, 300), [(300, 300)]), maps)
+    torch.testing.assert_close(cxcywh_to_xyxy(generate("ssd300_torchvision")), expected / 300, rtol=0, atol=1e-6)
+
+
+def test_ssd512_has_the_sides_of_its_caffe_code():
+    """In ssd_pascal_512.py: 7 % of the side, then 15 % to 90 % in steps of 15 %, each up to the next."""
+    sides = [0.07, *(0.15 * i for i in range(1, 8))]
+    for cells, low, high in zip(PRESETS["ssd512"].maps, sides, sides[1:], strict=False):
+        assert cells.shapes[0] == pytest.approx((low, low))
+        assert cells.shapes[1] == pytest.approx((math.sqrt(low * high),) * 2)
+    assert [m.per_cell for m in PRESETS["ssd512"].maps] == [4, 6, 6, 6, 6, 4, 4]
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_the_maps_of_a_preset_follow_from_those_of_its_backbone(name):
+    spec = PRESETS[name]
+    own = [(m.size, m.size) for m in spec.maps]
+    assert spec.map_sizes(own[: len(spec.strides)]) == own
+
+
+def test_a_set_without_sizes_of_its_own_takes_one_cell_per_stride():
+    spec = DefaultBoxSpec((MapSpec(((0.2, 0.2),)), MapSpec(((0.4, 0.4),)), MapSpec(((0.8, 0.8),))), strides=(16, 32))
+    assert len(generate(spec, (100, 200))) == 7 * 13 + 4 * 7 + 2 * 4
+    assert len(generate(spec, (100, 200), [(2, 2), (1, 1), (1, 1)])) == 6
+
+
+def test_maps_too_small_for_the_extra_layers_are_an_error():
+    with pytest.raises(ValueError, match=r"maps \[\(8, 8\), \(4, 4\)\] are too small .*on 1×1 cells would have none"):
+        PRESETS["ssd300_vgg"].map_sizes([(8, 8), (4, 4)])
 
 
 def test_several_centres_of_a_cell_lie_row_by_row_too():
@@ -166,8 +208,8 @@ def test_as_many_map_sizes_as_maps(count):
 
 
 def test_an_unknown_set_lists_the_known_ones():
-    with pytest.raises(KeyError, match="'ssd512'; known: ssd300_mobilenet, ssd300_caffe, ssd300_vgg, lesion"):
-        generate("ssd512")
+    with pytest.raises(KeyError, match="'ssd1024'; known: ssd300_mobilenet, ssd300_caffe, ssd300_vgg, ssd300_torch"):
+        generate("ssd1024")
 
 
 @pytest.mark.parametrize("name", PRESETS)
@@ -234,6 +276,77 @@ def test_the_lesion_set_reaches_small_squares_with_few_boxes():
     assert len(boxes) <= 20_000
     for side in (0.04, 0.05, 0.07, 0.1, 0.15, 0.25, 0.4):
         assert reachable(boxes, squares(side, 200)).float().mean().item() >= 0.95, side
+
+
+def test_coverage_counts_what_is_reachable_by_size():
+    boxes = generate("ssd300_mobilenet")
+    lesions = torch.cat([squares(side, 40) for side in (0.04, 0.1, 0.14, 0.2, 0.3)])
+    found = coverage(boxes, lesions, edges=(0.1, 0.25))
+    reached = reachable(boxes, lesions)
+    assert (found.reached, found.count) == (int(reached.sum()), 200)
+    assert found.share == pytest.approx(reached.double().mean().item())
+    assert [b[:2] for b in found.bins] == [(0.0, 0.1), (0.1, 0.25), (0.25, 1.0)]
+    assert sum(b[2] for b in found.bins) == found.reached
+    assert sum(b[3] for b in found.bins) == found.count
+    assert found.bins[0][2] == 0
+    assert found.bins[2][2:] == (40, 40)
+
+
+def test_coverage_of_nothing_is_none_and_of_a_whole_image_counts():
+    nothing = coverage(generate("lesion"), torch.zeros(0, 4))
+    assert (nothing.reached, nothing.count, nothing.bins) == (0, 0, ())
+    assert math.isnan(nothing.share)
+    assert "none of 0 truths" in str(nothing)
+    whole = coverage(generate("lesion"), torch.tensor([[0.0, 0.0, 1.0, 1.0]]))
+    assert whole.bins == ((0.5, 1.0, 1, 1),)
+
+
+@pytest.mark.parametrize("edges", [(0.2, 0.1), (0.0, 0.5), (0.5, 1.0), (0.1, 0.1)])
+def test_edges_out_of_order_or_range_are_an_error(edges):
+    with pytest.raises(ValueError, match="edges ascend within"):
+        coverage(generate("lesion"), torch.zeros(0, 4), edges=edges)
+
+
+# fitted to a data set
+
+
+@pytest.mark.parametrize("image_size", [(300, 300), (224, 224), (300, 480), (512, 512)])
+@pytest.mark.parametrize("shapes", [1, 6, 12])
+def test_a_suggestion_covers_more_within_its_number_of_boxes(image_size, shapes):
+    generator = torch.Generator().manual_seed(shapes)
+    size = torch.rand(80, 2, generator=generator) * 0.12 + 0.04
+    corner = torch.rand(80, 2, generator=generator) * (1 - size)
+    lesions = torch.cat((corner, corner + size), -1)
+    found = suggest(lesions, shapes=shapes, image_size=image_size)
+    boxes = generate(found.spec, image_size)
+    assert len(boxes) <= 20_000
+    assert found.after == coverage(boxes, lesions)
+    assert found.before == coverage(generate("ssd300_mobilenet", image_size), lesions)
+    assert found.after.reached > found.before.reached
+    assert found.after.share >= {1: 0.3, 6: 0.9, 12: 0.97}[shapes]
+    assert found.spec.map_sizes([(-(-image_size[0] // s), -(-image_size[1] // s)) for s in found.spec.strides])[-1] == (1, 1)
+
+
+def test_lesions_of_one_shape_get_just_that_shape():
+    lesions = squares(0.2, 50) * torch.tensor([1.0, 0.5, 1.0, 0.5])
+    spec = suggest(lesions, shapes=5, image_size=(300, 300)).spec
+    fitted = [s for m in spec.maps for s in m.shapes if s[0] == pytest.approx(2 * s[1], rel=1e-4)]
+    assert (0.2, 0.1) in [(round(w, 4), round(h, 4)) for w, h in fitted]
+
+
+def test_a_suggestion_does_not_depend_on_the_order_of_the_truths():
+    lesions = torch.cat([squares(side, 9) for side in (0.05, 0.1, 0.2, 0.4)])
+    order = torch.randperm(len(lesions), generator=torch.Generator().manual_seed(0))
+    assert suggest(lesions) == suggest(lesions[order])
+
+
+def test_a_suggestion_needs_truths_and_room():
+    with pytest.raises(ValueError, match="fitted to one truth or more, all with an area, got 0"):
+        suggest(torch.zeros(0, 4))
+    with pytest.raises(ValueError, match="all with an area, got 1"):
+        suggest(torch.tensor([[0.1, 0.1, 0.1, 0.3]]))
+    with pytest.raises(ValueError, match="3 default boxes are too few for images of 300×300"):
+        suggest(squares(0.1, 5), max_boxes=3)
 
 
 # encoding

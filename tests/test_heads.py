@@ -201,19 +201,67 @@ def test_ssd_keeps_outputs_in_the_order_of_the_default_boxes():
 def test_ssd_stands_on_the_maps_whose_strides_the_default_boxes_name():
     features = FeatureSpec((8, 16, 32, 64), (4, 8, 16, 32), ((75, 75), (38, 38), (19, 19), (10, 10)), (300, 300))
     assert SSDHead(features, 1).sources == [2, 3]
-    assert SSDHead(features, 1, default_boxes="ssd300_vgg").sources == [1, 2, 3]
-    cells = [38 * 38 * 4, 19 * 19 * 6, 10 * 10 * 6, 5 * 5 * 6, 3 * 3 * 4, 2 * 2 * 4]
-    assert len(SSDHead(features, 1, default_boxes="ssd300_vgg").default_boxes) == sum(cells)
+    vgg = SSDHead(features, 1, default_boxes="ssd300_vgg")
+    assert vgg.sources == [1, 2]
+    assert len(vgg.default_boxes) == 8732
     elsewhere = FeatureSpec((8, 16, 32), (7, 14, 28), ((43, 43), (21, 21), (11, 11)), (300, 300))
     assert SSDHead(elsewhere, 1).sources == [1, 2]  # no such strides: the last maps
+    transformer = FeatureSpec((8, 8, 8), (16, 16, 16), ((14, 14),) * 3, (224, 224))
+    assert SSDHead(transformer, 1).sources == [1, 2]
+
+
+def test_ssd_can_stand_on_one_map_twice():
+    features = FeatureSpec((8, 16), (8, 16), ((38, 38), (19, 19)), (300, 300))
+    square = ((0.1, 0.1),)
+    spec = DefaultBoxSpec((MapSpec(square, centres=2), MapSpec(square), MapSpec(square)), strides=(8, 8, 16))
+    head = SSDHead(features, 1, default_boxes=spec)
+    assert head.sources == [0, 0, 1]
+    assert len(head.default_boxes) == 38 * 38 * 5 + 19 * 19
+    elsewhere = FeatureSpec((8, 8, 16), (5, 7, 14), ((60, 60), (43, 43), (22, 22)), (300, 300))
+    assert SSDHead(elsewhere, 1, default_boxes=spec).sources == [1, 1, 2]
+
+
+def test_the_last_extra_convolutions_of_vggs_set_are_not_padded():
+    features = FeatureSpec((512, 1024), (8, 16), ((38, 38), (19, 19)), (300, 300))
+    head = SSDHead(features, 1, default_boxes="ssd300_vgg")
+    assert [(e[2].stride, e[2].padding) for e in head.extras] == [((2, 2), (1, 1))] * 2 + [((1, 1), (0, 0))] * 2
+    maps = torch.zeros(1, 512, 38, 38), torch.zeros(1, 1024, 19, 19)
+    assert head(maps).logits.shape == (1, 8732, 2)
+
+
+@pytest.mark.parametrize("name", PRESETS)
+@pytest.mark.parametrize("depthwise", [False, True])
+@pytest.mark.parametrize("image_size", [(300, 300), (208, 336)])
+def test_every_preset_meets_a_backbone_of_all_its_strides(name, depthwise, image_size):
+    sizes = tuple((math.ceil(image_size[0] / s), math.ceil(image_size[1] / s)) for s in (4, 8, 16, 32))
+    features = FeatureSpec((8, 8, 8, 8), (4, 8, 16, 32), sizes, image_size)
+    head = SSDHead(features, 2, default_boxes=name, depthwise=depthwise).train()
+    output = head(tuple(torch.rand(1, 8, *size) for size in sizes))  # one image: a last batch may be so small
+    assert output.logits.shape == (1, len(head.default_boxes), 3)
+    assert output.offsets.shape == (1, len(head.default_boxes), 4)
+
+
+def test_separable_convolutions_are_a_small_part():
+    features = FeatureSpec((512, 1024), (16, 32), ((19, 19), (10, 10)), (300, 300))
+    whole, light = (count(SSDHead(features, 1, depthwise=d)) for d in (False, True))
+    assert light < whole / 4
+    first = SSDHead(features, 1, depthwise=True).class_convs[0]
+    assert first[0].groups == first[0].in_channels == 512
+    assert first[3].kernel_size == (1, 1)
 
 
 def test_ssd_refuses_a_backbone_with_too_few_maps():
-    features = FeatureSpec((8, 16), (16, 32), ((19, 19), (10, 10)), (300, 300))
-    with pytest.raises(ValueError, match=r"stand on 3 maps .*strides \(8, 16, 32\).*gives 2 \(strides \(16, 32\)"):
+    features = FeatureSpec((16,), (16,), ((19, 19),), (300, 300))
+    with pytest.raises(ValueError, match=r"stand on 2 maps .*strides \(8, 16\).*gives 1 \(strides \(16,\)"):
         SSDHead(features, 1, default_boxes="ssd300_vgg")
-    with pytest.raises(KeyError, match="unknown set of default boxes 'ssd512'; known: ssd300_mobilenet"):
-        SSDHead(features, 1, default_boxes="ssd512")
+    with pytest.raises(KeyError, match="unknown set of default boxes 'ssd1024'; known: ssd300_mobilenet"):
+        SSDHead(features, 1, default_boxes="ssd1024")
+
+
+def test_ssd_refuses_images_too_small_for_its_extra_layers():
+    features = FeatureSpec((8, 16), (8, 16), ((8, 8), (4, 4)), (64, 64))
+    with pytest.raises(ValueError, match="too small for these default boxes: an extra layer on 1×1 cells"):
+        SSDHead(features, 1, default_boxes="ssd300_vgg")
 
 
 # The SSD head: the loss

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any, NamedTuple
 
 import torch
@@ -25,14 +26,14 @@ class MapSpec:
 
     Args:
         shapes: ``(width, height)`` of each box of a cell, in shares of the image's shorter side.
-        size: rows and columns of the map in the preset's own network.
+        size: rows and columns of the map in the preset's own network; None: whatever the network gives.
         step: distance of neighbouring cells in shares of the image side, where the preset fixes one that is not
             ``1 / size``; used only on a map of the preset's own size.
         centres: boxes are centred on a grid of ``centres × centres`` points in each cell.
     """
 
     shapes: tuple[tuple[float, float], ...]
-    size: int
+    size: int | None = None
     step: float | None = None
     centres: int = 1
 
@@ -48,8 +49,11 @@ class DefaultBoxSpec:
 
     Args:
         maps: from fine to coarse.
-        strides: of the backbone's maps that the first of ``maps`` stand on; the others are extra layers of the head.
+        strides: of the backbone's maps that the first of ``maps`` stand on; the others are extra layers of the head. A
+            stride may come twice: two sets of shapes on one map, such as one with more centres.
         clip: cut ``cx, cy, w, h`` off at [0, 1], as pytorch-ssd does.
+        unpadded: so many of the last extra layers take their 3×3 convolution without padding and stride, as SSD300 on
+            VGG does from 5×5 on; the others halve the map, rounding up.
 
     Example:
         >>> spec = DefaultBoxSpec((MapSpec(((0.2, 0.2),), size=2), MapSpec(((0.5, 0.5),), size=1)), strides=(16, 32))
@@ -60,6 +64,34 @@ class DefaultBoxSpec:
     maps: tuple[MapSpec, ...]
     strides: tuple[int, ...] = (16, 32)
     clip: bool = False
+    unpadded: int = 0
+
+    def map_sizes(self, finest: Sequence[tuple[int, int]]) -> list[tuple[int, int]]:
+        """Give the sizes of all maps, once those of the backbone are known.
+
+        Args:
+            finest: ``(height, width)`` of the backbone's maps, one for each of ``strides``.
+
+        Returns:
+            ``(height, width)`` of each of ``maps``.
+
+        Raises:
+            ValueError: if an extra layer would be left without a cell.
+
+        Example:
+            >>> PRESETS["ssd300_vgg"].map_sizes([(38, 38), (19, 19)])
+            [(38, 38), (19, 19), (10, 10), (5, 5), (3, 3), (1, 1)]
+        """
+        sizes = list(finest)
+        for left in range(len(self.maps) - len(sizes), 0, -1):
+            height, width = sizes[-1]
+            sizes.append((height - 2, width - 2) if left <= self.unpadded else ((height + 1) // 2, (width + 1) // 2))
+            if min(sizes[-1]) < 1:
+                raise ValueError(
+                    f"the backbone's maps {list(finest)} are too small for these default boxes: an extra layer on "
+                    f"{height}×{width} cells would have none; take larger images or a set with fewer maps"
+                )
+        return sizes
 
 
 def ssd_shapes(
@@ -121,7 +153,7 @@ PRESETS: dict[str, DefaultBoxSpec] = {
             MapSpec(ssd_shapes(285, 300, (2, 3)), 1),
         )
     ),
-    # qfgaohao/pytorch-ssd, vision/ssd/config/vgg_ssd_config.py
+    # qfgaohao/pytorch-ssd, vision/ssd/config/vgg_ssd_config.py; on vgg16_ssd
     "ssd300_vgg": DefaultBoxSpec(
         _steps(
             [
@@ -133,8 +165,41 @@ PRESETS: dict[str, DefaultBoxSpec] = {
                 (1, 300, 264, 315, (2,)),
             ]
         ),
-        strides=(8, 16, 32),
+        strides=(8, 16),
         clip=True,
+        unpadded=2,
+    ),
+    # torchvision, models/detection/ssd.py: scales are shares of the image, shapes (not centres) are cut off at 1
+    "ssd300_torchvision": DefaultBoxSpec(
+        tuple(
+            MapSpec(tuple((min(w, 1.0), min(h, 1.0)) for w, h in ssd_shapes(low, high, ratios, 1)), size, step / 300)
+            for size, step, low, high, ratios in (
+                (38, 8, 0.07, 0.15, (2,)),
+                (19, 16, 0.15, 0.33, (2, 3)),
+                (10, 32, 0.33, 0.51, (2, 3)),
+                (5, 64, 0.51, 0.69, (2, 3)),
+                (3, 100, 0.69, 0.87, (2,)),
+                (1, 300, 0.87, 1.05, (2,)),
+            )
+        ),
+        strides=(8, 16),
+        unpadded=2,
+    ),
+    # Liu et al. 2016: its Caffe code, examples/ssd/ssd_pascal_512.py; for images of 512 pixels
+    "ssd512": DefaultBoxSpec(
+        tuple(
+            MapSpec(ssd_shapes(low, high, ratios, 512), size)
+            for size, low, high, ratios in (
+                (64, 35.84, 76.8, (2,)),
+                (32, 76.8, 153.6, (2, 3)),
+                (16, 153.6, 230.4, (2, 3)),
+                (8, 230.4, 307.2, (2, 3)),
+                (4, 307.2, 384.0, (2, 3)),
+                (2, 384.0, 460.8, (2,)),
+                (1, 460.8, 537.6, (2,)),
+            )
+        ),
+        strides=(8, 16),
     ),
     # Ours: squares from 4 % of the image side; a box is at least three strides wide, so that neighbours overlap by half
     "lesion": DefaultBoxSpec(
@@ -173,7 +238,7 @@ def preset(spec: str | DefaultBoxSpec | Mapping[str, Any]) -> DefaultBoxSpec:
         return spec
     if isinstance(spec, Mapping):
         maps = tuple(MapSpec(**{**m, "shapes": tuple(map(tuple, m["shapes"]))}) for m in spec["maps"])
-        return DefaultBoxSpec(maps, tuple(spec["strides"]), spec["clip"])
+        return DefaultBoxSpec(maps, tuple(spec["strides"]), spec["clip"], spec.get("unpadded", 0))
     if spec not in PRESETS:
         raise KeyError(
             f"unknown set of default boxes {spec!r}; known: {', '.join(PRESETS)}, or a DefaultBoxSpec of your own"
@@ -194,7 +259,8 @@ def generate(
     Args:
         spec: a name of ``PRESETS``, or your own set.
         image_size: ``(height, width)`` of the model's input in pixels.
-        map_sizes: ``(height, width)`` of each feature map; None: the preset's own.
+        map_sizes: ``(height, width)`` of each feature map; None: the preset's own, or where it has none, one cell per
+            stride and each extra map half as large.
 
     Returns:
         ``(A, 4) float32`` as ``cx, cy, w, h`` in shares of the image sides, in the preset's fixed order.
@@ -210,19 +276,24 @@ def generate(
         Liu et al. 2016, SSD, section 2.2.
     """
     spec = preset(spec)
-    own = tuple((m.size, m.size) for m in spec.maps)
-    sizes = own if map_sizes is None else tuple(map_sizes)
-    if len(sizes) != len(own):
-        raise ValueError(
-            f"this set of default boxes is for {len(own)} feature maps (own sizes {own}), got {len(sizes)}: "
-            f"{sizes}; give as many map sizes, or a DefaultBoxSpec with as many maps"
-        )
     height, width = image_size
+    if map_sizes is not None:
+        sizes = tuple(map_sizes)
+    elif all(m.size is not None for m in spec.maps):
+        sizes = tuple((m.size, m.size) for m in spec.maps if m.size is not None)
+    else:
+        sizes = tuple(spec.map_sizes([(-(-height // s), -(-width // s)) for s in spec.strides]))
+    if len(sizes) != len(spec.maps):
+        raise ValueError(
+            f"this set of default boxes is for {len(spec.maps)} feature maps (own sizes "
+            f"{[m.size for m in spec.maps]}), got {len(sizes)}: {sizes}; give as many map sizes, or a DefaultBoxSpec "
+            "with as many maps"
+        )
     short = min(image_size)
     parts = []
-    for cells, (rows, columns), (own_rows, own_columns) in zip(spec.maps, sizes, own, strict=True):
+    for cells, (rows, columns) in zip(spec.maps, sizes, strict=True):
         step_y, step_x = 1 / rows, 1 / columns
-        if cells.step is not None and (rows, columns) == (own_rows, own_columns):
+        if cells.step is not None and rows == columns == cells.size:
             step_y = step_x = cells.step
         inner = (torch.arange(cells.centres, dtype=torch.float64) + 0.5) / cells.centres
         shapes = torch.tensor(cells.shapes, dtype=torch.float64) * torch.tensor([short / width, short / height])
@@ -367,6 +438,188 @@ def reachable(default_boxes: Tensor, boxes: Tensor, *, iou_threshold: float = 0.
         return torch.zeros(0, dtype=torch.bool, device=boxes.device)
     corners = cxcywh_to_xyxy(default_boxes)
     return torch.cat([iou(chunk, corners).max(1).values >= iou_threshold for chunk in boxes.split(256)])
+
+
+@dataclass(frozen=True)
+class Coverage:
+    """Which share of the truths reaches the overlap with any default box, in all and by size.
+
+    Args:
+        reached: truths that do.
+        count: all truths.
+        bins: ``(from, to, reached, count)`` for each range of sizes; the size of a truth is the square root of its
+            share of the image's area.
+
+    Example:
+        >>> print(Coverage(3, 4, ((0.0, 0.1, 0, 1), (0.1, 1.0, 3, 3))))
+        75.0 % of 4 truths can reach the overlap (size 0-10 %: 0 of 1; 10-100 %: 3 of 3)
+    """
+
+    reached: int
+    count: int
+    bins: tuple[tuple[float, float, int, int], ...] = ()
+
+    @property
+    def share(self) -> float:
+        """In [0, 1]; NaN without truths."""
+        return self.reached / self.count if self.count else math.nan
+
+    def __str__(self) -> str:
+        bins = "; ".join(f"{100 * a:g}-{100 * b:g} %: {reached} of {count}" for a, b, reached, count in self.bins)
+        share = f"{100 * self.share:.1f} %" if self.count else "none"
+        return f"{share} of {self.count} truths can reach the overlap" + (f" (size {bins})" if bins else "")
+
+
+def coverage(
+    default_boxes: Tensor,
+    boxes: Tensor,
+    *,
+    iou_threshold: float = 0.5,
+    edges: Sequence[float] = (0.05, 0.1, 0.15, 0.25, 0.5),
+) -> Coverage:
+    """Count how many truths can reach the overlap with any default box, by size; the others are hardly learnt.
+
+    Args:
+        default_boxes: ``(A, 4)`` as ``cx, cy, w, h``, in shares of the image sides.
+        boxes: ``(N, 4)`` truths, xyxy in shares of the image sides.
+        iou_threshold: in [0, 1].
+        edges: between the ranges of sizes, ascending, in (0, 1).
+
+    Returns:
+        The counts; ranges without truths are left out.
+
+    Raises:
+        ValueError: for edges out of order or range.
+
+    Example:
+        >>> lesions = torch.tensor([[0.4, 0.4, 0.5, 0.5], [0.3, 0.3, 0.6, 0.6]])
+        >>> print(coverage(generate("ssd300_mobilenet"), lesions))
+        50.0 % of 2 truths can reach the overlap (size 10-15 %: 0 of 1; 25-50 %: 1 of 1)
+    """
+    limits = [0.0, *edges, 1.0]
+    if any(not a < b for a, b in pairwise(limits)):
+        raise ValueError(f"edges ascend within (0, 1), got {tuple(edges)}")
+    reached = reachable(default_boxes, boxes, iou_threshold=iou_threshold)
+    place = torch.bucketize(area(boxes).sqrt(), torch.tensor(edges, device=boxes.device), right=True)
+    bins = []
+    for number, (low, high) in enumerate(pairwise(limits)):
+        members = place == number
+        if bool(members.any()):
+            bins.append((low, high, int(reached[members].sum()), int(members.sum())))
+    return Coverage(int(reached.sum()), len(boxes), tuple(bins))
+
+
+class Suggestion(NamedTuple):
+    """A set of default boxes fitted to a data set.
+
+    Args:
+        spec: the set; give it as ``head_options={"default_boxes": suggestion.spec}``.
+        before: coverage of the set it was held against.
+        after: its own.
+    """
+
+    spec: DefaultBoxSpec
+    before: Coverage
+    after: Coverage
+
+
+def suggest(
+    boxes: Tensor,
+    *,
+    shapes: int = 9,
+    image_size: tuple[int, int] = (300, 300),
+    strides: Sequence[int] = (4, 8, 16, 32),
+    max_boxes: int = 20_000,
+    against: str | DefaultBoxSpec = "ssd300_mobilenet",
+) -> Suggestion:
+    """Fit the scales and ratios of default boxes to a data set: k-means of the truths' shapes, by overlap.
+
+    Each shape stands on the coarsest map whose cells are a third of its shorter side or less, so that a lesion between
+    two cells still overlaps by half; where that would take too many boxes, the larger shapes of the finest map move up.
+    Maps without a shape of the data's get plain squares, for lesions unlike those seen.
+
+    Args:
+        boxes: ``(N, 4)`` truths of the training set, xyxy in shares of the image sides.
+        shapes: so many at most are fitted.
+        image_size: ``(height, width)`` of the model's input in pixels.
+        strides: of the backbone's maps that may be used, from fine to coarse, each twice the one before.
+        max_boxes: in the whole set.
+        against: the set to compare with.
+
+    Returns:
+        The set, and the coverage before and after.
+
+    Raises:
+        ValueError: without truths, for truths without area, or if ``max_boxes`` are too few for one shape in a cell.
+
+    Example:
+        >>> lesions = torch.tensor([[0.4, 0.4, 0.5, 0.5], [0.3, 0.3, 0.6, 0.6], [0.1, 0.1, 0.18, 0.2]])
+        >>> found = suggest(lesions, shapes=3)
+        >>> found.before.reached, found.after.reached
+        (1, 3)
+
+    Source:
+        Redmon and Farhadi 2017, YOLO9000, arXiv:1612.08242, section 2, "Dimension Clusters".
+    """
+    if len(boxes) == 0 or bool((area(boxes) <= 0).any()):
+        raise ValueError(f"default boxes are fitted to one truth or more, all with an area, got {len(boxes)} truths")
+    height, width = image_size
+    short = min(image_size)
+    sides = (boxes[:, 2:] - boxes[:, :2]).cpu() * torch.tensor([width, height])
+    fitted = sorted(_cluster(sides, shapes).tolist(), key=min)
+
+    ladder = list(strides)  # of all maps, down to a single cell
+    while ladder[-1] < max(image_size):
+        ladder.append(ladder[-1] * 2)
+    cells = [math.ceil(height / s) * math.ceil(width / s) for s in ladder]
+    on_map: list[list[list[float]]] = [[] for _ in ladder]
+    for shape in fitted:
+        fine_enough = [i for i, s in enumerate(ladder) if s <= min(shape) / 3]
+        on_map[max(fine_enough, default=0)].append(shape)
+    plain = [ssd_shapes(side, min(1.0, side * 1.5), (2,), 1) for side in (c ** -0.25 for c in cells)]
+
+    def first_used() -> int:
+        return min(next(i for i, found in enumerate(on_map) if found), len(strides) - 1)
+
+    def total() -> int:
+        return sum(c * (len(on_map[i]) or len(plain[i])) for i, c in enumerate(cells) if i >= first_used())
+
+    while total() > max_boxes:
+        finest = next(i for i, found in enumerate(on_map) if found)
+        if finest == len(ladder) - 1:
+            raise ValueError(f"{max_boxes} default boxes are too few for images of {height}×{width} pixels")
+        on_map[finest + 1].append(on_map[finest].pop())
+    maps = [
+        MapSpec(tuple((w / short, h / short) for w, h in found) or plain[i]) for i, found in enumerate(on_map)
+    ]
+    start = first_used()
+    spec = DefaultBoxSpec(tuple(maps[start:]), tuple(strides[start:]))
+    return Suggestion(
+        spec,
+        coverage(generate(against, image_size), boxes.cpu()),
+        coverage(generate(spec, image_size), boxes.cpu()),
+    )
+
+
+def _cluster(sides: Tensor, count: int) -> Tensor:
+    """Find ``(k, 2)`` shapes, k at most ``count``, that overlap ``(N, 2)`` sides best when centred on them."""
+
+    def overlaps(centres: Tensor) -> Tensor:
+        shared = torch.minimum(sides[:, None], centres[None]).prod(-1)
+        return shared / (sides.prod(-1)[:, None] + centres.prod(-1)[None] - shared)
+
+    by_area = sides[sides.prod(-1).argsort(stable=True)]
+    centres = by_area[torch.linspace(0, len(sides) - 1, min(count, len(sides))).round().long()].unique(dim=0)
+    member = torch.full((len(sides),), -1)
+    for _ in range(100):
+        again = overlaps(centres).argmax(1)
+        if torch.equal(again, member):
+            break
+        member = again
+        used = member.unique()
+        centres = torch.stack([sides[member == k].median(0).values for k in used])
+        member = torch.searchsorted(used, member)
+    return centres
 
 
 def matched_targets(default_boxes: Tensor, boxes: Tensor, labels: Tensor, truth: Tensor) -> tuple[Tensor, Tensor]:

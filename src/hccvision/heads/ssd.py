@@ -27,11 +27,13 @@ class SSDHead(nn.Module):
         num_classes: K, without background.
         default_boxes: a name of `default_boxes.PRESETS`, or a `DefaultBoxSpec`. Its ``strides`` say which maps of the
             backbone are used; where the backbone has no such strides, its last ones are.
+        depthwise: make the extra, class and box convolutions depthwise-separable, as SSDLite does: a tenth of the
+            parameters.
         iou_threshold: overlap from which a default box stands for a truth, in [0, 1].
         min_negatives: negatives that at least count in each image.
 
     Raises:
-        ValueError: if the backbone has too few maps for the default boxes.
+        ValueError: if the backbone has too few maps, or too small ones, for the default boxes.
 
     Example:
         >>> features = FeatureSpec((512, 1024), (16, 32), ((19, 19), (10, 10)), (300, 300))
@@ -43,7 +45,8 @@ class SSDHead(nn.Module):
 
     Source:
         Liu et al. 2016, SSD, section 2; extras and default boxes as in qfgaohao/pytorch-ssd, which the paper
-        (Mizouri 2026, section 2.4) builds on.
+        (Mizouri 2026, section 2.4) builds on. Depthwise-separable: Sandler et al. 2018, MobileNetV2,
+        arXiv:1801.04381, section 6.2.
     """
 
     task = "detection"
@@ -56,6 +59,7 @@ class SSDHead(nn.Module):
         num_classes: int,
         *,
         default_boxes: str | DefaultBoxSpec | Mapping[str, Any] = "ssd300_mobilenet",
+        depthwise: bool = False,
         iou_threshold: float = 0.5,
         min_negatives: int = 3,
     ) -> None:
@@ -65,46 +69,38 @@ class SSDHead(nn.Module):
         self.iou_threshold = iou_threshold
         self.min_negatives = min_negatives
         self.image_size = features.image_size
-        count = len(spec.strides)
-        if len(features.channels) < count or count > len(spec.maps):
+        count, wanted = len(spec.strides), sorted(set(spec.strides))
+        if len(features.strides) < len(wanted) or count > len(spec.maps):
             raise ValueError(
-                f"these default boxes stand on {count} maps of the backbone (strides {spec.strides}) and have "
+                f"these default boxes stand on {len(wanted)} maps of the backbone (strides {spec.strides}) and have "
                 f"{len(spec.maps)} maps in all; the backbone gives {len(features.channels)} (strides "
                 f"{features.strides}): choose another set, or a backbone with more maps"
             )
-        if all(s in features.strides for s in spec.strides):
+        if all(s in features.strides for s in wanted):
             self.sources = [features.strides.index(s) for s in spec.strides]
         else:
-            self.sources = list(range(len(features.strides)))[-count:]
+            self.sources = [len(features.strides) - len(wanted) + wanted.index(s) for s in spec.strides]
         channels = [features.channels[i] for i in self.sources]
-        sizes = [features.sizes[i] for i in self.sources]
+        sizes = spec.map_sizes([features.sizes[i] for i in self.sources])
+        convolution = _separable if depthwise else _convolution
         extras: list[nn.Module] = []
-        for index in range(len(spec.maps) - count):
+        for index, cells in enumerate(sizes[count:]):
             squeeze, out = EXTRAS[min(index, len(EXTRAS) - 1)]
+            halved = index < len(sizes) - count - spec.unpadded
+            last = convolution(squeeze, out, cells, stride=2 if halved else 1, padding=1 if halved else 0)
             extras.append(
-                nn.Sequential(
-                    nn.Conv2d(channels[-1], squeeze, 1),
-                    nn.ReLU(inplace=True),
-                    nn.Conv2d(squeeze, out, 3, stride=2, padding=1),
-                    nn.ReLU(inplace=True),
-                )
+                nn.Sequential(nn.Conv2d(channels[-1], squeeze, 1), nn.ReLU(inplace=True), last, nn.ReLU(inplace=True))
             )
             channels.append(out)
-            height, width = sizes[-1]
-            sizes.append(((height + 1) // 2, (width + 1) // 2))
         self.extras = nn.ModuleList(extras)
-        per_cell = [m.per_cell for m in spec.maps]
-        self.class_convs = nn.ModuleList(
-            nn.Conv2d(c, n * (num_classes + 1), 3, padding=1) for c, n in zip(channels, per_cell, strict=True)
-        )
-        self.box_convs = nn.ModuleList(
-            nn.Conv2d(c, n * 4, 3, padding=1) for c, n in zip(channels, per_cell, strict=True)
-        )
+        places = list(zip(channels, (m.per_cell for m in spec.maps), sizes, strict=True))
+        self.class_convs = nn.ModuleList(convolution(c, n * (num_classes + 1), cells) for c, n, cells in places)
+        self.box_convs = nn.ModuleList(convolution(c, n * 4, cells) for c, n, cells in places)
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
                 nn.init.xavier_uniform_(module.weight)
-                assert module.bias is not None
-                nn.init.zeros_(module.bias)
+                if module.bias is not None:
+                    nn.init.zeros_(module.bias)
         self.register_buffer("default_boxes", generate(spec, features.image_size, sizes))
         height, width = features.image_size
         self.register_buffer(
@@ -185,6 +181,26 @@ class SSDHead(nn.Module):
             best = nms(boxes, score, iou_threshold, labels=label, max_output=max_detections)
             found.append(Detections(boxes[best], score[best], label[best]))
         return found
+
+
+def _convolution(channels: int, out: int, cells: tuple[int, int], *, stride: int = 1, padding: int = 1) -> nn.Conv2d:
+    return nn.Conv2d(channels, out, 3, stride, padding)
+
+
+def _separable(
+    channels: int, out: int, cells: tuple[int, int], *, stride: int = 1, padding: int = 1
+) -> nn.Sequential:
+    """Give a convolution of each channel by itself, then a 1×1 convolution across channels.
+
+    A map of one cell has no batch norm: it could not train on a last batch of one image.
+    """
+    norm = nn.BatchNorm2d(channels) if cells != (1, 1) else nn.Identity()
+    return nn.Sequential(
+        nn.Conv2d(channels, channels, 3, stride, padding, groups=channels, bias=cells == (1, 1)),
+        norm,
+        nn.ReLU6(inplace=True),
+        nn.Conv2d(channels, out, 1),
+    )
 
 
 def _per_box(values: Tensor, size: int) -> Tensor:
