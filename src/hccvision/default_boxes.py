@@ -395,28 +395,53 @@ def match(default_boxes: Tensor, boxes: Tensor, valid: Tensor, *, iou_threshold:
         return Match(torch.full((batch, a), -1, device=boxes.device), boxes.new_zeros(batch, a))
     if n > a and int(valid.sum(1).max()) > a:
         raise ValueError(f"an image has {int(valid.sum(1).max())} truths, but there are only {a} default boxes")
-    overlaps = iou(boxes, cxcywh_to_xyxy(default_boxes)).masked_fill(~valid.unsqueeze(-1), -1.0)  # (B, N, A)
-    best, truth = overlaps.max(1)  # (B, A)
-    truth = torch.where(best >= iou_threshold, truth, -1)
-    best = best.clamp(min=0)
+    overlaps = _overlaps(boxes, default_boxes)  # (B, N, A)
+    overlaps[~valid] = -1.0
+    best = overlaps.amax(1)  # (B, A)
+    truth = torch.full_like(best, -1, dtype=torch.int64)
+    image, box = (best >= iou_threshold).nonzero(as_tuple=True)  # few: the truth itself is looked for here only
+    truth[image, box] = overlaps[image, :, box].argmax(1)
+    best.clamp_(min=0)
 
     # Pairs are found in rounds: all that are the best left both for their truth and for their default box. None of
     # them could be broken up by a better pair, so this ends in the greedy pairs, mostly in a round or two.
-    numbers = torch.arange(n, device=boxes.device)
-    waiting = valid
-    left = overlaps.clone()
-    while bool(waiting.any()):
-        wanted = left.argmax(2)  # (B, N), the first of equals
-        suitor = left.argmax(1)  # (B, A), likewise
-        pairs = waiting & (suitor.gather(1, wanted) == numbers)
-        image, number = pairs.nonzero(as_tuple=True)
-        box = wanted[pairs]
+    waiting = valid.clone()
+    image, number = waiting.nonzero(as_tuple=True)  # (W,), the truths that wait for a box
+    box = overlaps.argmax(2)[image, number]  # (W,), the one each wants: the first of equals
+    while len(image):
+        rivals = overlaps[image, :, box].masked_fill_(~waiting[image], -1.0)  # (W, N), who overlaps it how much
+        won = rivals.argmax(1) == number  # the first of equals, likewise
+        image, number, box = torch.stack((image, number, box))[:, won]
         truth[image, box] = number
         best[image, box] = overlaps[image, number, box]
-        left[image, number] = -1.0
-        left[image, :, box] = -1.0
-        waiting = waiting & ~pairs
+        waiting[image, number] = False
+        overlaps[image, :, box] = -1.0
+        image, number = waiting.nonzero(as_tuple=True)
+        box = overlaps[image, number].argmax(1)
     return Match(truth, best)
+
+
+def _overlaps(boxes: Tensor, default_boxes: Tensor, piece: int = 2**18) -> Tensor:
+    """Give what `boxes.iou` gives for truths ``(B, N, 4)`` and default boxes: ``(B, N, A)``.
+
+    Done in place on whole coordinates, some images at a time, so that on a CPU it all stays in a core's cache.
+    """
+    boxes = boxes.to(torch.promote_types(boxes.dtype, torch.float32))
+    cx, cy, w, h = default_boxes.to(boxes.dtype).unbind(-1)
+    w, h = w / 2, h / 2
+    u1, v1, u2, v2 = cx - w, cy - h, cx + w, cy + h  # each (A,)
+    areas = ((u2 - u1) * (v2 - v1)).clamp_(min=torch.finfo(boxes.dtype).tiny)  # no union is 0
+    result = boxes.new_empty(*boxes.shape[:2], len(areas))
+    images = max(1, piece // result[0].numel()) if boxes.is_cpu else len(boxes)
+    for shared, some in zip(result.split(images), boxes.split(images), strict=True):
+        x1, y1, x2, y2 = some.unsqueeze(-1).unbind(-2)  # each (b, N, 1)
+        other = torch.maximum(x1, u1)
+        torch.minimum(x2, u2, out=shared).sub_(other).clamp_(min=0)  # the width
+        torch.maximum(y1, v1, out=other)
+        shared.mul_(torch.minimum(y2, v2).sub_(other).clamp_(min=0))
+        union = torch.add(area(some).unsqueeze(-1), areas, out=other).sub_(shared)
+        shared.div_(union)
+    return result
 
 
 def reachable(default_boxes: Tensor, boxes: Tensor, *, iou_threshold: float = 0.5) -> Tensor:

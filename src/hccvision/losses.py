@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 import torch
@@ -79,11 +80,10 @@ def hard_negatives(background_loss: Tensor, positive: Tensor, *, ratio: float = 
         Liu et al. 2016, SSD, section 2.2, "Hard negative mining".
     """
     wanted = (positive.sum(1, keepdim=True) * ratio).clamp(min=minimum)
-    hardest = background_loss.detach().masked_fill(positive, -torch.inf).argsort(dim=1, descending=True, stable=True)
-    rank = torch.empty_like(hardest).scatter_(
-        1, hardest, torch.arange(hardest.shape[1], device=hardest.device).expand_as(hardest)
-    )
-    return positive | (rank < wanted)
+    most = min(math.ceil(max(wanted.flatten().tolist(), default=0)), background_loss.shape[1])
+    hardest = background_loss.detach().masked_fill(positive, -torch.inf).topk(most, dim=1).indices
+    counted = torch.arange(most, device=hardest.device) < wanted
+    return positive | torch.zeros_like(positive).scatter_(1, hardest, counted)
 
 
 def multibox(
@@ -119,10 +119,10 @@ def multibox(
     """
     logits, offsets = logits.float(), offsets.float()
     positive = classes > 0
-    log_shares = logits.log_softmax(-1)
-    chosen = hard_negatives(-log_shares[..., 0], positive, ratio=negative_ratio, minimum=min_negatives)
+    with torch.no_grad():
+        background_loss = -logits.log_softmax(-1)[..., 0]
+        chosen = hard_negatives(background_loss, positive, ratio=negative_ratio, minimum=min_negatives)
     normaliser = positive.sum().clamp(min=1)
-    entropy = -log_shares.gather(-1, classes.unsqueeze(-1)).squeeze(-1)
-    classification = entropy[chosen].sum() / normaliser
+    classification = F.cross_entropy(logits[chosen], classes[chosen], reduction="sum") / normaliser
     regression = F.smooth_l1_loss(offsets[positive], offset_targets[positive].float(), reduction="sum") / normaliser
     return {"loss": regression + classification, "regression": regression, "classification": classification}

@@ -168,18 +168,24 @@ class SSDHead(nn.Module):
             One `Detections` per image, in pixels of the model's input, cut to its edges; boxes wholly outside are left
             out.
         """
-        scores = output.logits.float().softmax(-1)[..., 1:]
+        logits, offsets = output.logits.float(), output.offsets.float()
+        # A score is at most what its class has against the background alone: for most boxes that is too little.
+        least = torch.tensor(score_threshold, device=logits.device).clamp(0, 1).logit() - 1e-3
+        image, box = (logits[..., 1:].amax(-1) - logits[..., 0] > least).nonzero(as_tuple=True)
+        scores = logits[image, box].softmax(-1)[:, 1:]
+        row, label = (scores > score_threshold).nonzero(as_tuple=True)
+        score, image, box = scores[row, label], image[row], box[row]
+        best = _best_of_each(image * self.num_classes + label, score, candidates)
+        score, image, box, label = score[best], image[best], box[best], label[best]
+        boxes = cxcywh_to_xyxy(decode(offsets[image, box], self.default_boxes[box])) * self.scale
+        boxes = clip(boxes, self.image_size)
+        inside = area(boxes) > 0
+        boxes, score, image, label = boxes[inside], score[inside], image[inside], label[inside]
         found = []
-        for image_scores, image_offsets in zip(scores, output.offsets.float(), strict=True):
-            score, box = image_scores.topk(min(candidates, len(image_scores)), dim=0)  # per class
-            rank, label = (score > score_threshold).nonzero(as_tuple=True)
-            score, box = score[rank, label], box[rank, label]
-            boxes = cxcywh_to_xyxy(decode(image_offsets[box], self.default_boxes[box])) * self.scale
-            boxes = clip(boxes, self.image_size)
-            inside = area(boxes) > 0
-            boxes, score, label = boxes[inside], score[inside], label[inside]
-            best = nms(boxes, score, iou_threshold, labels=label, max_output=max_detections)
-            found.append(Detections(boxes[best], score[best], label[best]))
+        counts = image.bincount(minlength=len(logits)).tolist()
+        for b, s, k in zip(boxes.split(counts), score.split(counts), label.split(counts), strict=True):
+            best = nms(b, s, iou_threshold, labels=k, max_output=max_detections)
+            found.append(Detections(b[best], s[best], k[best]))
         return found
 
 
@@ -201,6 +207,13 @@ def _separable(
         nn.ReLU6(inplace=True),
         nn.Conv2d(channels, out, 1),
     )
+def _best_of_each(group: Tensor, score: Tensor, most: int) -> Tensor:
+    """Give the indices, ascending, of the ``most`` best scores of each group; the first of equals."""
+    order = score.argsort(descending=True, stable=True)
+    order = order[group[order].argsort(stable=True)]  # group by group, in each by score
+    ordered = group[order]
+    rank = torch.arange(len(order), device=order.device) - torch.searchsorted(ordered, ordered)
+    return order[rank < most].sort().values
 
 
 def _per_box(values: Tensor, size: int) -> Tensor:
