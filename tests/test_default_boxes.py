@@ -155,9 +155,9 @@ def test_a_set_without_sizes_of_its_own_takes_one_cell_per_stride():
     assert len(generate(spec, (100, 200), [(2, 2), (1, 1), (1, 1)])) == 6
 
 
-def test_maps_too_small_for_the_extra_layers_are_an_error():
-    with pytest.raises(ValueError, match=r"maps \[\(8, 8\), \(4, 4\)\] are too small .*on 1×1 cells would have none"):
-        PRESETS["ssd300_vgg"].map_sizes([(8, 8), (4, 4)])
+def test_maps_too_small_to_lose_two_cells_are_halved():
+    assert PRESETS["ssd300_vgg"].map_sizes([(8, 8), (4, 4)]) == [(8, 8), (4, 4), (2, 2), (1, 1), (1, 1), (1, 1)]
+    assert PRESETS["ssd300_vgg"].map_sizes([(26, 42), (13, 21)])[2:] == [(7, 11), (4, 6), (2, 4), (1, 2)]
 
 
 def test_several_centres_of_a_cell_lie_row_by_row_too():
@@ -323,8 +323,9 @@ def test_a_suggestion_covers_more_within_its_number_of_boxes(image_size, shapes)
     assert found.after == coverage(boxes, lesions)
     assert found.before == coverage(generate("ssd300_mobilenet", image_size), lesions)
     assert found.after.reached > found.before.reached
-    assert found.after.share >= {1: 0.3, 6: 0.9, 12: 0.97}[shapes]
-    assert found.spec.map_sizes([(-(-image_size[0] // s), -(-image_size[1] // s)) for s in found.spec.strides])[-1] == (1, 1)
+    assert found.after.share >= {1: 0.3, 6: 0.9, 12: 0.92}[shapes]
+    backbone = [(-(-image_size[0] // stride), -(-image_size[1] // stride)) for stride in found.spec.strides]
+    assert found.spec.map_sizes(backbone)[-1] == (1, 1)
 
 
 def test_lesions_of_one_shape_get_just_that_shape():

@@ -1,11 +1,14 @@
+import math
+
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torchvision.ops import box_iou, sigmoid_focal_loss
 
+from hccvision.boxes import soft_nms
 from hccvision.contracts import FeatureSpec, Head, SSDOutput, Targets
-from hccvision.default_boxes import DefaultBoxSpec, MapSpec, encode
+from hccvision.default_boxes import PRESETS, DefaultBoxSpec, MapSpec, encode
 from hccvision.heads.linear import LinearHead
 from hccvision.heads.ssd import SSDHead
 from hccvision.model import build_model
@@ -258,10 +261,15 @@ def test_ssd_refuses_a_backbone_with_too_few_maps():
         SSDHead(features, 1, default_boxes="ssd1024")
 
 
-def test_ssd_refuses_images_too_small_for_its_extra_layers():
-    features = FeatureSpec((8, 16), (8, 16), ((8, 8), (4, 4)), (64, 64))
-    with pytest.raises(ValueError, match="too small for these default boxes: an extra layer on 1×1 cells"):
-        SSDHead(features, 1, default_boxes="ssd300_vgg")
+def test_a_prior_makes_a_fresh_head_expect_few_lesions():
+    for depthwise in (False, True):
+        head = SSDHead(SMALL, 2, default_boxes=BOXES, prior=0.01, depthwise=depthwise)
+        output = head(tuple(torch.zeros(1, c, *size) for c, size in zip(SMALL.channels, SMALL.sizes, strict=True)))
+        shares = output.logits.softmax(-1)
+        torch.testing.assert_close(shares[..., 0], torch.full((1, 8), 0.99))
+        torch.testing.assert_close(shares[..., 1], shares[..., 2])
+    with pytest.raises(ValueError, match=r"prior is a share in \(0, 1\), got 1"):
+        SSDHead(SMALL, 2, default_boxes=BOXES, prior=1)
 
 
 # The SSD head: the loss
@@ -342,6 +350,33 @@ def test_decode_suppresses_doubles_class_by_class():
     torch.testing.assert_close(found.scores, torch.tensor([0.6, 0.4, 0.3]))
     kept = head.decode(raw(head, scores, boxes), iou_threshold=1.0)[0]
     torch.testing.assert_close(kept.scores, torch.tensor([0.6, 0.5, 0.4, 0.3]))
+
+
+DOUBLES = {"scores": [[0.9, 0.0], [0.8, 0.0], [0.0, 0.7]], "boxes": [[2, 2, 20, 20], [3, 2, 20, 20], [2, 2, 20, 21]]}
+
+
+@pytest.mark.parametrize("suppression", ["linear", "gaussian"])
+def test_soft_suppression_lowers_the_scores_of_doubles(suppression):
+    grid = DefaultBoxSpec((MapSpec(((0.5, 0.5),) * 3, 1),), strides=(16,))
+    head = SSDHead(FeatureSpec((1,), (16,), ((1, 1),), (32, 48)), 2, default_boxes=grid)
+    output = raw(head, DOUBLES["scores"], DOUBLES["boxes"])
+    (hard,) = head.decode(output)
+    assert sorted(zip(hard.labels.tolist(), hard.scores.tolist(), strict=True)) == [
+        (0, pytest.approx(0.9)), (1, pytest.approx(0.7)),
+    ]  # fmt: skip
+    (soft,) = head.decode(output, suppression=suppression)
+    boxes, scores = torch.tensor(DOUBLES["boxes"], dtype=torch.float32), torch.tensor([0.9, 0.8, 0.7])
+    best, lowered = soft_nms(boxes, scores, method=suppression, score_threshold=0.01, labels=torch.tensor([0, 0, 1]))
+    torch.testing.assert_close(soft.scores, lowered)
+    torch.testing.assert_close(soft.boxes, boxes[best], rtol=0, atol=1e-4)
+    assert (soft.scores.diff() <= 0).all()
+
+
+def test_class_agnostic_suppression_removes_doubles_of_other_classes():
+    grid = DefaultBoxSpec((MapSpec(((0.5, 0.5),) * 3, 1),), strides=(16,))
+    head = SSDHead(FeatureSpec((1,), (16,), ((1, 1),), (32, 48)), 2, default_boxes=grid)
+    (found,) = head.decode(raw(head, DOUBLES["scores"], DOUBLES["boxes"]), class_agnostic=True)
+    assert found.labels.tolist() == [0]
 
 
 def test_decode_threshold_is_exceeded_not_met():

@@ -5,10 +5,19 @@ import torch
 import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torchvision import ops as reference
 
 from hccvision.boxes import cxcywh_to_xyxy
-from hccvision.default_boxes import generate, match, matched_targets
-from hccvision.losses import CLASSIFICATION_LOSSES, cross_entropy, focal, hard_negatives, multibox
+from hccvision.default_boxes import decode, generate, match, matched_targets
+from hccvision.losses import (
+    CLASSIFICATION_LOSSES,
+    DETECTION_LOSSES,
+    box_focal,
+    cross_entropy,
+    focal,
+    hard_negatives,
+    multibox,
+)
 
 quick = settings(deadline=None, max_examples=50)
 
@@ -134,6 +143,74 @@ def test_the_loss_falls_to_nothing_at_the_truth():
     perfect = F.one_hot(classes, logits.shape[-1]) * 100.0
     assert multibox(perfect, targets, classes, targets)["loss"].item() == 0
     assert multibox(-perfect, targets, classes, targets)["loss"].item() > 100
+
+
+# the other detection losses
+
+
+@pytest.mark.parametrize("name", ["giou", "focal_giou"])
+def test_giou_scores_the_decoded_boxes_as_torchvision_does(name):
+    logits, offsets, classes, targets = random_batch(7)
+    grid = generate("ssd300_mobilenet")[: classes.shape[1]]
+    found = multibox(logits, offsets, classes, targets, grid, name=name)["regression"]
+    positive = classes > 0
+    own = grid.expand(len(classes), -1, -1)[positive]
+    pairs = [cxcywh_to_xyxy(decode(o[positive], own)) for o in (offsets, targets)]
+    expected = reference.generalized_box_iou_loss(*pairs, reduction="sum") / positive.sum()
+    torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("name", ["focal", "focal_giou"])
+def test_focal_scores_every_default_box_by_its_formula(name):
+    logits, offsets, classes, targets = random_batch(8)
+    grid = generate("ssd300_mobilenet")[: classes.shape[1]]
+    found = multibox(logits, offsets, classes, targets, grid, name=name)["classification"]
+    p = logits.double().softmax(-1).gather(-1, classes[..., None])[..., 0]
+    alpha = torch.where(classes > 0, 0.25, 0.75)
+    expected = (-alpha * (1 - p) ** 2 * p.log()).sum() / (classes > 0).sum()
+    assert found.item() == pytest.approx(expected.item(), rel=1e-5)
+
+
+def test_focal_of_two_classes_is_torchvisions_on_the_difference_of_the_logits():
+    logits, _, classes, _ = random_batch(9, classes=1)
+    difference = logits[..., 1] - logits[..., 0]
+    expected = reference.sigmoid_focal_loss(difference, (classes > 0).float(), alpha=0.25, gamma=2, reduction="sum")
+    torch.testing.assert_close(box_focal(logits, classes), expected, rtol=1e-5, atol=1e-6)
+    weighted = F.cross_entropy(logits.flatten(0, 1), classes.flatten(), torch.tensor([0.75, 0.25]), reduction="none")
+    torch.testing.assert_close(box_focal(logits, classes, gamma=0), weighted.sum(), rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("name", DETECTION_LOSSES)
+@pytest.mark.parametrize("dtype", [torch.float16, torch.float32])
+@pytest.mark.parametrize("positives", [(4, 1, 9), (0, 0, 0)])
+def test_every_detection_loss_and_its_gradient_are_finite(name, dtype, positives):
+    logits, offsets, classes, targets = random_batch(10, positives=positives)
+    grid = generate("ssd300_mobilenet")[: classes.shape[1]]
+    for scale in (0, 1, 1000):
+        raw = [(scale * t).to(dtype).requires_grad_() for t in (logits, offsets)]
+        found = multibox(*raw, classes, targets, grid, name=name)
+        assert set(found) == {"loss", "regression", "classification"}
+        assert found["loss"].item() == pytest.approx(found["regression"].item() + found["classification"].item())
+        found["loss"].backward()
+        assert torch.isfinite(found["loss"])
+        assert torch.isfinite(raw[0].grad).all()
+        assert raw[1].grad is None or torch.isfinite(raw[1].grad).all()
+
+
+@pytest.mark.parametrize("name", DETECTION_LOSSES)
+def test_every_detection_loss_is_nothing_at_the_truth(name):
+    logits, _, classes, targets = random_batch(11)
+    grid = generate("ssd300_mobilenet")[: classes.shape[1]]
+    perfect = F.one_hot(classes, logits.shape[-1]) * 100.0
+    assert multibox(perfect, targets, classes, targets, grid, name=name)["loss"].item() == pytest.approx(0, abs=1e-5)
+
+
+def test_an_unknown_detection_loss_and_giou_without_default_boxes_are_errors():
+    batch = random_batch(0)
+    with pytest.raises(ValueError, match="unknown detection loss 'l2'; known: multibox, giou, focal, focal_giou"):
+        multibox(*batch, name="l2")
+    with pytest.raises(ValueError, match="'giou' decodes the offsets: give it the default boxes"):
+        multibox(*batch, name="giou")
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])

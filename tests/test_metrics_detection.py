@@ -16,6 +16,7 @@ from hccvision.metrics.detection import (
     coco_map,
     detection_counts,
     froc,
+    sensitivity_by_size,
     match,
     voc_ap,
 )
@@ -495,3 +496,80 @@ def test_bad_options_are_refused():
 
 def test_the_promised_names_are_registered():
     assert set(NAMES) <= set(METRICS.names(task="detection"))
+
+
+# sensitivity by size
+
+
+def scene(*sides, found=(), size=(100, 100), **more):
+    """Squares in a row on an image of 100 pixels; ``found`` are the sides that were found, with their scores."""
+    lefts = np.cumsum([0, *sides])[:-1]
+    boxes = [[x, 0, x + s, s] for x, s in zip(lefts, sides, strict=True)]
+    hits = [(boxes[sides.index(s)], score) for s, score in found]
+    return (
+        {"boxes": [b for b, _ in hits], "scores": [s for _, s in hits], "labels": [0] * len(hits)},
+        {"boxes": boxes, "labels": [0] * len(boxes), "size": size, **more},
+    )
+
+
+def test_sensitivity_by_size_counts_each_range_by_itself():
+    one = scene(5, 8, 12, 30, found=[(8, 0.9), (30, 0.4)])
+    two = scene(5, 20, found=[(5, 0.7), (20, 0.2)])
+    predictions, truths = zip(one, two, strict=True)
+    assert sensitivity_by_size(predictions, truths) == {
+        "sensitivity/0-10 %": pytest.approx(2 / 3),
+        "lesions/0-10 %": 3,
+        "sensitivity/10-15 %": 0,
+        "lesions/10-15 %": 1,
+        "sensitivity/15-25 %": 1,
+        "lesions/15-25 %": 1,
+        "sensitivity/25-100 %": 1,
+        "lesions/25-100 %": 1,
+        "score_threshold": 0,
+    }
+
+
+def test_sensitivity_by_size_keeps_to_its_false_positives():
+    prediction, truth = scene(8, 30, found=[(8, 0.3), (30, 0.9)])
+    wrong = [[60, 60, 90, 90], [60, 0, 90, 30], [0, 60, 30, 90]]
+    prediction = {
+        "boxes": prediction["boxes"] + wrong, "scores": prediction["scores"] + [0.95, 0.5, 0.4], "labels": [0] * 5,
+    }  # fmt: skip
+    sensitivity = {}
+    for rate in (0, 1, 2, 3):
+        figures = sensitivity_by_size([prediction], [truth], false_positives=rate, edges=(0.1,))
+        sensitivity[rate] = (figures["sensitivity/0-10 %"], figures["sensitivity/10-100 %"])
+    assert sensitivity == {0: (0, 0), 1: (0, 1), 2: (0, 1), 3: (1, 1)}
+
+
+def test_sensitivity_by_size_of_an_oblong_image_and_of_difficult_truths():
+    prediction, truth = scene(10, 20, found=[(20, 0.9)], size=(50, 200), difficult=[True, False])
+    figures = sensitivity_by_size([prediction], [truth], edges=(0.15,))
+    assert figures == {"sensitivity/15-100 %": 1, "lesions/15-100 %": 1, "score_threshold": 0}
+    none, truth = scene()
+    assert sensitivity_by_size([none], [truth]) == {"score_threshold": 0}
+
+
+def test_sensitivity_by_size_over_all_sizes_is_that_of_the_counts():
+    rng = np.random.default_rng(0)
+    pairs = []
+    for _ in range(20):
+        sides = rng.permutation([4, 7, 11, 14, 18, 26])[: rng.integers(0, 5)].tolist()
+        kept = [(s, float(rng.random())) for s in sides if rng.random() < 0.6]
+        pairs.append(scene(*sides, found=kept))
+    predictions, truths = zip(*pairs, strict=True)
+    figures = sensitivity_by_size(predictions, truths)
+    found = sum(figures[k] * figures[k.replace("sensitivity", "lesions")] for k in figures if k.startswith("sens"))
+    counts = detection_counts(predictions, truths, score_threshold=0.0)
+    assert found == pytest.approx(counts["tp"])
+    assert sum(v for k, v in figures.items() if k.startswith("lesions")) == counts["tp"] + counts["fn"]
+
+
+def test_sensitivity_by_size_says_what_it_needs():
+    prediction, truth = scene(5)
+    with pytest.raises(ValueError, match=r"edges ascending within \(0, 1\), got \(0.3, 0.2\)"):
+        sensitivity_by_size([prediction], [truth], edges=(0.3, 0.2))
+    with pytest.raises(ValueError, match="0 or more false positives per image, got -1"):
+        sensitivity_by_size([prediction], [truth], false_positives=-1)
+    with pytest.raises(ValueError, match=r"truths\[0\] lacks 'size'"):
+        sensitivity_by_size([prediction], [{"boxes": [], "labels": []}])

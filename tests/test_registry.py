@@ -227,6 +227,8 @@ def classified(*rows):
 def image(*boxes, scores=None, difficult=None):
     """One image's dictionary: truths, or predictions where there are scores."""
     rows = {"boxes": np.array(boxes, np.float32).reshape(-1, 4), "labels": np.arange(len(boxes)) % 2}
+    if scores is None:
+        rows["size"] = np.array([60, 80])
     if scores is not None:
         rows["scores"] = np.array(scores, np.float32)
     if difficult is not None:

@@ -66,6 +66,18 @@ class DefaultBoxSpec:
     clip: bool = False
     unpadded: int = 0
 
+    def halved(self, index: int, size: tuple[int, int]) -> bool:
+        """Say whether the extra layer that gives a map halves the one before; else it takes two cells off.
+
+        Args:
+            index: of the map in ``maps``.
+            size: ``(height, width)`` of the map before; one of fewer than three cells can only be halved.
+
+        Returns:
+            Whether it does.
+        """
+        return index < len(self.maps) - self.unpadded or min(size) < 3
+
     def map_sizes(self, finest: Sequence[tuple[int, int]]) -> list[tuple[int, int]]:
         """Give the sizes of all maps, once those of the backbone are known.
 
@@ -75,22 +87,15 @@ class DefaultBoxSpec:
         Returns:
             ``(height, width)`` of each of ``maps``.
 
-        Raises:
-            ValueError: if an extra layer would be left without a cell.
-
         Example:
             >>> PRESETS["ssd300_vgg"].map_sizes([(38, 38), (19, 19)])
             [(38, 38), (19, 19), (10, 10), (5, 5), (3, 3), (1, 1)]
         """
         sizes = list(finest)
-        for left in range(len(self.maps) - len(sizes), 0, -1):
+        while len(sizes) < len(self.maps):
             height, width = sizes[-1]
-            sizes.append((height - 2, width - 2) if left <= self.unpadded else ((height + 1) // 2, (width + 1) // 2))
-            if min(sizes[-1]) < 1:
-                raise ValueError(
-                    f"the backbone's maps {list(finest)} are too small for these default boxes: an extra layer on "
-                    f"{height}×{width} cells would have none; take larger images or a set with fewer maps"
-                )
+            halved = self.halved(len(sizes), sizes[-1])
+            sizes.append(((height + 1) // 2, (width + 1) // 2) if halved else (height - 2, width - 2))
         return sizes
 
 
@@ -517,7 +522,7 @@ def coverage(
         ValueError: for edges out of order or range.
 
     Example:
-        >>> lesions = torch.tensor([[0.4, 0.4, 0.5, 0.5], [0.3, 0.3, 0.6, 0.6]])
+        >>> lesions = torch.tensor([[0.4, 0.4, 0.52, 0.52], [0.3, 0.3, 0.6, 0.6]])
         >>> print(coverage(generate("ssd300_mobilenet"), lesions))
         50.0 % of 2 truths can reach the overlap (size 10-15 %: 0 of 1; 25-50 %: 1 of 1)
     """
@@ -601,7 +606,7 @@ def suggest(
     for shape in fitted:
         fine_enough = [i for i, s in enumerate(ladder) if s <= min(shape) / 3]
         on_map[max(fine_enough, default=0)].append(shape)
-    plain = [ssd_shapes(side, min(1.0, side * 1.5), (2,), 1) for side in (c ** -0.25 for c in cells)]
+    plain = [ssd_shapes(side, min(1.0, side * 1.5), (2,), 1) for side in (c**-0.25 for c in cells)]
 
     def first_used() -> int:
         return min(next(i for i, found in enumerate(on_map) if found), len(strides) - 1)
@@ -614,9 +619,7 @@ def suggest(
         if finest == len(ladder) - 1:
             raise ValueError(f"{max_boxes} default boxes are too few for images of {height}×{width} pixels")
         on_map[finest + 1].append(on_map[finest].pop())
-    maps = [
-        MapSpec(tuple((w / short, h / short) for w, h in found) or plain[i]) for i, found in enumerate(on_map)
-    ]
+    maps = [MapSpec(tuple((w / short, h / short) for w, h in found) or plain[i]) for i, found in enumerate(on_map)]
     start = first_used()
     spec = DefaultBoxSpec(tuple(maps[start:]), tuple(strides[start:]))
     return Suggestion(
@@ -627,7 +630,8 @@ def suggest(
 
 
 def _cluster(sides: Tensor, count: int) -> Tensor:
-    """Find ``(k, 2)`` shapes, k at most ``count``, that overlap ``(N, 2)`` sides best when centred on them."""
+    """Find ``(k, 2)`` shapes, k at most ``count``, that overlap ``(N, 2)`` sides in pixels best when centred on them."""
+    sides = (sides * 100).round() / 100  # so that equal lesions in different places are equal
 
     def overlaps(centres: Tensor) -> Tensor:
         shared = torch.minimum(sides[:, None], centres[None]).prod(-1)

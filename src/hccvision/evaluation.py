@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from hccvision import images as image_functions
 from hccvision.contracts import Sample
 from hccvision.data.linter import usable
 from hccvision.metrics import classification as classification_metrics
@@ -89,6 +90,10 @@ def evaluate(
         counts = detection_metrics.detection_counts(predictions, compared, classes=model.classes)
         tp, fp, fn = (int(counts[k]) for k in ("tp", "fp", "fn"))
         shares = {"sensitivity": (tp, tp + fn), "precision": (tp, tp + fp)}
+    for name in figures:
+        if name.startswith("lesions/"):
+            share, count = name.replace("lesions", "sensitivity"), int(figures[name])
+            shares[share] = (round(figures[share] * count), count)
     intervals = {k: wilson(*v) for k, v in shares.items() if k in figures}
     return Report(
         task=model.task,
@@ -138,8 +143,8 @@ def ground_truth(samples: Sequence[Sample], model: Model) -> list[Any]:
         model: whose classes give the ids.
 
     Returns:
-        One class id per sample, or one dictionary of ``boxes (N, 4)`` in pixels of the original image, ``labels (N,)``
-        and ``difficult (N,)``.
+        One class id per sample, or one dictionary of ``boxes (N, 4)`` in pixels of the original image, ``labels (N,)``,
+        ``difficult (N,)`` and ``size (2,)``, the image's height and width.
 
     Raises:
         ValueError: for a sample without truth, or of a class the model doesn't know.
@@ -168,4 +173,5 @@ def _truth(sample: Sample, task: str, ids: dict[str, int]) -> Any:
         "boxes": torch.from_numpy(annotation.boxes),
         "labels": torch.tensor([ids[n] for n in annotation.names], dtype=torch.int64),
         "difficult": torch.tensor(annotation.difficult, dtype=torch.bool),
+        "size": torch.tensor(annotation.size or image_functions.image_size(sample.path)),
     }

@@ -9,6 +9,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from hccvision.boxes import cxcywh_to_xyxy, giou
+from hccvision.default_boxes import decode
+
 
 def cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
     """Give the mean cross-entropy of a batch of images.
@@ -51,8 +54,13 @@ def focal(logits: Tensor, labels: Tensor, *, gamma: float = 2.0) -> Tensor:
     if not gamma >= 0:
         raise ValueError(f"gamma is at least 0, got {gamma}")
     loss = F.cross_entropy(logits.float(), labels, reduction="none")
-    doubt = -torch.expm1(-loss)  # 1 - p; kept above 0, where a gamma below 1 has no slope
-    return (doubt.clamp(min=torch.finfo(doubt.dtype).tiny) ** gamma * loss).mean()
+    return (_doubt(loss) ** gamma * loss).mean()
+
+
+def _doubt(cross_entropy: Tensor) -> Tensor:
+    """Give 1 - p of the right class; kept above 0, where a gamma below 1 has no slope."""
+    doubt = -torch.expm1(-cross_entropy)
+    return doubt.clamp(min=torch.finfo(doubt.dtype).tiny)
 
 
 CLASSIFICATION_LOSSES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {"cross_entropy": cross_entropy, "focal": focal}
@@ -91,23 +99,32 @@ def multibox(
     offsets: Tensor,
     classes: Tensor,
     offset_targets: Tensor,
+    default_boxes: Tensor | None = None,
     *,
+    name: str = "multibox",
     negative_ratio: float = 3.0,
     min_negatives: int = 3,
 ) -> dict[str, Tensor]:
-    """Give SSD's loss: smooth L1 of the offsets and cross-entropy of the classes, over the number of positives.
+    """Give SSD's loss: the offsets' and the classes', each summed and divided by the number of positives.
 
     Args:
         logits: ``(B, A, K + 1)``, index 0 is the background.
         offsets: ``(B, A, 4)``, encoded.
         classes: ``(B, A) int64``, 0 for background, from `default_boxes.matched_targets`.
         offset_targets: ``(B, A, 4)``, encoded.
+        default_boxes: ``(A, 4)`` as ``cx, cy, w, h``; the losses with ``giou`` need them.
+        name: of ``DETECTION_LOSSES``. ``"multibox"`` is SSD's own: smooth L1, and cross-entropy of the positives and
+            the hardest negatives. ``"giou"`` scores the decoded boxes by GIoU instead of their offsets, ``"focal"`` all
+            default boxes by `box_focal` instead of mining negatives, and ``"focal_giou"`` does both.
         negative_ratio: negatives for one positive, per image.
-        min_negatives: at least so many negatives per image.
+        min_negatives: at least so many negatives per image, so that one without lesions teaches too.
 
     Returns:
         Scalars in float32: ``regression``, ``classification``, and ``loss``, their sum. The normaliser is the number
         of positives in the batch, at least 1.
+
+    Raises:
+        ValueError: for an unknown name, or GIoU without default boxes.
 
     Example:
         >>> parts = multibox(torch.zeros(1, 5, 2), torch.zeros(1, 5, 4), torch.zeros(1, 5).long(), torch.zeros(1, 5, 4))
@@ -115,14 +132,61 @@ def multibox(
         2.0794
 
     Source:
-        Liu et al. 2016, SSD, equation 1.
+        Liu et al. 2016, SSD, equation 1; Rezatofighi et al. 2019, arXiv:1902.09630; Lin et al. 2017, arXiv:1708.02002.
     """
+    if name not in DETECTION_LOSSES:
+        raise ValueError(f"unknown detection loss {name!r}; known: {', '.join(DETECTION_LOSSES)}")
     logits, offsets = logits.float(), offsets.float()
     positive = classes > 0
-    with torch.no_grad():
-        background_loss = -logits.log_softmax(-1)[..., 0]
-        chosen = hard_negatives(background_loss, positive, ratio=negative_ratio, minimum=min_negatives)
     normaliser = positive.sum().clamp(min=1)
-    classification = F.cross_entropy(logits[chosen], classes[chosen], reduction="sum") / normaliser
-    regression = F.smooth_l1_loss(offsets[positive], offset_targets[positive].float(), reduction="sum") / normaliser
+
+    if name in ("focal", "focal_giou"):
+        classification = box_focal(logits, classes) / normaliser
+    else:
+        with torch.no_grad():
+            background_loss = -logits.log_softmax(-1)[..., 0]
+            chosen = hard_negatives(background_loss, positive, ratio=negative_ratio, minimum=min_negatives)
+        classification = F.cross_entropy(logits[chosen], classes[chosen], reduction="sum") / normaliser
+
+    found, wanted = offsets[positive], offset_targets[positive].float()
+    if name in ("giou", "focal_giou"):
+        if default_boxes is None:
+            raise ValueError(f"the loss {name!r} decodes the offsets: give it the default boxes")
+        own = default_boxes.expand(len(classes), -1, -1)[positive]
+        found = torch.cat((found[:, :2], found[:, 2:].clamp(max=MAX_OFFSET)), 1)
+        pairs = (cxcywh_to_xyxy(decode(o, own)) for o in (found, wanted))
+        regression = (1 - giou(*pairs, pairwise=False)).sum() / normaliser
+    else:
+        regression = F.smooth_l1_loss(found, wanted, reduction="sum") / normaliser
     return {"loss": regression + classification, "regression": regression, "classification": classification}
+
+
+DETECTION_LOSSES = ("multibox", "giou", "focal", "focal_giou")
+MAX_OFFSET = 30.0  # e^6 times the default box: beyond any image, and its area is still a finite number
+
+
+def box_focal(logits: Tensor, classes: Tensor, *, alpha: float = 0.25, gamma: float = 2.0) -> Tensor:
+    """Give the focal loss summed over default boxes: every one counts, the easy ones next to nothing.
+
+    The head should start with few positives in mind, ``head_options={"prior": 0.01}``: thousands of undecided
+    background boxes would drown the lesions.
+
+    Args:
+        logits: ``(B, A, K + 1)``, index 0 is the background.
+        classes: ``(B, A) int64``, 0 for background.
+        alpha: weight of the lesions, in [0, 1]; the background weighs ``1 - alpha``.
+        gamma: at least 0; at 0 it is the weighted cross-entropy.
+
+    Returns:
+        A scalar, in float32.
+
+    Example:
+        >>> round(box_focal(torch.zeros(1, 1, 2), torch.tensor([[1]])).item(), 4)   # a quarter of a quarter of log 2
+        0.0433
+
+    Source:
+        Lin et al. 2017, arXiv:1708.02002, equation 5, with softmax over the classes in place of a sigmoid each.
+    """
+    loss = F.cross_entropy(logits.float().flatten(0, 1), classes.flatten(), reduction="none")
+    weight = torch.where(classes.flatten() > 0, alpha, 1 - alpha)
+    return (weight * _doubt(loss) ** gamma * loss).sum()

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from hccvision.boxes import iou
+from hccvision.boxes import cxcywh_to_xyxy, iou
 from hccvision.contracts import Annotation, Detections
 
 if TYPE_CHECKING:
@@ -266,6 +266,76 @@ def detections(
     return figure
 
 
+def default_boxes(
+    image: np.ndarray,
+    boxes: torch.Tensor,
+    truth: Annotation | None = None,
+    *,
+    limit: int = 40,
+) -> Figure:
+    """Draw default boxes over an image: for each truth the one that overlaps it best, or else a sample of them all.
+
+    With a truth the picture answers whether a lesion of that size can be learnt: the box that fits best is drawn with
+    its overlap, in one colour where it reaches an IoU of 0.5 and in another where it doesn't.
+
+    Args:
+        image: ``(H, W, C) uint8``; 3 channels are RGB, of others the first is shown.
+        boxes: ``(A, 4)`` default boxes as ``cx, cy, w, h`` in shares of the image sides, from
+            `hccvision.default_boxes.generate`.
+        truth: boxes in pixels of the image; None: draw the default boxes about the image's centre, of every size.
+        limit: without a truth, at most so many boxes.
+
+    Returns:
+        The figure.
+
+    Raises:
+        ValueError: if the image is not ``(H, W, C) uint8``, or there is no default box.
+        ImportError: if matplotlib is missing.
+
+    Example:
+        >>> from hccvision.default_boxes import generate
+        >>> truth = Annotation(np.array([[10, 10, 30, 30], [60, 60, 130, 130]], np.float32), ("hcc", "hcc"))
+        >>> figure = default_boxes(np.zeros((300, 300, 1), np.uint8), generate("ssd300_mobilenet"), truth)
+        >>> [text.get_text() for text in figure.axes[0].texts]
+        ['IoU 0.11', 'IoU 0.69']
+    """
+    if image.ndim != 3 or image.dtype != np.uint8:
+        raise ValueError(f"an image is (H, W, C) uint8, got {image.shape} {image.dtype}")
+    if len(boxes) == 0:
+        raise ValueError("there is no default box to draw")
+    height, width = image.shape[:2]
+    aspect = float(np.clip(height / width, 0.6, 1.4))
+    figure = _figure(5.0, 5.0 * aspect + 0.4, "Default boxes")
+    axes = figure.add_subplot(facecolor="black", xticks=[], yticks=[])
+    axes.spines[:].set_visible(False)
+    _show(axes, image, aspect)
+    corners = cxcywh_to_xyxy(boxes.cpu()) * torch.tensor([width, height, width, height])
+    if truth is None:
+        distance = (boxes[:, :2].cpu() - 0.5).square().sum(1).sqrt()
+        size = (boxes[:, 2:].cpu() * 1e4).round().long()
+        shapes, member = size.unique(dim=0, return_inverse=True)
+        nearest = [int(torch.where(member == i, distance, torch.inf).argmin()) for i in range(len(shapes))]
+        step = math.ceil(len(nearest) / limit)
+        for index in nearest[::step]:
+            _outline(axes, corners[index].tolist(), HIT, 0.8)
+        axes.set_title(f"{len(boxes)} default boxes of {len(shapes)} shapes", loc="left", fontsize=8, color=INK)
+        return figure
+    overlaps = iou(torch.from_numpy(truth.boxes), corners)
+    for box, (best, index) in zip(truth.boxes, zip(*overlaps.max(1), strict=True), strict=True):
+        colour = HIT if best >= GOOD_IOU else MISS
+        _outline(axes, box.tolist(), TRUTH, 1.6)
+        _outline(axes, corners[int(index)].tolist(), colour, 1.2, "--")
+        axes.text(box[0], box[1] - 0.01 * height, f"IoU {best:.2f}", color=colour, fontsize=7, va="bottom")
+    reached = int((overlaps.amax(1) >= GOOD_IOU).sum()) if len(truth) else 0
+    axes.set_title(
+        f"{reached} of {len(truth)} truths (green) reach IoU {GOOD_IOU:g} with one of {len(boxes)} default boxes",
+        loc="left",
+        fontsize=8,
+        color=INK,
+    )
+    return figure
+
+
 def save(figure: Figure, path: str | os.PathLike[str]) -> Path:
     """Write a figure as PNG; readers see the old file or the new one whole.
 
@@ -403,6 +473,13 @@ def _show(axes: Axes, image: np.ndarray, aspect: float) -> None:
     spare_x, spare_y = max(0, height / aspect - width) / 2, max(0, width * aspect - height) / 2
     axes.set_xlim(-spare_x, width + spare_x)
     axes.set_ylim(height + spare_y, -spare_y)
+
+
+def _outline(axes: Axes, box: Sequence[float], colour: str, width: float, dashes: str = "-") -> None:
+    from matplotlib.patches import Rectangle
+
+    x1, y1, x2, y2 = box
+    axes.add_patch(Rectangle((x1, y1), x2 - x1, y2 - y1, fill=False, edgecolor=colour, linewidth=width, ls=dashes))
 
 
 def _draw_boxes(axes: Axes, found: Detections, truth: Annotation | None, classes: Sequence[str]) -> None:

@@ -52,7 +52,8 @@ class Report:
         lines = [f"{self.task}, {len(self.samples)} images, positive class: {self.positive}"]
         width = max(16, *map(len, self.figures), *map(len, self.classes))
         for name, value in self.figures.items():
-            text = f"{value:.0f}" if name in ("tp", "fp", "fn", "tn") else f"{value:.4f}"
+            count = name in ("tp", "fp", "fn", "tn") or name.startswith("lesions/")
+            text = f"{value:.0f}" if count else f"{value:.4f}"
             interval = self.intervals.get(name)
             lines.append(
                 f"{name:<{width}} {text}" + (f"  (95 %: {interval[0]:.4f} to {interval[1]:.4f})" if interval else "")

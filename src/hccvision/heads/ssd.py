@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from hccvision.boxes import area, clip, cxcywh_to_xyxy, nms
+from hccvision.boxes import area, clip, cxcywh_to_xyxy, nms, soft_nms
 from hccvision.contracts import Detections, FeatureSpec, SSDOutput, Targets
 from hccvision.default_boxes import DefaultBoxSpec, decode, generate, match, matched_targets, preset
 from hccvision.losses import multibox
@@ -30,10 +31,13 @@ class SSDHead(nn.Module):
         depthwise: make the extra, class and box convolutions depthwise-separable, as SSDLite does: a tenth of the
             parameters.
         iou_threshold: overlap from which a default box stands for a truth, in [0, 1].
+        negative_ratio: negatives for one positive in the classification loss, per image.
         min_negatives: negatives that at least count in each image.
+        prior: share of lesions that a fresh head expects among the default boxes, in (0, 1); 0.01 suits the focal
+            losses. None: all classes alike.
 
     Raises:
-        ValueError: if the backbone has too few maps, or too small ones, for the default boxes.
+        ValueError: if the backbone has too few maps for the default boxes, or a prior out of range.
 
     Example:
         >>> features = FeatureSpec((512, 1024), (16, 32), ((19, 19), (10, 10)), (300, 300))
@@ -61,12 +65,15 @@ class SSDHead(nn.Module):
         default_boxes: str | DefaultBoxSpec | Mapping[str, Any] = "ssd300_mobilenet",
         depthwise: bool = False,
         iou_threshold: float = 0.5,
+        negative_ratio: float = 3.0,
         min_negatives: int = 3,
+        prior: float | None = None,
     ) -> None:
         super().__init__()
         spec = preset(default_boxes)
         self.num_classes = num_classes
         self.iou_threshold = iou_threshold
+        self.negative_ratio = negative_ratio
         self.min_negatives = min_negatives
         self.image_size = features.image_size
         count, wanted = len(spec.strides), sorted(set(spec.strides))
@@ -84,9 +91,9 @@ class SSDHead(nn.Module):
         sizes = spec.map_sizes([features.sizes[i] for i in self.sources])
         convolution = _separable if depthwise else _convolution
         extras: list[nn.Module] = []
-        for index, cells in enumerate(sizes[count:]):
-            squeeze, out = EXTRAS[min(index, len(EXTRAS) - 1)]
-            halved = index < len(sizes) - count - spec.unpadded
+        for index, cells in enumerate(sizes[count:], count):
+            squeeze, out = EXTRAS[min(index - count, len(EXTRAS) - 1)]
+            halved = spec.halved(index, sizes[index - 1])
             last = convolution(squeeze, out, cells, stride=2 if halved else 1, padding=1 if halved else 0)
             extras.append(
                 nn.Sequential(nn.Conv2d(channels[-1], squeeze, 1), nn.ReLU(inplace=True), last, nn.ReLU(inplace=True))
@@ -101,6 +108,12 @@ class SSDHead(nn.Module):
                 nn.init.xavier_uniform_(module.weight)
                 if module.bias is not None:
                     nn.init.zeros_(module.bias)
+        if prior is not None:
+            if not 0 < prior < 1:
+                raise ValueError(f"prior is a share in (0, 1), got {prior}")
+            for conv in self.class_convs:
+                bias: Any = (conv[-1] if isinstance(conv, nn.Sequential) else conv).bias
+                bias.data.view(-1, num_classes + 1)[:, 0] = math.log(num_classes * (1 - prior) / prior)
         self.register_buffer("default_boxes", generate(spec, features.image_size, sizes))
         height, width = features.image_size
         self.register_buffer(
@@ -131,20 +144,27 @@ class SSDHead(nn.Module):
         Args:
             output: of `forward`.
             targets: in pixels of the model's input.
-            name: ``"multibox"``, or None for the same.
+            name: of `losses.DETECTION_LOSSES`; None: ``"multibox"``.
 
         Returns:
             ``loss``, and its parts ``regression`` and ``classification``.
 
         Raises:
-            ValueError: for another name.
+            ValueError: for an unknown name.
         """
-        if name not in (None, "multibox"):
-            raise ValueError(f"unknown detection loss {name!r}; known: multibox")
         boxes = targets.boxes / self.scale
         truth = match(self.default_boxes, boxes, targets.valid, iou_threshold=self.iou_threshold).truth
         classes, offsets = matched_targets(self.default_boxes, boxes, targets.labels, truth)
-        return multibox(output.logits, output.offsets, classes, offsets, min_negatives=self.min_negatives)
+        return multibox(
+            output.logits,
+            output.offsets,
+            classes,
+            offsets,
+            self.default_boxes,
+            name=name or "multibox",
+            negative_ratio=self.negative_ratio,
+            min_negatives=self.min_negatives,
+        )
 
     def decode(
         self,
@@ -154,8 +174,10 @@ class SSDHead(nn.Module):
         iou_threshold: float = 0.45,
         candidates: int = 200,
         max_detections: int = 100,
+        suppression: str = "hard",
+        class_agnostic: bool = False,
     ) -> list[Detections]:
-        """Read the output: threshold, decode the survivors, suppress the doubles class by class.
+        """Read the output: threshold, decode the survivors, suppress the doubles.
 
         Args:
             output: of `forward`.
@@ -163,6 +185,9 @@ class SSDHead(nn.Module):
             iou_threshold: of the suppression, in [0, 1].
             candidates: the best so many of each class go into the suppression.
             max_detections: the best so many of each image come out of it.
+            suppression: ``"hard"`` (`boxes.nms`), or ``"linear"`` or ``"gaussian"`` (`boxes.soft_nms`), which lower
+                the scores of doubles instead of removing them.
+            class_agnostic: boxes of different classes are doubles too.
 
         Returns:
             One `Detections` per image, in pixels of the model's input, cut to its edges; boxes wholly outside are left
@@ -184,8 +209,16 @@ class SSDHead(nn.Module):
         found = []
         counts = image.bincount(minlength=len(logits)).tolist()
         for b, s, k in zip(boxes.split(counts), score.split(counts), label.split(counts), strict=True):
-            best = nms(b, s, iou_threshold, labels=k, max_output=max_detections)
-            found.append(Detections(b[best], s[best], k[best]))
+            own = None if class_agnostic else k
+            if suppression == "hard":
+                best = nms(b, s, iou_threshold, labels=own, max_output=max_detections)
+                s = s[best]
+            else:
+                best, s = soft_nms(
+                    b, s, method=suppression, iou_threshold=iou_threshold, score_threshold=score_threshold,
+                    labels=own, max_output=max_detections,
+                )  # fmt: skip
+            found.append(Detections(b[best], s, k[best]))
         return found
 
 
@@ -193,9 +226,7 @@ def _convolution(channels: int, out: int, cells: tuple[int, int], *, stride: int
     return nn.Conv2d(channels, out, 3, stride, padding)
 
 
-def _separable(
-    channels: int, out: int, cells: tuple[int, int], *, stride: int = 1, padding: int = 1
-) -> nn.Sequential:
+def _separable(channels: int, out: int, cells: tuple[int, int], *, stride: int = 1, padding: int = 1) -> nn.Sequential:
     """Give a convolution of each channel by itself, then a 1×1 convolution across channels.
 
     A map of one cell has no batch norm: it could not train on a last batch of one image.
@@ -207,6 +238,8 @@ def _separable(
         nn.ReLU6(inplace=True),
         nn.Conv2d(channels, out, 1),
     )
+
+
 def _best_of_each(group: Tensor, score: Tensor, most: int) -> Tensor:
     """Give the indices, ascending, of the ``most`` best scores of each group; the first of equals."""
     order = score.argsort(descending=True, stable=True)

@@ -1,8 +1,8 @@
 """Figures of a detector: VOC and COCO average precision, FROC, and counts at a working point; plain numpy.
 
 Everywhere ``predictions`` holds one dictionary per image with ``boxes (N, 4)``, ``scores (N,)`` and ``labels (N,)``,
-``truths`` one with ``boxes (M, 4)``, ``labels (M,)`` and, if wanted, ``difficult (M,)``: tensors or arrays, boxes
-xyxy in pixels, labels ``0 ... K-1``. An image without lesions has none of them, and counts as an image.
+``truths`` one with ``boxes (M, 4)``, ``labels (M,)`` and, if wanted, ``difficult (M,)`` and ``size``, the image's
+``(height, width)``: tensors or arrays, boxes xyxy in pixels, labels ``0 ... K-1``. An image without lesions has none of them, and counts as an image.
 
 Detections are first matched to truths (`matching.match`); every figure is then a way of counting hits and misses. A
 share of nothing (0/0) is 0.0, except in `coco_map`, which keeps pycocotools' âˆ’1.
@@ -11,6 +11,7 @@ share of nothing (0/0) is 0.0, except in `coco_map`, which keeps pycocotools' âˆ
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import Any, Literal
 
 import numpy as np
@@ -344,6 +345,81 @@ def detection_counts(
         "precision": tp / max(1.0, tp + fp),
         "f1": 2 * tp / max(1.0, 2 * tp + fp + fn),
     }
+
+
+@METRICS.register("sensitivity_by_size", task="detection")
+def sensitivity_by_size(
+    predictions: Images,
+    truths: Images,
+    *,
+    classes: Sequence[str] | None = None,
+    num_classes: int | None = None,
+    edges: Sequence[float] = (0.1, 0.15, 0.25),
+    false_positives: float = 1.0,
+    iou_threshold: float = 0.5,
+) -> dict[str, float]:
+    """Give the share of lesions found for each range of sizes, at one score threshold for all.
+
+    The size of a lesion is the square root of its share of the image's area: 0.1 is a square of a tenth of the side.
+    The threshold is the lowest that keeps to so many false positives per image, so that models of different
+    confidence compare.
+
+    Args:
+        predictions: one dictionary per image, as at the top of this module.
+        truths: likewise, in the same order, each with ``size``, the ``(height, width)`` of its image.
+        classes: the K class names in order.
+        num_classes: K, instead of ``classes``.
+        edges: between the ranges of sizes, ascending, in (0, 1).
+        false_positives: per image, over all images.
+        iou_threshold: the least IoU of a match.
+
+    Returns:
+        ``sensitivity/<from>-<to> %`` and ``lesions/<from>-<to> %``, their number, for each range that has lesions, and
+        the ``score_threshold``: 0.0 where all detections may pass, and above the best score where none may.
+
+    Raises:
+        ValueError: as `match`, for edges out of order or range, a negative rate, or truths without ``size``.
+
+    Example:
+        >>> truths = [{"boxes": [[0, 0, 5, 5], [30, 30, 80, 80]], "labels": [0, 0], "size": (100, 100)}]
+        >>> predictions = [{"boxes": [[31, 30, 80, 80]], "scores": [0.6], "labels": [0]}]
+        >>> sensitivity_by_size(predictions, truths, edges=(0.1,))
+        {'sensitivity/0-10 %': 0.0, 'lesions/0-10 %': 1.0, 'sensitivity/10-100 %': 1.0, 'lesions/10-100 %': 1.0,
+        'score_threshold': 0.0}
+
+    Source:
+        The working point is one of the free-response ROC's, see `froc`.
+    """
+    limits = [0.0, *edges, 1.0]
+    if any(not a < b for a, b in pairwise(limits)):
+        raise ValueError(f"expected edges ascending within (0, 1), got {tuple(edges)}")
+    if not false_positives >= 0:
+        raise ValueError(f"expected 0 or more false positives per image, got {false_positives}")
+    options: dict[str, Any] = {"classes": classes, "num_classes": num_classes, "iou_thresholds": (iou_threshold,)}
+    m = match(predictions, truths, **options)
+    misses = m.scores[~m.hits[0] & ~m.ignored[0]]  # descending
+    allowed = int(false_positives * m.num_images)
+    threshold = 0.0 if len(misses) <= allowed else float(np.nextafter(misses[allowed], np.inf))
+
+    sizes = []
+    for index, truth in enumerate(truths):
+        if truth.get("size") is None:
+            raise ValueError(f"truths[{index}] lacks 'size', the (height, width) of its image in pixels")
+        boxes = as_array(truth["boxes"]).reshape(-1, 4).astype(np.float64)
+        area = (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])
+        sizes.append(np.sqrt(area / np.prod(as_array(truth["size"]).astype(np.float64))))
+    found: dict[str, float] = {}
+    for low, high in pairwise(limits):
+        others = []  # as difficult ones, truths of other sizes are neither to be found nor false to find
+        for truth, size in zip(truths, sizes, strict=True):
+            difficult = as_array(truth.get("difficult", np.zeros(len(size), bool))).astype(bool)
+            others.append({**truth, "difficult": difficult | (size < low) | (size >= high if high < 1 else False)})
+        part = match(predictions, others, **options)
+        if count := int(part.num_truths.sum()):
+            name = f"{100 * low:g}-{100 * high:g} %"
+            found[f"sensitivity/{name}"] = float(part.hits[0, part.scores >= threshold].sum() / count)
+            found[f"lesions/{name}"] = float(count)
+    return {**found, "score_threshold": threshold}
 
 
 def _check_method(method: str) -> None:
