@@ -16,8 +16,8 @@ from hccvision.metrics.detection import (
     coco_map,
     detection_counts,
     froc,
-    sensitivity_by_size,
     match,
+    sensitivity_by_size,
     voc_ap,
 )
 from hccvision.registry import METRICS

@@ -570,7 +570,7 @@ def suggest(
 
     Args:
         boxes: ``(N, 4)`` truths of the training set, xyxy in shares of the image sides.
-        shapes: so many at most are fitted.
+        shapes: so many at most are fitted; of all numbers up to it the one that covers most is taken.
         image_size: ``(height, width)`` of the model's input in pixels.
         strides: of the backbone's maps that may be used, from fine to coarse, each twice the one before.
         max_boxes: in the whole set.
@@ -593,44 +593,47 @@ def suggest(
     """
     if len(boxes) == 0 or bool((area(boxes) <= 0).any()):
         raise ValueError(f"default boxes are fitted to one truth or more, all with an area, got {len(boxes)} truths")
+    truths = boxes.cpu()
+    sides = (truths[:, 2:] - truths[:, :2]) * torch.tensor(image_size[::-1])
+    sample = truths[:: max(1, len(truths) // 500)]  # enough to tell which number of shapes does best
+
+    def worth(spec: DefaultBoxSpec) -> tuple[int, int]:
+        found = generate(spec, image_size)
+        return coverage(found, sample).reached, -len(found)
+
+    candidates = [_fitted(_cluster(sides, count), image_size, strides, max_boxes) for count in range(1, shapes + 1)]
+    spec = max(candidates, key=worth)
+    return Suggestion(
+        spec, coverage(generate(against, image_size), truths), coverage(generate(spec, image_size), truths)
+    )
+
+
+def _fitted(shapes: Tensor, image_size: tuple[int, int], strides: Sequence[int], max_boxes: int) -> DefaultBoxSpec:
+    """Put ``(k, 2)`` shapes in pixels on the maps whose cells are fine enough for them."""
     height, width = image_size
     short = min(image_size)
-    sides = (boxes[:, 2:] - boxes[:, :2]).cpu() * torch.tensor([width, height])
-    fitted = sorted(_cluster(sides, shapes).tolist(), key=min)
-
     ladder = list(strides)  # of all maps, down to a single cell
     while ladder[-1] < max(image_size):
         ladder.append(ladder[-1] * 2)
     cells = [math.ceil(height / s) * math.ceil(width / s) for s in ladder]
-    on_map: list[list[list[float]]] = [[] for _ in ladder]
-    for shape in fitted:
-        fine_enough = [i for i, s in enumerate(ladder) if s <= min(shape) / 3]
-        on_map[max(fine_enough, default=0)].append(shape)
     plain = [ssd_shapes(side, min(1.0, side * 1.5), (2,), 1) for side in (c**-0.25 for c in cells)]
-
-    def first_used() -> int:
-        return min(next(i for i, found in enumerate(on_map) if found), len(strides) - 1)
-
-    def total() -> int:
-        return sum(c * (len(on_map[i]) or len(plain[i])) for i, c in enumerate(cells) if i >= first_used())
-
-    while total() > max_boxes:
+    on_map: list[list[list[float]]] = [[] for _ in ladder]
+    for shape in sorted(shapes.tolist(), key=min):
+        on_map[max((i for i, s in enumerate(ladder) if s <= min(shape) / 3), default=0)].append(shape)
+    while True:
         finest = next(i for i, found in enumerate(on_map) if found)
+        start = min(finest, len(strides) - 1)
+        if sum(c * (len(on_map[i]) or len(plain[i])) for i, c in enumerate(cells) if i >= start) <= max_boxes:
+            break
         if finest == len(ladder) - 1:
             raise ValueError(f"{max_boxes} default boxes are too few for images of {height}×{width} pixels")
-        on_map[finest + 1].append(on_map[finest].pop())
+        on_map[finest + 1].insert(0, on_map[finest].pop())
     maps = [MapSpec(tuple((w / short, h / short) for w, h in found) or plain[i]) for i, found in enumerate(on_map)]
-    start = first_used()
-    spec = DefaultBoxSpec(tuple(maps[start:]), tuple(strides[start:]))
-    return Suggestion(
-        spec,
-        coverage(generate(against, image_size), boxes.cpu()),
-        coverage(generate(spec, image_size), boxes.cpu()),
-    )
+    return DefaultBoxSpec(tuple(maps[start:]), tuple(strides[start:]))
 
 
 def _cluster(sides: Tensor, count: int) -> Tensor:
-    """Find ``(k, 2)`` shapes, k at most ``count``, that overlap ``(N, 2)`` sides in pixels best when centred on them."""
+    """Find ``(k, 2)`` shapes, k at most ``count``, that overlap ``(N, 2)`` sides in pixels best when centred."""
     sides = (sides * 100).round() / 100  # so that equal lesions in different places are equal
 
     def overlaps(centres: Tensor) -> Tensor:

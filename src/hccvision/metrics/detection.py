@@ -2,7 +2,8 @@
 
 Everywhere ``predictions`` holds one dictionary per image with ``boxes (N, 4)``, ``scores (N,)`` and ``labels (N,)``,
 ``truths`` one with ``boxes (M, 4)``, ``labels (M,)`` and, if wanted, ``difficult (M,)`` and ``size``, the image's
-``(height, width)``: tensors or arrays, boxes xyxy in pixels, labels ``0 ... K-1``. An image without lesions has none of them, and counts as an image.
+``(height, width)``: tensors or arrays, boxes xyxy in pixels, labels ``0 ... K-1``. An image without lesions has none of
+them, and counts as an image.
 
 Detections are first matched to truths (`matching.match`); every figure is then a way of counting hits and misses. A
 share of nothing (0/0) is 0.0, except in `coco_map`, which keeps pycocotools' −1.
