@@ -60,6 +60,19 @@ def test_every_recipe_for_a_part_runs(tmp_path: Path) -> None:
     assert output.split()[-4:] == ["True"] * 4
 
 
+def test_the_page_on_small_lesions_runs(tmp_path: Path) -> None:
+    output = run("\n".join(code for _, code in blocks(DOCS / "small_lesions.rst")), tmp_path)
+    reached = [float(share) for share in re.findall(r"([\d.]+) % of \d+ truths", output)]
+    assert len(reached) == 4  # the paper's set and ours; then before and after fitting
+    assert reached[0] < reached[1]
+    assert reached[2] < reached[3]
+    assert (tmp_path / "small_lesions" / "reached.png").exists()
+    numbers = re.findall(r"\* - ``(\w+)``\n +- (\d+)$", (DOCS / "small_lesions.rst").read_text(encoding="utf-8"), re.M)
+    assert {name: int(number) for name, number in numbers} == {
+        name: len(hv.default_boxes.generate(name)) for name in hv.default_boxes.PRESETS
+    }
+
+
 def test_a_plug_in_is_found_by_its_entry_point(tmp_path: Path) -> None:
     tomllib = pytest.importorskip("tomllib")
     (project,) = (tomllib.loads(code) for _, code in blocks(DOCS / "extending.rst", "toml"))
