@@ -318,8 +318,8 @@ def build_model(
             body = backbone
         else:
             formats = getattr(BACKBONES.get(backbone), "formats", ())
-            if saved is not None and saved["backbone"][0] == backbone:
-                options = {**saved["backbone"][1], **options}
+            if saved is not None:
+                options = {**(saved["backbone"][1] if saved["backbone"][0] == backbone else {}), **options}
             elif tensors is not None and formats:
                 options = {**recognise(tensors, formats, str(weights)).options, **options}
             body = BACKBONES.build(backbone, **options)
@@ -330,7 +330,7 @@ def build_model(
             if tensors is None:
                 source = tag = _hub_tag(str(weights), body)
                 tensors = hub_tensors(tag, **getattr(body, "hub_options", {}))
-            fmt = recognise(tensors, getattr(body, "formats", ()), source)
+            fmt = HCCVISION if saved else recognise(tensors, getattr(body, "formats", ()), source)
             if saved is not None:
                 mean, std = saved["mean"], saved["std"]
             elif fmt is HCCVISION:

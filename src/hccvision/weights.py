@@ -240,15 +240,9 @@ def hub_tensors(tag: str, **options: Any) -> dict[str, Tensor]:
     name = tag.split(".")[0]
     known = timm.list_pretrained(f"{name}.*")
     if not known or (tag != name and tag not in known):
-        near = known or difflib.get_close_matches(name, timm.list_models(pretrained=True), n=5)
-        raise ValueError(
-            f"timm has no weights {tag!r}; "
-            + (
-                f"{'those of ' + name if known else 'similar models'}: {', '.join(near)}"
-                if near
-                else "see timm.list_pretrained()"
-            )
-        )
+        near = ", ".join(known or difflib.get_close_matches(name, timm.list_models(), n=5))
+        hint = f"{f'those of {name}' if known else 'similar models'}: {near}" if near else "see timm.list_pretrained()"
+        raise ValueError(f"timm has no weights {tag!r}; {hint}")
     try:
         return timm.create_model(tag, pretrained=True, **options).state_dict()
     except Exception as error:
@@ -440,7 +434,8 @@ def load_into(
             f"{source}: these are the weights of another network: {len(wrong)} of {len(found)} tensors have another "
             f"shape, first {shapes[0]}; build the backbone with the file's width"
         )
-    missing = tuple(k for k in own if k not in found and not k.endswith("num_batches_tracked"))
+    learnt = {k for k, _ in module.named_parameters()}  # other buffers, such as default boxes, are no weights
+    missing = tuple(k for k in own if k not in found and (k in learnt or k.endswith(("running_mean", "running_var"))))
     for key in wrong:
         del found[key]
     module.load_state_dict(found, strict=False)

@@ -197,6 +197,7 @@ class VGGSSD(nn.Module):
                 (r"backbone\.extra\.0\.7\.1\.", "features.31."),
                 (r"backbone\.extra\.0\.7\.3\.", "features.33."),
                 *_EXTRA,
+                (r"backbone\.extra\.", "extra."),  # of the head
             ),
             mean=(0.48235, 0.45882, 0.40784),
             std=(1 / 255,) * 3,
