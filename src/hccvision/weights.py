@@ -239,7 +239,7 @@ def hub_tensors(tag: str, **options: Any) -> dict[str, Tensor]:
 
     name = tag.split(".")[0]
     known = timm.list_pretrained(f"{name}.*")
-    if not known or (tag != name and tag not in known):
+    if ":" not in tag and (not known or (tag != name and tag not in known)):  # hf-hub:… names any repository
         near = ", ".join(known or difflib.get_close_matches(name, timm.list_models(), n=5))
         hint = f"{f'those of {name}' if known else 'similar models'}: {near}" if near else "see timm.list_pretrained()"
         raise ValueError(f"timm has no weights {tag!r}; {hint}")

@@ -145,10 +145,8 @@ class ScaledL2Norm(nn.Module):
 
 
 NORMS: dict[str, Any] = {"l2": ScaledL2Norm, "batch": nn.BatchNorm2d}
-CAFFE: dict[str, Any] = {
-    "mean": (123 / 255, 117 / 255, 104 / 255),
-    "std": (1 / 255,) * 3,
-}  # RGB, in 0 … 255 and not scaled
+# RGB means of images in 0 … 255, which are not scaled
+CAFFE: dict[str, Any] = {"mean": (123 / 255, 117 / 255, 104 / 255), "std": (1 / 255,) * 3}
 _PLAIN = r"(?=\d+\.(?:weight|bias)$)"  # a list of layers, not of blocks
 # torchvision's extra.0: pool4 to conv5_3, then pool5, fc6, fc7
 _EXTRA = [(rf"backbone\.extra\.0\.{i}\.(?!\d)", f"features.{23 + i}.") for i in range(7)]
