@@ -1,12 +1,16 @@
+import re
+from dataclasses import replace
+
 import pytest
 import timm
 import torch
 from torch import nn
+from torchvision.models.detection import ssd300_vgg16
 from torchvision.models.vgg import cfgs, make_layers
 
 from hccvision.backbones.mobilenet import MobileNetV1
 from hccvision.backbones.timm_adapter import TimmBackbone
-from hccvision.backbones.vgg import vgg16, vgg16_bn
+from hccvision.backbones.vgg import VGGSSD, vgg16, vgg16_bn
 from hccvision.contracts import Backbone
 from hccvision.model import build_model
 from hccvision.registry import BACKBONES, HEADS
@@ -38,6 +42,11 @@ def transfer(source: nn.Module, backbone: nn.Module, expected_left_over: tuple[s
     assert report.missing == ()
     left_over = {key for key in report.left_over if not key.endswith("num_batches_tracked")}
     assert {key.split(".")[0] for key in left_over} == set(expected_left_over)
+
+
+def same(given: torch.Tensor, expected: torch.Tensor) -> None:
+    assert expected.std() > 1e-3
+    torch.testing.assert_close(given, expected, rtol=1e-5, atol=1e-5)
 
 
 # Everything that is registered
@@ -99,7 +108,8 @@ def test_every_backbone_trains_with_every_head(backbone, head, second):
     assert torch.isfinite(loss)
     loss.backward()
     without = [n for n, p in model.named_parameters() if p.grad is None or not torch.isfinite(p.grad).all()]
-    assert without == []
+    unused = ["backbone.norm.scale"] if (backbone, head) == ("vgg16_ssd", "linear") else []  # of conv4_3, for detectors
+    assert without == unused
     assert next(model.backbone.parameters()).grad.any()
 
 
@@ -128,16 +138,78 @@ def test_vgg16_has_the_papers_parameters():
 @pytest.mark.parametrize(
     ("name", "ends"), [("vgg16", (16, 23, 30, 31)), ("vgg16_bn", (23, 33, 43, 44))]
 )  # torchvision's layers up to conv3_3, conv4_3, conv5_3 and pool5
-def test_vgg16_computes_what_torchvision_computes(name, ends):
+@pytest.mark.parametrize("training", [False, True])
+def test_vgg16_computes_what_torchvision_computes(name, ends, training):
     reference = nn.Module()
     reference.features = make_layers(cfgs["D"], batch_norm=name == "vgg16_bn")
     reference.classifier = nn.Linear(512, 2)
-    backbone = BACKBONES.build(name).eval()
+    backbone = BACKBONES.build(name).train(training)
     transfer(shuffled(reference), backbone, ("classifier",))
+    reference.train(training)
     images = torch.rand(2, 3, 32, 64)
     with torch.no_grad():
         for given, end in zip(backbone(images), ends, strict=True):
-            torch.testing.assert_close(given, reference.features[:end](images), rtol=1e-5, atol=1e-5)
+            same(given, reference.features[:end](images))
+
+
+@pytest.mark.parametrize("training", [False, True])
+@pytest.mark.parametrize("name", ["vgg16", "vgg16_bn"])
+def test_vgg16_computes_what_timm_computes(name, training):
+    reference = shuffled(timm.create_model(name, pretrained=False, num_classes=2)).train(training)
+    backbone = BACKBONES.build(name).train(training)
+    transfer(reference, backbone, ("pre_logits", "head"))
+    images = torch.rand(2, 3, 32, 64)
+    with torch.no_grad():
+        same(backbone(images)[-1], reference.features(images))
+
+
+@pytest.mark.parametrize("norm", ["l2", "batch"])
+@pytest.mark.parametrize("training", [False, True])
+def test_vgg16_ssd_computes_what_torchvision_computes(norm, training):
+    reference = shuffled(ssd300_vgg16(weights=None, weights_backbone=None).backbone).train(training)
+    backbone = VGGSSD(norm=norm).train(training)
+    tensors = {f"backbone.{k}": v for k, v in reference.state_dict().items()}
+    fmt = next(f for f in backbone.formats if f.name == "torchvision detector")
+    report = load_into(backbone, tensors, fmt, "test")
+    assert [k for k in report.missing if not k.startswith("norm.")] == []
+    head = {k for k in tensors if re.match(r"backbone\.extra\.[1-4]\.", k)}
+    assert set(report.left_over) == head | ({"backbone.scale_weight"} if norm == "batch" else set())
+    images = torch.rand(1, 3, 300, 268)
+    with torch.no_grad():
+        fine, coarse = backbone(images)
+        expected = reference(images)
+        same(coarse, expected["1"])
+        if norm == "l2":
+            same(fine, expected["0"])
+        else:
+            plain = reference.features(images)
+            same(fine, nn.functional.batch_norm(plain, torch.zeros(512), torch.ones(512), training=training))
+
+
+def test_vgg16_ssd_gives_the_papers_maps():
+    backbone = VGGSSD()
+    assert backbone.norm.scale.unique().tolist() == [20.0]
+    # conv1_1 to conv5_3 as in VGG-16, fc6, fc7, and one scale per channel
+    assert count(backbone) == 14_714_688 + (512 * 9 + 1) * 1024 + (1024 + 1) * 1024 + 512
+    with torch.no_grad():
+        maps = backbone.eval()(torch.rand(1, 3, 300, 300))
+    assert [tuple(m.shape[1:]) for m in maps] == [(512, 38, 38), (1024, 19, 19)]
+    torch.testing.assert_close(maps[0].norm(dim=1), torch.full((1, 38, 38), 20.0))
+
+
+def test_vgg16_ssd_refuses_an_unknown_norm():
+    with pytest.raises(ValueError, match="unknown norm 'layer'; known: l2, batch"):
+        VGGSSD(norm="layer")
+
+
+def test_vgg16_ssd_starts_from_the_classifiers_weights():
+    reference = shuffled(timm.create_model("vgg16", pretrained=False, num_classes=2))
+    backbone = VGGSSD()
+    tensors = reference.state_dict()
+    report = load_into(backbone, tensors, recognise(tensors, backbone.formats, "test"), "test")
+    fc6_fc7 = {f"features.{n}.{part}" for n in (31, 33) for part in ("weight", "bias")}
+    assert set(report.missing) == {*fc6_fc7, "norm.scale"}
+    assert torch.equal(backbone.features[28].weight, reference.features[28].weight)
 
 
 def test_vgg16_does_not_change_the_images_it_is_given():
@@ -252,27 +324,36 @@ def reference_mobilenet() -> nn.Module:
     return network
 
 
-def test_mobilenet_computes_what_pytorch_ssd_computes():
-    reference = shuffled(reference_mobilenet())
-    backbone = MobileNetV1().eval()
+@pytest.mark.parametrize("training", [False, True])
+def test_mobilenet_computes_what_pytorch_ssd_computes(training):
+    reference = shuffled(reference_mobilenet()).train(training)
+    backbone = MobileNetV1().train(training)
     transfer(reference, backbone, ("fc",))
     images = torch.rand(2, 3, 64, 96)
     with torch.no_grad():
         for given, end in zip(backbone(images), (4, 6, 12, 14), strict=True):
-            expected = reference.model[:end](images)
-            assert expected.std() > 1e-3
-            torch.testing.assert_close(given, expected, rtol=1e-5, atol=1e-5)
+            same(given, reference.model[:end](images))
 
 
-def test_mobilenet_computes_what_timm_computes():
-    reference = shuffled(timm.create_model("mobilenetv1_100", pretrained=False))
-    backbone = MobileNetV1().eval()
-    transfer(reference, backbone, ("classifier",))
+@pytest.mark.parametrize("training", [False, True])
+@pytest.mark.parametrize(
+    ("name", "width", "rest"),
+    [
+        ("mobilenetv1_100", 1.0, ("classifier",)),
+        ("mobilenetv1_125", 1.25, ("classifier",)),
+        ("mobilenetv1_100h", 1.0, ("classifier", "conv_head", "bn2")),  # one more convolution, after the maps
+    ],
+)
+def test_mobilenet_computes_what_timm_computes(name, width, rest, training):
+    reference = shuffled(timm.create_model(name, pretrained=False)).train(training)
+    backbone = MobileNetV1(width=width).train(training)
+    transfer(reference, backbone, rest)
     images = torch.rand(2, 3, 64, 96)
     with torch.no_grad():
-        expected = reference.forward_features(images)
-        assert expected.std() > 1e-3
-        torch.testing.assert_close(backbone(images)[-1], expected, rtol=1e-5, atol=1e-5)
+        expected = reference.blocks(reference.bn1(reference.conv_stem(images)))
+        same(backbone(images)[-1], expected)
+    if training:
+        torch.testing.assert_close(backbone.layers[13][4].running_var, reference.blocks[4][1].bn2.running_var)
 
 
 # timm
@@ -282,6 +363,8 @@ def test_mobilenet_computes_what_timm_computes():
     ("model_name", "options"),
     [
         ("resnet18", {}),
+        ("resnet50", {}),
+        ("efficientnet_b0", {}),
         ("convnext_atto", {}),  # its names are joined: stages.0 to stages_0
         ("mambaout_femto", {}),  # its maps are channels last
         ("vit_tiny_patch16_224", {"image_size": (64, 96)}),  # built for one size, and wrapped whole
@@ -295,12 +378,35 @@ def test_timm_models_give_what_timm_gives_with_the_same_weights(model_name, opti
     tensors = reference.state_dict()
     report = load_into(backbone, tensors, recognise(tensors, backbone.formats, "test"), "test")
     assert report.missing == ()
-    assert {key.split(".")[0] for key in report.left_over} <= {"fc", "head", "norm", "fc_norm"}
+    after = {"fc", "head", "norm", "fc_norm", "conv_head", "bn2", "classifier"}
+    assert {key.split(".")[0] for key in report.left_over} <= after
     with torch.no_grad():
         maps = backbone(images)
         expected = reference.forward_intermediates(images, intermediates_only=True)
     assert tuple(m.shape[1] for m in maps) == backbone.channels
     torch.testing.assert_close(maps[-1], expected[-1], rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("model_name", ["resnet50", "convnext_tiny", "vit_tiny_patch16_224"])
+def test_timm_models_of_one_channel_take_weights_of_three(model_name):
+    """Inside, where the padding doesn't reach: a timm model's preprocessing may differ per channel."""
+    options = {"image_size": (64, 64)} if "vit" in model_name else {}
+    colour, grey = (TimmBackbone(model_name=model_name, in_channels=c, **options).eval() for c in (3, 1))
+    shuffled(colour)
+    own = {f"backbone.{k}": v for k, v in colour.state_dict().items()}
+    fmt = replace(recognise(own, (), "test"), mean=colour.mean, std=colour.std)
+    assert load_into(grey, own, fmt, "test").missing == ()
+    image = torch.rand(1, 1, 64, 64)
+    mean, std = (torch.tensor(v)[:, None, None] for v in (colour.mean, colour.std))
+    with torch.no_grad():
+        given = grey((image - mean.mean()) / std.mean())
+        expected = colour((image - mean) / std)
+    if model_name in ("convnext_tiny", "vit_tiny_patch16_224"):  # their first convolution pads nothing
+        for a, b in zip(given, expected, strict=True):
+            torch.testing.assert_close(a, b, rtol=1e-3, atol=1e-4)
+    else:
+        inside = (..., slice(2, -2), slice(2, -2))
+        torch.testing.assert_close(given[0][inside], expected[0][inside], rtol=1e-4, atol=1e-4)
 
 
 def test_timm_maps_can_be_chosen():

@@ -1,6 +1,10 @@
+import dataclasses
+import hashlib
 import os
 import pickle
+import socket
 from argparse import Namespace
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -9,17 +13,23 @@ import timm
 import torch
 from PIL import Image
 from safetensors.torch import load_file, save_file
+from torch import nn
+from torchvision.models.detection import ssd300_vgg16
 
 from hccvision.backbones.mobilenet import MobileNetV1
-from hccvision.backbones.vgg import VGG, vgg16, vgg16_bn
-from hccvision.model import build_model
+from hccvision.backbones.vgg import VGG, VGGSSD, vgg16, vgg16_bn
+from hccvision.default_boxes import PRESETS
+from hccvision.model import build_model, load_model
 from hccvision.registry import BACKBONES
 from hccvision.weights import (
     IMAGENET_MEAN,
     IMAGENET_STD,
+    WeightFormat,
+    fingerprint,
     first_convolution,
     hub_tensors,
     load_into,
+    prefix,
     read_tensors,
     recognise,
 )
@@ -37,7 +47,7 @@ def pytorch_ssd_file(folder: Path, name: str = "a.safetensors", **more: torch.Te
     return folder / name, network
 
 
-def classifier(weights, **backbone_options):
+def small_model(weights, backbone_options=SMALL, **more):
     return build_model(
         "mobilenet_v1",
         "linear",
@@ -46,7 +56,12 @@ def classifier(weights, **backbone_options):
         image_size=64,
         backbone_options={**SMALL, **backbone_options},
         head_options={"pool": "avg", "hidden": ()},
+        **more,
     )
+
+
+def classifier(weights, **backbone_options):
+    return small_model(weights, backbone_options)
 
 
 # The real files
@@ -106,7 +121,9 @@ def test_the_real_files_refuse_another_network(shared):
 # Reading
 
 
-@pytest.mark.parametrize("wrap", ["plain", "state_dict", "model", "model_state_dict", "twice", "parallel", "old"])
+@pytest.mark.parametrize(
+    "wrap", ["plain", "state_dict", "model", "model_state_dict", "twice", "parallel", "compiled", "old"]
+)
 def test_reads_tensors_however_they_are_wrapped(tmp_path, wrap):
     tensors = {"a.weight": torch.rand(2, 3), "a.bias": torch.rand(2)}
     content = {
@@ -115,6 +132,7 @@ def test_reads_tensors_however_they_are_wrapped(tmp_path, wrap):
         "model_state_dict": {"model_state_dict": tensors},
         "twice": {"state_dict": {"model": tensors}},
         "parallel": {"state_dict": {f"module.{k}": v for k, v in tensors.items()}},
+        "compiled": {"model": {f"_orig_mod.module.{k}": v for k, v in tensors.items()}},
     }.get(wrap, tensors)
     path = tmp_path / "a.pth.tar"
     torch.save(content, path, _use_new_zipfile_serialization=wrap != "old")
@@ -282,7 +300,349 @@ def test_other_channel_counts_keep_the_size_of_the_response(channels):
         assert torch.equal(fitted, weight)
 
 
+@pytest.mark.parametrize("channels", [1, 2, 4])
+def test_the_mean_rule_gives_every_channel_the_mean(channels):
+    weight = torch.rand(8, 3, 3, 3)
+    fitted = first_convolution(weight, channels, "mean")
+    torch.testing.assert_close(fitted, weight.mean(1, keepdim=True).expand(-1, channels, -1, -1))
+
+
+def test_the_channel_rule_is_given_by_argument(tmp_path):
+    path, network = pytorch_ssd_file(tmp_path)
+    weight = network.state_dict()["layers.0.0.weight"]
+    for options, expected in (({}, weight.sum(1)), ({"channel_rule": "mean"}, weight.mean(1))):
+        model = small_model(path, {"in_channels": 1}, weight_options=options)
+        torch.testing.assert_close(model.backbone.state_dict()["layers.0.0.weight"][:, 0], expected)
+    with pytest.raises(ValueError, match="unknown channel_rule 'median'; known: 'sum'"):
+        small_model(path, weight_options={"channel_rule": "median"})
+    with pytest.raises(ValueError, match=r"weight_options are channel_rule and channel_order.*'rule'"):
+        small_model(path, weight_options={"rule": "mean"})
+    with pytest.raises(ValueError, match="weights=None"):
+        small_model(None, weight_options={"channel_rule": "mean"})
+
+
+@pytest.mark.parametrize("channels", [1, 2, 5])
+@pytest.mark.parametrize("batch_norm", [False, True])
+def test_unequal_means_and_stds_are_folded_into_the_first_convolution(channels, batch_norm):
+    """Where the padding doesn't reach: there the network sees its mean, which differs per channel only in RGB."""
+    colour, grey = (VGG(in_channels=c, batch_norm=batch_norm).eval() for c in (3, channels))
+    for bias in (m.bias for m in colour.modules() if isinstance(m, nn.Conv2d)):
+        nn.init.normal_(bias)
+    load_into(grey, colour.state_dict(), VGG.formats[0], "test")
+    end = 3 if batch_norm else 2
+    image = torch.rand(2, 1, 12, 16)
+    mean, std = (torch.tensor(v)[:, None, None] for v in (IMAGENET_MEAN, IMAGENET_STD))
+    with torch.no_grad():
+        expected = colour.features[:end]((image - mean) / std)
+        given = grey.features[:end]((image.expand(-1, channels, -1, -1) - mean.mean()) / std.mean())
+    assert expected.std() > 0.1
+    torch.testing.assert_close(given[..., 1:-1, 1:-1], expected[..., 1:-1, 1:-1], rtol=1e-5, atol=1e-5)
+
+
+def test_unequal_means_are_folded_into_the_batch_norm_behind_a_convolution_without_bias():
+    colour, grey = (MobileNetV1(width=0.25, in_channels=c).eval() for c in (3, 1))
+    fmt = WeightFormat("own", prefix("", ""), IMAGENET_MEAN, IMAGENET_STD)
+    load_into(grey, colour.state_dict(), fmt, "test")
+    image = torch.rand(2, 1, 32, 32)
+    mean, std = (torch.tensor(v)[:, None, None] for v in (IMAGENET_MEAN, IMAGENET_STD))
+    with torch.no_grad():
+        expected = colour.layers[0]((image - mean) / std)
+        given = grey.layers[0]((image - mean.mean()) / std.mean())
+    torch.testing.assert_close(given[..., 1:, 1:], expected[..., 1:, 1:], rtol=1e-5, atol=1e-5)
+
+
+def test_a_grey_vgg_gives_nearly_what_the_colour_one_gives_on_a_repeated_image(tmp_path):
+    save_file({f"features.{k}": v for k, v in VGG().features.state_dict().items()}, tmp_path / "vgg.safetensors")
+    colour, grey = (
+        build_model(
+            "vgg16", "linear", classes=["a", "b"], image_size=64, weights=tmp_path / "vgg.safetensors",
+            backbone_options={"in_channels": c}, head_options={"pool": "avg"},
+        ).eval()
+        for c in (3, 1)
+    )  # fmt: skip
+    image = torch.rand(1, 1, 64, 64)
+    with torch.no_grad():
+        expected = colour.backbone((image.expand(-1, 3, -1, -1) - colour.mean) / colour.std)[0]
+        given = grey.backbone((image - grey.mean) / grey.std)[0]
+    inside = (..., slice(6, -6), slice(6, -6))  # conv3_3 sees less than 24 pixels to each side
+    torch.testing.assert_close(given[inside], expected[inside], rtol=1e-5, atol=1e-5)
+    assert (given - expected).norm() < 0.02 * expected.norm()  # at the border, the padding has another value
+
+
+def test_one_channel_weights_spread_over_colours(tmp_path):
+    path = small_model(None, {"in_channels": 1}).save(tmp_path / "grey.safetensors")
+    grey = load_model(path)
+    colour = small_model(path, {"in_channels": 3}).eval()
+    image = torch.rand(1, 1, 64, 64)
+    with torch.no_grad():
+        torch.testing.assert_close(colour(image.expand(-1, 3, -1, -1)), grey(image))
+
+
+def test_weights_trained_in_bgr_take_rgb(tmp_path):
+    """Liu's Caffe file, as ssd.pytorch publishes it: bare layer numbers, fc6 and fc7 included."""
+    caffe = VGGSSD().eval()
+    torch.save(caffe.features.state_dict(), tmp_path / "vgg16_reducedfc.pth")
+    images = torch.rand(1, 3, 64, 64)
+
+    def maps(**options):
+        model = build_model(
+            "vgg16_ssd", "linear", classes=["a", "b"], image_size=64, weights=tmp_path / "vgg16_reducedfc.pth",
+            head_options={"pool": "avg"}, **options,
+        ).eval()  # fmt: skip
+        assert model.weight_report.format == "ssd.pytorch base net"
+        assert model.weight_report.missing == ("norm.scale",)
+        return model.backbone((images - model.mean) / model.std)
+
+    bgr = 255 * images.flip(1) - torch.tensor([104.0, 117, 123])[:, None, None]
+    with torch.no_grad():
+        for given, expected in zip(maps(), caffe(bgr), strict=True):
+            torch.testing.assert_close(given, expected, rtol=1e-5, atol=1e-4)
+        for given, expected in zip(maps(weight_options={"channel_order": "rgb"}), caffe(bgr.flip(1)), strict=True):
+            torch.testing.assert_close(given, expected, rtol=1e-5, atol=1e-4)
+    with pytest.raises(ValueError, match="unknown channel_order 'gbr'; known: 'rgb', 'bgr'"):
+        maps(weight_options={"channel_order": "gbr"})
+
+
+# Whole detectors
+
+
+class PytorchSSD(nn.Module):
+    """SSD300 as pytorch-ssd composes it, with its published keys, written from their names and shapes."""
+
+    def __init__(self, kind: str, classes: int) -> None:
+        super().__init__()
+        pad = 1 if kind == "mb1" else 0
+        per_cell = [6] * 6 if kind == "mb1" else [4, 6, 6, 6, 4, 4]
+        self.base_net = self.mobilenet() if kind == "mb1" else self.vgg()
+        self.ends = [12, 14] if kind == "mb1" else [23, 35]
+        self.source_layer_add_ons = nn.ModuleList([] if kind == "mb1" else [nn.BatchNorm2d(512)])
+        shapes = [(1024, 256, 512, 2, 1), (512, 128, 256, 2, 1)] + [(256, 128, 256, 1 + pad, pad)] * 2
+        self.extras = nn.ModuleList(
+            nn.Sequential(nn.Conv2d(i, m, 1), nn.ReLU(), nn.Conv2d(m, o, 3, stride, padding), nn.ReLU())
+            for i, m, o, stride, padding in shapes
+        )
+        both = list(zip([512, 1024, 512, 256, 256, 256], per_cell, strict=True))
+        self.regression_headers = nn.ModuleList(nn.Conv2d(c, n * 4, 3, padding=1) for c, n in both)
+        self.classification_headers = nn.ModuleList(nn.Conv2d(c, n * classes, 3, padding=1) for c, n in both)
+        self.classes = classes
+
+    @staticmethod
+    def mobilenet() -> nn.Sequential:
+        def layer(i, o, stride, groups=1, kernel=3):
+            return [
+                nn.Conv2d(i, o, kernel, stride, kernel // 2, groups=groups, bias=False),
+                nn.BatchNorm2d(o),
+                nn.ReLU(),
+            ]
+
+        wide = [32, 64, 128, 128, 256, 256] + [512] * 6 + [1024] * 2
+        layers = [nn.Sequential(*layer(3, 32, 2))]
+        for i, (a, b) in enumerate(pairwise(wide)):
+            layers.append(nn.Sequential(*layer(a, a, 2 if i in (1, 3, 5, 11) else 1, a), *layer(a, b, 1, kernel=1)))
+        return nn.Sequential(*layers)
+
+    @staticmethod
+    def vgg() -> nn.Sequential:
+        layers, channels = [], 3
+        for out in (64, 64, "M", 128, 128, "M", 256, 256, 256, "C", 512, 512, 512, "M", 512, 512, 512):
+            if isinstance(out, str):
+                layers.append(nn.MaxPool2d(2, ceil_mode=out == "C"))
+                continue
+            layers += [nn.Conv2d(channels, out, 3, padding=1), nn.ReLU()]
+            channels = out
+        fc6 = nn.Conv2d(512, 1024, 3, padding=6, dilation=6)
+        return nn.Sequential(*layers, nn.MaxPool2d(3, 1, 1), fc6, nn.ReLU(), nn.Conv2d(1024, 1024, 1), nn.ReLU())
+
+    def forward(self, x):
+        maps, start = [], 0
+        for i, end in enumerate(self.ends):
+            x = self.base_net[start:end](x)
+            maps.append(self.source_layer_add_ons[i](x) if i < len(self.source_layer_add_ons) else x)
+            start = end
+        for extra in self.extras:
+            maps.append(extra(maps[-1]))
+        return tuple(
+            torch.cat(
+                [head(m).permute(0, 2, 3, 1).reshape(len(x), -1, n) for head, m in zip(heads, maps, strict=True)], 1
+            )
+            for heads, n in ((self.classification_headers, self.classes), (self.regression_headers, 4))
+        )
+
+
+def stirred(module: nn.Module) -> nn.Module:
+    """Give values of their own also to tensors that are 0 or 1 when fresh."""
+    generator = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for name, value in module.state_dict().items():
+            if name.endswith(("bias", "running_mean")):
+                value.copy_(torch.randn(value.shape, generator=generator) * 0.1)
+            elif name.endswith("running_var") or (value.dim() == 1 and value.is_floating_point()):
+                value.copy_(torch.rand(value.shape, generator=generator) + 0.5)
+    return module
+
+
+VGG_BOXES = dataclasses.replace(PRESETS["ssd300_vgg"], strides=(8, 16))
+SAME_ROWS = 8692  # of the first four maps: those of the last two depend on the padding of the last extras
+
+
+@pytest.mark.parametrize(
+    ("kind", "backbone", "boxes", "rows", "mean", "std"),
+    [
+        ("mb1", "mobilenet_v1", "ssd300_mobilenet", 3000, [127, 127, 127], [128, 128, 128]),
+        ("vgg", "vgg16_ssd", VGG_BOXES, SAME_ROWS, [123, 117, 104], [1, 1, 1]),
+    ],
+)
+def test_a_whole_pytorch_ssd_detector_loads_and_computes_the_same(tmp_path, kind, backbone, boxes, rows, mean, std):
+    reference = stirred(PytorchSSD(kind, 3))
+    torch.save(reference.state_dict(), tmp_path / "ssd.pth")
+    options = {"head_options": {"default_boxes": boxes}}
+    model = build_model(backbone, "ssd", classes=["a", "b"], weights=tmp_path / "ssd.pth", **options)
+    report = model.weight_report
+    assert report.format == "pytorch-ssd detector"
+    assert (report.missing, report.left_over, report.left_out) == ((), (), ())
+    assert len(report.matched) == len(reference.state_dict())
+    torch.testing.assert_close(model.mean.flatten() * 255, torch.tensor(mean, dtype=torch.float32))
+    torch.testing.assert_close(model.std.flatten() * 255, torch.tensor(std, dtype=torch.float32))
+    images = torch.rand(2, 3, 300, 300)
+    for training in (False, True):
+        reference.train(training)
+        model.train(training)
+        with torch.no_grad():
+            logits, offsets = reference((images - model.mean) / model.std)
+            given = model(images)
+        assert logits.std() > 1e-2
+        torch.testing.assert_close(given.logits[:, :rows], logits[:, :rows], rtol=1e-5, atol=1e-5)
+        torch.testing.assert_close(given.offsets[:, :rows], offsets[:, :rows], rtol=1e-5, atol=1e-5)
+
+
+def test_scores_of_another_class_count_are_left_out_and_the_rest_of_the_head_loads(tmp_path):
+    reference = PytorchSSD("mb1", 21)
+    torch.save(reference.state_dict(), tmp_path / "mb1-ssd.pth")
+    model = build_model("mobilenet_v1", "ssd", classes=["tumor"], weights=tmp_path / "mb1-ssd.pth")
+    fresh = build_model("mobilenet_v1", "ssd", classes=["tumor"]).head.state_dict()
+    report = model.weight_report
+    assert [k.split(":")[0] for k in report.left_out] == [
+        f"head.class_convs.{i}.{part}" for i in range(6) for part in ("weight", "bias")
+    ]
+    assert "12 left out for their shape (head.class_convs.0.weight: (126, 512, 3, 3) in the file" in str(report)
+    assert (report.missing, report.left_over) == ((), ())
+    own, theirs = model.head.state_dict(), reference.state_dict()
+    for i in range(6):
+        assert torch.equal(own[f"class_convs.{i}.weight"], fresh[f"class_convs.{i}.weight"])
+        assert torch.equal(own[f"box_convs.{i}.weight"], theirs[f"regression_headers.{i}.weight"])
+    for i in range(4):
+        for part in (0, 2):
+            assert torch.equal(own[f"extras.{i}.{part}.bias"], theirs[f"extras.{i}.{part}.bias"])
+    assert {type(m) for m in model.backbone.modules() if "ReLU" in type(m).__name__} == {nn.ReLU}
+
+
+def test_a_detectors_file_gives_a_classifier_its_backbone(tmp_path):
+    reference = PytorchSSD("mb1", 21)
+    torch.save({"state_dict": {f"module.{k}": v for k, v in reference.state_dict().items()}}, tmp_path / "a.pth.tar")
+    model = build_model(
+        "mobilenet_v1", "linear", classes=["a", "b"], weights=tmp_path / "a.pth.tar", head_options={"pool": "avg"}
+    )
+    assert model.weight_report.missing == ()
+    assert {k.split(".")[0] for k in model.weight_report.left_over} == {
+        "extras", "classification_headers", "regression_headers",
+    }  # fmt: skip
+    assert torch.equal(model.backbone.layers[13][3].weight, reference.base_net[13][3].weight)
+
+
+def test_the_base_net_of_pytorch_ssd_loads(tmp_path):
+    """Its ``mobilenet_v1_with_relu_69_5.pth`` names the layers by bare numbers."""
+    reference = PytorchSSD("mb1", 2).base_net
+    torch.save(reference.state_dict(), tmp_path / "base.pth")
+    model = build_model("mobilenet_v1", "ssd", classes=["a"], weights=tmp_path / "base.pth")
+    assert model.weight_report.format == "pytorch-ssd base net"
+    assert (model.weight_report.missing, model.weight_report.left_over) == ((), ())
+    assert torch.equal(model.backbone.layers[5][0].weight, reference[5][0].weight)
+
+
+def test_a_whole_torchvision_ssd300_loads_and_computes_the_same(tmp_path):
+    reference = stirred(ssd300_vgg16(weights=None, weights_backbone=None, num_classes=3)).eval()
+    torch.save(reference.state_dict(), tmp_path / "ssd300.pth")
+    model = build_model(
+        "vgg16_ssd",
+        "ssd",
+        classes=["a", "b"],
+        weights=tmp_path / "ssd300.pth",
+        head_options={"default_boxes": VGG_BOXES},
+    ).eval()
+    report = model.weight_report
+    assert report.format == "torchvision detector"
+    assert (report.missing, report.left_over, report.left_out) == ((), (), ())
+    assert tuple(model.mean.flatten().tolist()) == pytest.approx(reference.transform.image_mean)
+    assert tuple(model.std.flatten().tolist()) == pytest.approx(reference.transform.image_std)
+    images = torch.rand(1, 3, 300, 300)
+    with torch.no_grad():
+        features = reference.backbone((images - model.mean) / model.std)
+        expected = reference.head(list(features.values()))
+        given = model(images)
+        maps = model.backbone((images - model.mean) / model.std)
+    for own, theirs in zip(maps, (features["0"], features["1"]), strict=True):
+        torch.testing.assert_close(own, theirs, rtol=1e-5, atol=1e-5)
+    for own, theirs in ((given.logits, expected["cls_logits"]), (given.offsets, expected["bbox_regression"])):
+        torch.testing.assert_close(own[:, :SAME_ROWS], theirs[:, :SAME_ROWS], rtol=1e-5, atol=1e-5)
+
+
+def test_a_whole_ssd_pytorch_detector_loads_into_the_right_places(tmp_path):
+    reference = PytorchSSD("vgg", 21).state_dict()
+    new = {"base_net": "vgg", "classification_headers": "conf", "regression_headers": "loc"}
+    tensors = {
+        f"{new[k.split('.')[0]]}.{k.split('.', 1)[1]}": v for k, v in reference.items() if k.split(".")[0] in new
+    }
+    for n in range(8):  # extras as one flat list
+        for part in ("weight", "bias"):
+            tensors[f"extras.{n}.{part}"] = reference[f"extras.{n // 2}.{n % 2 * 2}.{part}"]
+    tensors["L2Norm.weight"] = torch.rand(512)
+    torch.save(tensors, tmp_path / "ssd300.pth")
+    model = build_model(
+        "vgg16_ssd", "ssd", classes=[str(i) for i in range(20)], weights=tmp_path / "ssd300.pth",
+        head_options={"default_boxes": VGG_BOXES},
+    )  # fmt: skip
+    report = model.weight_report
+    assert report.format == "ssd.pytorch detector"
+    assert (report.missing, report.left_over, report.left_out) == ((), (), ())
+    assert torch.equal(model.backbone.norm.scale, tensors["L2Norm.weight"])
+    assert torch.equal(model.head.extras[2][2].weight, tensors["extras.5.weight"])
+    assert torch.equal(model.head.class_convs[4].weight, tensors["conf.4.weight"])
+    assert torch.equal(model.head.box_convs[1].bias, tensors["loc.1.bias"])
+
+
+def test_the_norm_that_is_asked_for_goes_before_that_of_the_file(tmp_path):
+    torch.save(PytorchSSD("vgg", 2).state_dict(), tmp_path / "vgg.pth")
+    model = build_model(
+        "vgg16_ssd", "linear", classes=["a", "b"], image_size=64, weights=tmp_path / "vgg.pth",
+        backbone_options={"norm": "l2"}, head_options={"pool": "avg"},
+    )  # fmt: skip
+    assert model.weight_report.missing == ("norm.scale",)
+    assert "source_layer_add_ons.0.weight" in model.weight_report.left_over
+    assert model.backbone.norm.scale.unique().tolist() == [20.0]
+
+
 # From the library's own files
+
+
+def test_a_model_gives_its_head_too_but_never_its_default_boxes(tmp_path):
+    def detector(classes, boxes="ssd300_mobilenet", weights=None, seed=0):
+        return build_model(
+            "mobilenet_v1", "ssd", classes=classes, image_size=128, weights=weights, seed=seed, backbone_options=SMALL,
+            head_options={"default_boxes": boxes},
+        )  # fmt: skip
+
+    first = detector(["tumor"], seed=1)
+    path = first.save(tmp_path / "a.safetensors")
+    moved = dataclasses.replace(PRESETS["ssd300_mobilenet"], clip=False)
+    second = detector(["hcc"], moved, path)
+    assert torch.equal(second.head.class_convs[2].weight, first.head.class_convs[2].weight)
+    assert torch.equal(second.head.default_boxes, detector(["hcc"], moved).head.default_boxes)
+    assert not torch.equal(second.head.default_boxes, first.head.default_boxes)
+    assert second.weight_report.left_over == ("head.default_boxes",)
+    assert second.weight_report.missing == ()
+    third = detector(["hcc", "cyst"], weights=path)
+    assert len(third.weight_report.left_out) == 12
+    assert torch.equal(third.head.box_convs[2].weight, first.head.box_convs[2].weight)
 
 
 def test_a_detector_gives_its_backbone_to_a_classifier(tmp_path):
@@ -367,3 +727,81 @@ def test_imagenet_preprocessing_comes_with_vgg_weights(tmp_path):
     torch.testing.assert_close(model.std.flatten(), torch.tensor([0.229, 0.224, 0.225]))
     assert len(model.weight_report.matched) == 26
     assert BACKBONES.build("vgg16").mean == IMAGENET_MEAN
+
+
+# Where they came from
+
+
+def test_the_report_and_the_model_file_say_where_the_weights_came_from(tmp_path):
+    path, _ = pytorch_ssd_file(tmp_path)
+    model = classifier(path)
+    digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    assert model.weight_report.sha256 == digest
+    assert model.weights == {"source": "a.safetensors", "format": "pytorch-ssd", "sha256": digest}
+    again = load_model(model.save(tmp_path / "model.safetensors"))
+    assert again.weights == model.weights
+    assert load_model(again.save(tmp_path / "again.safetensors")).weights == model.weights
+    assert load_model(classifier(None).save(tmp_path / "random.safetensors")).weights is None
+
+
+@pytest.mark.parametrize("change", ["value", "key", "shape", "dtype"])
+def test_a_fingerprint_changes_with_every_part(change):
+    tensors = {"a": torch.zeros(2, 3), "b": torch.zeros((), dtype=torch.int64)}
+    other = {
+        "value": {**tensors, "a": torch.zeros(2, 3).index_fill(0, torch.tensor([1]), 1.0)},
+        "key": {"c": tensors["a"], "b": tensors["b"]},
+        "shape": {**tensors, "a": torch.zeros(3, 2)},
+        "dtype": {**tensors, "a": torch.zeros(2, 3, dtype=torch.int32)},
+    }[change]
+    assert fingerprint(tensors) == fingerprint({k: v.clone() for k, v in reversed(tensors.items())})
+    assert fingerprint(tensors) != fingerprint(other)
+    assert fingerprint({"a": torch.zeros(2, 3, dtype=torch.bfloat16).T})
+
+
+def test_a_timm_tag_gives_weights_with_its_own_preprocessing(monkeypatch):
+    create = timm.create_model
+    monkeypatch.setattr(timm, "create_model", lambda name, *, pretrained=False, **options: create(name, **options))
+    tag = "mobilenetv1_125.ra4_e3600_r224_in1k"
+    model = build_model("mobilenet_v1", "ssd", classes=["a"], weights=f"timm:{tag}", backbone_options={"width": 1.25})
+    assert (model.weight_report.source, model.weight_report.missing) == (tag, ())
+    assert len(model.weight_report.sha256) == 64
+    assert model.backbone.hub == tag
+    tag = "resnet18.fb_swsl_ig1b_ft_in1k"
+    model = build_model("timm", "linear", classes=["a", "b"], image_size=64, weights=f"timm:{tag}")
+    assert model.weights["source"] == tag
+    tag = "vit_tiny_patch16_224.augreg_in21k"
+    options = {"model_name": "vit_tiny_patch16_224", "image_size": (64, 64)}
+    model = build_model(
+        "timm", "linear", classes=["a", "b"], image_size=64, weights=f"timm:{tag}", backbone_options=options
+    )
+    assert model.mean.flatten().tolist() == [0.5] * 3  # not ImageNet's, as the model's other tags have
+    assert model.weight_report.missing == ()
+    with pytest.raises(ValueError, match="these are the weights of another network"):
+        build_model("vgg16", "linear", classes=["a", "b"], weights=f"timm:{tag}")
+    with pytest.raises(ValueError, match="build the backbone with the file's width"):
+        build_model("mobilenet_v1", "ssd", classes=["a"], weights="timm:mobilenetv1_125")
+
+
+def test_an_unknown_timm_tag_is_answered_with_the_known_ones():
+    with pytest.raises(ValueError, match=r"no weights 'vgg16.nosuch'; those of vgg16: vgg16.tv_in1k"):
+        hub_tensors("vgg16.nosuch")
+    with pytest.raises(ValueError, match=r"no weights 'mobilenetv1_99'; similar models: .*mobilenetv1_100h"):
+        build_model("mobilenet_v1", "ssd", classes=["a"], weights="timm:mobilenetv1_99")
+    with pytest.raises(ValueError, match=r"see timm\.list_pretrained"):
+        hub_tensors("qqqq")
+
+
+def test_a_backbone_without_a_hub_tag_has_no_imagenet_weights():
+    backbone = MobileNetV1(width=0.25)
+    backbone.hub = None
+    with pytest.raises(ValueError, match=r"MobileNetV1 states no hub tag.*'timm:<model>.<tag>', a path, or None"):
+        build_model(backbone, "linear", classes=["a", "b"], weights="imagenet")
+
+
+def test_nothing_is_downloaded_unless_asked_for(monkeypatch):
+    def refuse(*_, **__):
+        raise AssertionError("the network was asked")
+
+    monkeypatch.setattr(socket, "socket", refuse)
+    for name in BACKBONES.names():
+        build_model(name, "linear", classes=["a", "b"], image_size=64, head_options={"pool": "avg"})

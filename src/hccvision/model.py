@@ -15,7 +15,19 @@ from torch import Tensor, nn
 from hccvision.contracts import Backbone, FeatureSpec, Head, Targets
 from hccvision.images import POLICIES
 from hccvision.registry import BACKBONES, HEADS
-from hccvision.weights import HCCVISION, WeightReport, hub_tensors, load_into, read_tensors, recognise
+from hccvision.weights import (
+    HCCVISION,
+    WeightReport,
+    file_sha256,
+    fingerprint,
+    hub_preprocessing,
+    hub_tensors,
+    load_head,
+    load_into,
+    preprocessing,
+    read_tensors,
+    recognise,
+)
 
 FILE_FORMAT = 1
 
@@ -71,6 +83,7 @@ class Model(nn.Module):
         self.image_size = (int(image_size[0]), int(image_size[1]))
         self.resize = resize
         self.weight_report: WeightReport | None = None
+        self.weights: dict[str, str] | None = None
         self.register_buffer("mean", torch.tensor(mean, dtype=torch.float32).reshape(1, -1, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(std, dtype=torch.float32).reshape(1, -1, 1, 1), persistent=False)
 
@@ -186,6 +199,7 @@ class Model(nn.Module):
             "resize": self.resize,
             "mean": self.mean.flatten().tolist(),
             "std": self.std.flatten().tolist(),
+            "weights": self.weights,
         }
 
 
@@ -247,6 +261,7 @@ def build_model(
     positive: str | None = None,
     backbone_options: Mapping[str, Any] | None = None,
     head_options: Mapping[str, Any] | None = None,
+    weight_options: Mapping[str, Any] | None = None,
     seed: int = 0,
 ) -> Model:
     """Build a model from registered parts.
@@ -255,17 +270,21 @@ def build_model(
         backbone: a registered name, or a backbone of your own.
         head: a registered name: ``"linear"`` or ``"ssd"``.
         classes: names, in the order of the class ids.
-        weights: for the backbone: a file, ``"imagenet"`` (timm's hub; downloads if need be), or None for random ones.
-            Mean, std and activation come with them; with a model file of hccvision, all options of its backbone.
+        weights: a file, ``"imagenet"`` or ``"timm:<model>.<tag>"`` (timm's hub; downloads if need be), or None for
+            random ones. Mean, std, channel order and activation come with them; with a model file of hccvision, all
+            options of its backbone. A file of a whole detector or model fills the head too, where shapes agree.
         image_size: side or ``(height, width)`` in pixels; None: the head's own, 224 to classify, 300 to detect.
         resize: ``"stretch"`` (the paper's) or ``"letterbox"``.
         positive: the class that means disease; None: the last one.
         backbone_options: such as ``{"width": 0.25, "in_channels": 1}``.
         head_options: such as ``{"default_boxes": "lesion"}``.
+        weight_options: of `load_into`: ``{"channel_rule": "mean"}`` for a first convolution of other channels,
+            ``{"channel_order": "bgr"}`` for weights that were trained so and whose file doesn't show it.
         seed: of the random weights; torch's global generator is left alone.
 
     Returns:
-        The model, in training mode; ``model.weight_report`` says what was loaded.
+        The model, in training mode; ``model.weight_report`` says what was loaded, and ``model.weights``, which is
+        saved with it, where from.
 
     Raises:
         KeyError: for an unknown name; the message lists the known ones.
@@ -279,6 +298,12 @@ def build_model(
     """
     names = _class_names(classes)
     options = dict(backbone_options or {})
+    odd = [k for k in weight_options or {} if k not in ("channel_rule", "channel_order")]
+    if odd or (weight_options and weights is None):
+        raise ValueError(
+            f"weight_options are channel_rule and channel_order, for weights that are given; got "
+            f"{', '.join(map(repr, odd)) or 'them with weights=None'}"
+        )
     if image_size is None:
         image_size = getattr(HEADS.get(head), "default_image_size", (224, 224))
     elif isinstance(image_size, int):
@@ -286,27 +311,26 @@ def build_model(
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)
         tensors = saved = None
-        if weights is not None and weights != "imagenet":
+        hub = str(weights) == "imagenet" or str(weights).startswith("timm:")
+        if weights is not None and not hub:
             tensors, saved = read_tensors(weights), _saved_settings(weights)
         if isinstance(backbone, nn.Module):
             body = backbone
         else:
             formats = getattr(BACKBONES.get(backbone), "formats", ())
-            if saved is not None and saved["backbone"][0] == backbone:
-                options = {**saved["backbone"][1], **options}
+            if saved is not None:
+                options = {**(saved["backbone"][1] if saved["backbone"][0] == backbone else {}), **options}
             elif tensors is not None and formats:
                 options = {**recognise(tensors, formats, str(weights)).options, **options}
             body = BACKBONES.build(backbone, **options)
         report = None
         mean, std = getattr(body, "mean", (0.5,)), getattr(body, "std", (0.5,))
         if weights is not None:
-            source = str(weights)
+            source, tag = str(weights), ""
             if tensors is None:
-                source = str(getattr(body, "hub", backbone))
-                tensors = hub_tensors(source)
-            fmt = recognise(tensors, getattr(body, "formats", ()), source)
-            report = load_into(body, tensors, fmt, source)
-            mean, std = fmt.mean, fmt.std
+                source = tag = _hub_tag(str(weights), body)
+                tensors = hub_tensors(tag, **getattr(body, "hub_options", {}))
+            fmt = HCCVISION if saved else recognise(tensors, getattr(body, "formats", ()), source)
             if saved is not None:
                 mean, std = saved["mean"], saved["std"]
             elif fmt is HCCVISION:
@@ -314,14 +338,33 @@ def build_model(
                     f"{weights}: it has the tensors of a model of hccvision without its settings: give the file that "
                     "model.save wrote"
                 )
-        if len(mean) != getattr(body, "in_channels", 3):
-            mean, std = (sum(mean) / len(mean),), (sum(std) / len(std),)
+            else:
+                mean, std = hub_preprocessing(tag) if tag else (fmt.mean, fmt.std)
+            fmt = dataclasses.replace(fmt, mean=tuple(mean), std=tuple(std))
+            report = load_into(body, tensors, fmt, source, **(weight_options or {}))
+            report = dataclasses.replace(report, sha256=fingerprint(tensors) if tag else file_sha256(source))
+        mean, std = preprocessing(mean, std, getattr(body, "in_channels", 3))
         model = _assemble(
             body, head, head_options or {}, classes=names, image_size=tuple(image_size), resize=resize,
             mean=mean, std=std, positive=positive,
         )  # fmt: skip
-    model.weight_report = report
+        if report is not None:
+            assert tensors is not None
+            model.weight_report = report = load_head(model.head, tensors, report)
+            model.weights = {"source": Path(report.source).name, "format": report.format, "sha256": report.sha256}
     return model
+
+
+def _hub_tag(weights: str, backbone: nn.Module) -> str:
+    if weights.startswith("timm:"):
+        return weights.removeprefix("timm:")
+    tag = getattr(backbone, "hub", None)
+    if tag is None:
+        raise ValueError(
+            f"{type(backbone).__name__} states no hub tag, so it has no ImageNet weights there; give weights="
+            "'timm:<model>.<tag>', a path, or None"
+        )
+    return str(tag)
 
 
 def read_settings(path: str | os.PathLike[str]) -> dict[str, Any]:
@@ -396,6 +439,7 @@ def load_model(path: str | os.PathLike[str]) -> Model:
             std=settings["std"],
             positive=settings["positive"],
         )
+    model.weights = settings.get("weights")
     try:
         model.load_state_dict(read_tensors(path))
     except RuntimeError as error:

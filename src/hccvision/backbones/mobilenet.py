@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable
 from functools import partial
+from typing import Any
 
 from torch import Tensor, nn
 
 from hccvision.registry import BACKBONES
-from hccvision.weights import WeightFormat, prefix
+from hccvision.weights import WeightFormat, prefix, rules
 
 ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {
     "relu6": partial(nn.ReLU6, inplace=True),
@@ -69,28 +69,18 @@ def depthwise_separable(channels: int, out: int, stride: int, activation: Callab
     )
 
 
-def _rename_stages(key: str) -> str | None:
-    """Names of Retinaface's MobileNetV1 0.25: ``stage1.0 … stage1.5, stage2.0 … stage2.5, stage3.0, stage3.1``."""
-    hit = re.match(r"stage([123])\.(\d+)\.", key)
-    return f"layers.{(int(hit[1]) - 1) * 6 + int(hit[2])}.{key[hit.end() :]}" if hit else None
-
-
-_TIMM_PARTS = {"conv_dw": 0, "bn1": 1, "conv_pw": 3, "bn2": 4}
-_TIMM_BLOCKS = [(stage, block) for stage, depth in enumerate((1, 2, 2, 6, 2)) for block in range(depth)]
-
-
-def _rename_timm(key: str) -> str | None:
-    """Names of timm's ``mobilenetv1_100`` and kin: ``conv_stem, bn1, blocks.<stage>.<block>.<part>``."""
-    if hit := re.match(r"(conv_stem|bn1)\.", key):
-        return f"layers.0.{0 if hit[1] == 'conv_stem' else 1}.{key[hit.end() :]}"
-    hit = re.match(r"blocks\.(\d+)\.(\d+)\.(\w+)\.", key)
-    if not hit or hit[3] not in _TIMM_PARTS or (int(hit[1]), int(hit[2])) not in _TIMM_BLOCKS:
-        return None
-    layer = 1 + _TIMM_BLOCKS.index((int(hit[1]), int(hit[2])))
-    return f"layers.{layer}.{_TIMM_PARTS[hit[3]]}.{key[hit.end() :]}"
-
+# Retinaface's MobileNetV1 0.25: stage1.0 … stage1.5, stage2.0 … stage2.5, stage3.0, stage3.1
+_STAGES = [(rf"stage{1 + i // 6}\.{i % 6}\.", f"layers.{i}.") for i in range(len(LAYERS))]
+# timm's mobilenetv1_100 and kin: conv_stem, bn1, blocks.<stage>.<block>.<part>
+_BLOCKS = [(stage, block) for stage, depth in enumerate((1, 2, 2, 6, 2)) for block in range(depth)]
+_TIMM = [(r"conv_stem\.", "layers.0.0."), (r"bn1\.", "layers.0.1.")] + [
+    (rf"blocks\.{stage}\.{block}\.{part}\.", f"layers.{layer}.{index}.")
+    for layer, (stage, block) in enumerate(_BLOCKS, 1)
+    for part, index in (("conv_dw", 0), ("bn1", 1), ("conv_pw", 3), ("bn2", 4))
+]
 
 HALF = (0.5, 0.5, 0.5)
+PYTORCH_SSD: dict[str, Any] = {"mean": (127 / 255,) * 3, "std": (128 / 255,) * 3, "options": {"activation": "relu"}}
 
 
 @BACKBONES.register("mobilenet_v1")
@@ -121,13 +111,17 @@ class MobileNetV1(nn.Module):
     hub = "mobilenetv1_100.ra4_e3600_r224_in1k"
     formats = (
         WeightFormat("pytorch-ssd", prefix(r"model\.", "layers."), HALF, HALF, {"activation": "relu6"}),
-        WeightFormat("retinaface", _rename_stages, options={"activation": "leaky_relu"}),
-        WeightFormat("timm", _rename_timm, HALF, HALF, {"activation": "relu6"}),
+        WeightFormat("pytorch-ssd base net", prefix(r"(\d+)\.(?=\d+\.)", r"layers.\1."), **PYTORCH_SSD),
+        WeightFormat("pytorch-ssd detector", prefix(r"base_net\.(?=\d+\.\d+\.)", "layers."), **PYTORCH_SSD),
+        WeightFormat("retinaface", rules(*_STAGES), options={"activation": "leaky_relu"}),
+        WeightFormat("timm", rules(*_TIMM), HALF, HALF, {"activation": "relu6"}),
     )
     mean = std = HALF
 
     def __init__(self, *, width: float = 1.0, in_channels: int = 3, activation: str | None = None) -> None:
         super().__init__()
+        if width == 1.25:
+            self.hub = "mobilenetv1_125.ra4_e3600_r224_in1k"
         activation = activation or "relu6"
         if activation not in ACTIVATIONS:
             raise ValueError(f"unknown activation {activation!r}; known: {', '.join(ACTIVATIONS)}")

@@ -8,7 +8,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from hccvision.registry import BACKBONES
-from hccvision.weights import IMAGENET_MEAN, IMAGENET_STD, WeightFormat
+from hccvision.weights import WeightFormat, hub_preprocessing
 
 
 @BACKBONES.register("timm")
@@ -57,9 +57,8 @@ class TimmBackbone(nn.Module):
         self.channels = tuple(body.feature_info.channels())
         self.strides = tuple(body.feature_info.reduction())
         self.hub = model_name
-        config = timm.get_pretrained_cfg(model_name, allow_unregistered=True)
-        self.mean = tuple(config.mean) if config else IMAGENET_MEAN
-        self.std = tuple(config.std) if config else IMAGENET_STD
+        self.hub_options = {k: v for k, v in options.items() if k == "img_size"}
+        self.mean, self.std = hub_preprocessing(model_name)
         own = frozenset(body.state_dict())
 
         def rename(key: str) -> str | None:  # features_only joins "stages.0" to "stages_0", or wraps the whole model

@@ -1,11 +1,15 @@
-"""VGG-16, with and without batch norm."""
+"""VGG-16, with and without batch norm, and as the SSD paper changes it."""
 
 from __future__ import annotations
 
+from typing import Any
+
+import torch
 from torch import Tensor, nn
+from torch.nn.functional import normalize
 
 from hccvision.registry import BACKBONES
-from hccvision.weights import IMAGENET_MEAN, IMAGENET_STD, WeightFormat, prefix
+from hccvision.weights import IMAGENET_MEAN, IMAGENET_STD, WeightFormat, prefix, rules
 
 # Channels of the 3×3 convolutions of each stage; a 2×2 max pooling ends the stage.
 STAGES = ((64, 64), (128, 128), (256, 256, 256), (512, 512, 512), (512, 512, 512))
@@ -107,3 +111,131 @@ def vgg16_bn(*, in_channels: int = 3) -> VGG:
     backbone = VGG(in_channels=in_channels, batch_norm=True)
     backbone.hub = "vgg16_bn.tv_in1k"
     return backbone
+
+
+class ScaledL2Norm(nn.Module):
+    """Bring each place of a map to length 1 across the channels, times a learnt scale per channel.
+
+    Args:
+        channels: of the map.
+        scale: to begin with.
+
+    Example:
+        >>> ScaledL2Norm(2)(torch.tensor([3.0, 4.0]).reshape(1, 2, 1, 1)).flatten().tolist()
+        [12.0, 16.0]
+
+    Source:
+        Liu et al. 2016, SSD, section 3.1; Liu, Rabinovich and Berg 2016, ParseNet, arXiv:1506.04579, section 3.3.
+    """
+
+    def __init__(self, channels: int, scale: float = 20.0) -> None:
+        super().__init__()
+        self.scale = nn.Parameter(torch.full((channels,), scale))
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Compute the map.
+
+        Args:
+            images: ``(B, channels, H, W) float``.
+
+        Returns:
+            A map of the same shape.
+        """
+        return normalize(images, dim=1) * self.scale[:, None, None]
+
+
+NORMS: dict[str, Any] = {"l2": ScaledL2Norm, "batch": nn.BatchNorm2d}
+# RGB means of images in 0 … 255, which are not scaled
+CAFFE: dict[str, Any] = {"mean": (123 / 255, 117 / 255, 104 / 255), "std": (1 / 255,) * 3}
+_PLAIN = r"(?=\d+\.(?:weight|bias)$)"  # a list of layers, not of blocks
+# torchvision's extra.0: pool4 to conv5_3, then pool5, fc6, fc7
+_EXTRA = [(rf"backbone\.extra\.0\.{i}\.(?!\d)", f"features.{23 + i}.") for i in range(7)]
+
+
+@BACKBONES.register("vgg16_ssd")
+class VGGSSD(nn.Module):
+    """VGG-16 as the SSD paper changes it: normed conv4_3 at stride 8, and fc7 as a convolution at stride 16.
+
+    The third pooling rounds up, so that 300 pixels give 38 × 38 and 19 × 19; the fifth keeps the size; fc6 is dilated.
+    Weights of the VGG-16 classifier fill conv1_1 to conv5_3; fc6 and fc7 then start fresh, as in torchvision.
+
+    Args:
+        in_channels: 1, 3 or any other number.
+        norm: of conv4_3: ``"l2"`` (the paper, torchvision) or ``"batch"`` (pytorch-ssd). None: l2, or what the weights
+            were trained with.
+
+    Raises:
+        ValueError: for an unknown norm.
+
+    Example:
+        >>> [tuple(m.shape[1:]) for m in VGGSSD()(torch.zeros(1, 3, 300, 300))]
+        [(512, 38, 38), (1024, 19, 19)]
+
+    Source:
+        Liu et al. 2016, SSD, sections 3 and 3.1.
+    """
+
+    channels = (512, 1024)
+    strides = (8, 16)
+    mean, std = IMAGENET_MEAN, IMAGENET_STD
+    hub = "vgg16.tv_in1k"
+    formats = (
+        WeightFormat("torchvision and timm", prefix(r"features\.", "features.")),
+        WeightFormat(
+            "pytorch-ssd detector",
+            rules((rf"base_net\.{_PLAIN}", "features."), (r"source_layer_add_ons\.0\.", "norm.")),
+            **CAFFE,
+            options={"norm": "batch"},
+        ),
+        WeightFormat(
+            "torchvision detector",
+            rules(
+                (r"backbone\.features\.", "features."),
+                (r"backbone\.scale_weight$", "norm.scale"),
+                (r"backbone\.extra\.0\.7\.1\.", "features.31."),
+                (r"backbone\.extra\.0\.7\.3\.", "features.33."),
+                *_EXTRA,
+                (r"backbone\.extra\.", "extra."),  # of the head
+            ),
+            mean=(0.48235, 0.45882, 0.40784),
+            std=(1 / 255,) * 3,
+            options={"norm": "l2"},
+        ),
+        WeightFormat(
+            "ssd.pytorch detector",
+            rules((rf"vgg\.{_PLAIN}", "features."), (r"L2Norm\.weight$", "norm.scale")),
+            **CAFFE,
+            options={"norm": "l2"},
+        ),
+        # vgg16_reducedfc.pth, Liu's Caffe file with its fc6 and fc7
+        WeightFormat("ssd.pytorch base net", prefix(_PLAIN, "features."), **CAFFE, channel_order="bgr"),
+    )
+
+    def __init__(self, *, in_channels: int = 3, norm: str | None = None) -> None:
+        super().__init__()
+        norm = norm or "l2"
+        if norm not in NORMS:
+            raise ValueError(f"unknown norm {norm!r}; known: {', '.join(NORMS)}")
+        self.in_channels = in_channels
+        layers = list(VGG(in_channels=in_channels).features)[:-1]
+        layers[16] = nn.MaxPool2d(2, ceil_mode=True)
+        fc6, fc7 = nn.Conv2d(512, 1024, 3, padding=6, dilation=6), nn.Conv2d(1024, 1024, 1)
+        for layer in (fc6, fc7):
+            nn.init.xavier_uniform_(layer.weight)
+            assert layer.bias is not None
+            nn.init.zeros_(layer.bias)
+        layers += [nn.MaxPool2d(3, stride=1, padding=1), fc6, nn.ReLU(inplace=True), fc7, nn.ReLU(inplace=True)]
+        self.features = nn.Sequential(*layers)
+        self.norm = NORMS[norm](512)
+
+    def forward(self, images: Tensor) -> tuple[Tensor, ...]:
+        """Compute the feature maps.
+
+        Args:
+            images: ``(B, in_channels, H, W) float``, normalised, sides of at least 8.
+
+        Returns:
+            Two maps, ``(B, 512, h, w)`` and ``(B, 1024, ⌊h / 2⌋, ⌊w / 2⌋)``, h = ⌈⌊⌊H / 2⌋ / 2⌋ / 2⌉.
+        """
+        conv4_3 = self.features[:23](images)
+        return self.norm(conv4_3), self.features[23:](conv4_3)

@@ -14,6 +14,7 @@ from hccvision.contracts import Detections, FeatureSpec, SSDOutput, Targets
 from hccvision.default_boxes import DefaultBoxSpec, decode, generate, match, matched_targets, preset
 from hccvision.losses import multibox
 from hccvision.registry import HEADS
+from hccvision.weights import WeightFormat, prefix, rules
 
 # Channels of each pair of extra convolutions: 1×1, then 3×3 with stride 2. The last pair repeats.
 EXTRAS = ((256, 512), (128, 256), (128, 256), (128, 256))
@@ -54,6 +55,33 @@ class SSDHead(nn.Module):
     """
 
     task = "detection"
+    formats = (
+        WeightFormat("hccvision", prefix(r"head\.(?!default_boxes$)", "")),
+        WeightFormat(
+            "pytorch-ssd detector",
+            rules(
+                (r"extras\.", "extras."),
+                (r"classification_headers\.", "class_convs."),
+                (r"regression_headers\.", "box_convs."),
+            ),
+        ),
+        WeightFormat(
+            "torchvision detector",
+            rules(
+                *((rf"backbone\.extra\.{i + 1}\.", f"extras.{i}.") for i in range(5)),
+                (r"head\.classification_head\.module_list\.", "class_convs."),
+                (r"head\.regression_head\.module_list\.", "box_convs."),
+            ),
+        ),
+        WeightFormat(
+            "ssd.pytorch detector",
+            rules(
+                *((rf"extras\.{i}\.", f"extras.{i // 2}.{i % 2 * 2}.") for i in range(8)),
+                (r"conf\.", "class_convs."),
+                (r"loc\.", "box_convs."),
+            ),
+        ),
+    )
     default_image_size = (300, 300)
     default_boxes: Tensor
 
