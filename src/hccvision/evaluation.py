@@ -156,8 +156,8 @@ def ground_truth(samples: Sequence[Sample], model: Model) -> list[Any]:
         model: whose classes give the ids.
 
     Returns:
-        One class id per sample, K times 0 or 1 for a multi-label classifier, or one dictionary of ``boxes (N, 4)`` in pixels of the original image, ``labels (N,)``
-        and ``difficult (N,)``.
+        One class id per sample, for a multi-label classifier K times 0 or 1, or one dictionary of ``boxes (N, 4)`` in
+        pixels of the original image, ``labels (N,)`` and ``difficult (N,)``.
 
     Raises:
         ValueError: for a sample without truth, or of a class the model doesn't know.

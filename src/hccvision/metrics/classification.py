@@ -247,8 +247,8 @@ def multilabel_f1(predictions: Any, truths: Any, *, classes: Sequence[str]) -> d
         ValueError: as `multilabel_auc`.
 
     Example:
-        >>> multilabel_f1([[0.9, 0.2], [0.4, 0.1], [0.2, 0.8]], [[1, 1], [1, 0], [0, 1]], classes=("hcc", "cyst"))
-        {'multilabel_f1': 0.6666666666666666, 'multilabel_f1/hcc': 0.6666666666666666, 'multilabel_f1/cyst': 0.6666666666666666}
+        >>> multilabel_f1([[0.9, 0.2], [0.7, 0.1], [0.2, 0.8]], [[1, 1], [1, 0], [0, 0]], classes=("hcc", "cyst"))
+        {'multilabel_f1': 0.5, 'multilabel_f1/hcc': 1.0, 'multilabel_f1/cyst': 0.0}
     """
     probabilities, shown = _check_multilabel(predictions, truths, classes)
     called = probabilities >= YES
