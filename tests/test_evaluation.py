@@ -198,7 +198,9 @@ def test_metrics_of_one_label_and_of_several_are_not_mixed_up(lesions):
         evaluate(multilabel([[0.5, 0.5]]), samples, ["f1"], device="cpu")
     with pytest.raises(ValueError, match=r"'exact_match' is for multilabel, and this model does classification"):
         evaluate(classifier([[0.5, 0.5]]), samples, ["exact_match"], device="cpu")
-    with pytest.raises(ValueError, match=r"the truth of a multilabel is its annotation, and this sample has none"):
+    with pytest.raises(
+        ValueError, match=r"the truth of a multi-label classification is its annotation, and this sample has none"
+    ):
         evaluate(multilabel([[0.5, 0.5]]), [Sample(samples[0].path, class_name="hcc")], device="cpu")
 
 

@@ -63,11 +63,10 @@ def evaluate(
         raise ValueError(f"{len(failed)} of {len(found)} images could not be predicted, first {failed[0]}")
 
     positive = model.classes.index(model.positive)
-    options: dict[str, Any] = {}
+    options: dict[str, Any] = {"positive": positive} if task == "classification" else {}
     if model.task == "classification":
         predictions: Any = np.stack([p.probabilities.numpy() for p in found if p.probabilities is not None])
         compared: Any = np.array(truths)
-        options = {} if model.multilabel else {"positive": positive}
     else:
         predictions = [p.detections.as_dict() for p in found if p.detections is not None]
         compared = truths
@@ -168,9 +167,10 @@ def ground_truth(samples: Sequence[Sample], model: Model) -> list[Any]:
 
 def _truth(sample: Sample, task: str, ids: dict[str, int]) -> Any:
     kind = "class_name" if task == "classification" else "annotation"
+    what = "multi-label classification" if task == "multilabel" else task
     if getattr(sample, kind) is None:
         raise ValueError(
-            f"{sample.path}: the truth of a {task} is its {kind}, and this sample has none: label it, or leave it out"
+            f"{sample.path}: the truth of a {what} is its {kind}, and this sample has none: label it, or leave it out"
         )
     annotation = None if task == "classification" else sample.annotation
     names = (sample.class_name,) if annotation is None else annotation.names
