@@ -1,3 +1,5 @@
+import warnings
+
 import pytest
 import torch
 import torchvision.ops as reference
@@ -464,6 +466,17 @@ def test_scores_finer_than_the_boxes_are_told_apart(labels):
     scores = torch.tensor([0.5, 0.5 + 1e-12], dtype=torch.float64)
     for compiled in (True, False):
         assert nms(boxes, scores, labels=labels, compiled=compiled).tolist() == [1]
+
+
+@pytest.mark.parametrize("labels", [None, torch.arange(20) % 2])
+def test_suppression_takes_the_output_of_a_model_in_training(labels):
+    boxes, scores = random_boxes(20).requires_grad_(), random_scores(20).requires_grad_()
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        expected = nms(boxes.detach(), scores.detach(), labels=labels).tolist()
+        assert nms(boxes, scores, labels=labels).tolist() == expected
+        assert nms(boxes, scores, labels=labels, compiled=False).tolist() == expected
+        assert not soft_nms(boxes, scores, labels=labels)[1].requires_grad
 
 
 # soft suppression

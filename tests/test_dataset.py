@@ -117,6 +117,32 @@ def test_classification_gives_the_class_of_the_image(tmp_path):
     assert data[0].boxes.shape == (0, 4)
 
 
+def test_several_labels_are_those_of_the_boxes(tmp_path):
+    path = save(tmp_path, "a.png", grey())
+    box = [1, 1, 9, 9]
+    samples = [
+        annotated(path, box, box, box, names=("cyst", "hcc", "cyst")),
+        annotated(path),
+        annotated(path, box, names=("cyst",)),
+        Sample(path, class_name="cancer", annotation=Annotation(np.array([box]), ("hcc",))),  # the boxes count
+    ]
+    options = {"task": "classification", "classes": CLASSES, "image_size": (8, 8), "multilabel": True}
+    data = SliceDataset(samples, **options)
+    assert [item.image_label.tolist() for item in data] == [[1, 1], [0, 0], [0, 1], [1, 0]]
+    targets = collate(list(data)).targets
+    assert (targets.image_labels.tolist(), targets.image_labels.dtype) == (
+        [[1, 1], [0, 0], [0, 1], [1, 0]],
+        torch.int64,
+    )
+    assert targets.boxes.shape == (4, 0, 4)
+    assert targets.to("cpu").image_labels.shape == (4, 2)
+    assert collate([data[1]]).targets.image_labels.tolist() == [[0, 0]]
+    with pytest.raises(ValueError, match=r"a.png: a multi-label classifier learns from annotations"):
+        SliceDataset([Sample(path, class_name="hcc")], **options)
+    with pytest.raises(ValueError, match=r"a.png: the class 'scar' is not among the model's classes \(hcc, cyst\)"):
+        SliceDataset([annotated(path, box, names=("scar",))], **options)
+
+
 # Errors
 
 

@@ -137,6 +137,73 @@ def test_a_test_set_of_one_class_gives_numbers_and_no_nan(paths):
     assert report.intervals["sensitivity"] == (0.0, 1.0)  # of nobody, nothing is known
 
 
+# several labels
+
+
+def multilabel(answers, classes=("hcc", "cyst")):
+    model = build_model(
+        "mobilenet_v1", "linear", classes=classes, head_options={"pool": "avg", "output": "multilabel"}, **SMALL
+    )
+    endless = cycle(torch.as_tensor(answers, dtype=torch.float32))
+    model.decode = lambda output: torch.stack([next(endless) for _ in range(len(output))])
+    return model
+
+
+def test_figures_of_several_labels_are_scikit_learns(lesions):
+    samples, _ = lesions
+    probabilities = np.random.default_rng(4).uniform(0, 1, (len(samples), 2)).astype(np.float32)
+    probabilities[0], probabilities[1] = 0.1, 0.5  # of no lesion; just seen
+    shown = np.array([[int(name in s.names) for name in ("hcc", "cyst")] for s in samples])
+    assert {tuple(row) for row in shown.tolist()} >= {(0, 0), (1, 0), (0, 1)}
+    model = multilabel(probabilities)
+    report = evaluate(model, samples, batch=3, device="cpu")
+    calls = (probabilities >= 0.5).astype(int)
+    areas = sklearn.metrics.roc_auc_score(shown, probabilities, average=None)
+    f1s = sklearn.metrics.f1_score(shown, calls, average=None)
+    assert report.figures == pytest.approx(
+        {
+            "multilabel_auc": sklearn.metrics.roc_auc_score(shown, probabilities, average="macro"),
+            "multilabel_auc/hcc": areas[0],
+            "multilabel_auc/cyst": areas[1],
+            "multilabel_f1": sklearn.metrics.f1_score(shown, calls, average="macro"),
+            "multilabel_f1/hcc": f1s[0],
+            "multilabel_f1/cyst": f1s[1],
+            "exact_match": sklearn.metrics.accuracy_score(shown, calls),
+        },
+        abs=1e-9,
+    )
+    assert 0 < report["exact_match"] < 1
+    right = int((calls == shown).all(1).sum())
+    low, high = binomtest(right, len(samples)).proportion_ci(0.95, method="wilson")
+    assert report.intervals == {"exact_match": pytest.approx((low, high), abs=1e-9)}
+    assert (report.task, report.matrix) == ("multilabel", None)
+    assert ground_truth(samples, model) == shown.tolist()
+
+
+def test_the_report_of_several_labels_is_written(lesions, tmp_path):
+    samples, _ = lesions
+    report = evaluate(multilabel([[0.9, 0.5], [0.2, 0.1]]), samples[:2], device="cpu")
+    folder = report.save(tmp_path / "report")
+    assert {path.name for path in folder.iterdir()} == {"report.json", "report.txt", "predictions.csv"}
+    assert str(report).splitlines()[0] == "multilabel, 2 images"
+    rows = (folder / "predictions.csv").read_text().splitlines()
+    assert rows[0] == "path,truth,predicted,p(hcc),p(cyst)"
+    assert rows[1] == f"{samples[0].path},,hcc;cyst,0.900000,0.500000"
+    assert rows[2] == f"{samples[1].path},{samples[1].names[0]},,0.200000,0.100000"
+
+
+def test_metrics_of_one_label_and_of_several_are_not_mixed_up(lesions):
+    samples, _ = lesions
+    with pytest.raises(ValueError, match=r"'f1' is for classification, and this model does multilabel; .*exact_match"):
+        evaluate(multilabel([[0.5, 0.5]]), samples, ["f1"], device="cpu")
+    with pytest.raises(ValueError, match=r"'exact_match' is for multilabel, and this model does classification"):
+        evaluate(classifier([[0.5, 0.5]]), samples, ["exact_match"], device="cpu")
+    with pytest.raises(
+        ValueError, match=r"the truth of a multi-label classification is its annotation, and this sample has none"
+    ):
+        evaluate(multilabel([[0.5, 0.5]]), [Sample(samples[0].path, class_name="hcc")], device="cpu")
+
+
 # detection
 
 

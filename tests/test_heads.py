@@ -11,7 +11,7 @@ from hccvision.contracts import FeatureSpec, Head, SSDOutput, Targets
 from hccvision.default_boxes import PRESETS, DefaultBoxSpec, MapSpec, encode
 from hccvision.heads.linear import LinearHead
 from hccvision.heads.ssd import SSDHead
-from hccvision.model import build_model
+from hccvision.model import build_model, load_model
 from hccvision.registry import BACKBONES, HEADS
 
 VGG = FeatureSpec((256, 512, 512, 512), (4, 8, 16, 32), ((56, 56), (28, 28), (14, 14), (7, 7)), (224, 224))
@@ -150,6 +150,81 @@ def test_classification_losses():
 def test_linear_head_needs_image_labels():
     with pytest.raises(ValueError, match=r"learns from image labels.*class_name"):
         LinearHead(SMALL, 2).loss(torch.zeros(1, 2), Targets(torch.zeros(1, 0, 4), torch.zeros(1, 0).long()))
+
+
+def image_targets(labels):
+    return Targets(torch.zeros(len(labels), 0, 4), torch.zeros(len(labels), 0).long(), torch.tensor(labels))
+
+
+@pytest.mark.parametrize("name", [None, "cross_entropy", "focal"])
+def test_one_sigmoid_is_a_softmax_of_two(name):
+    """The single logit is that of the last class; the softmax then sees (0, z)."""
+    one, two = (LinearHead(SMALL, 2, hidden=(), output=output) for output in ("sigmoid", "softmax"))
+    z = torch.randn(6, 1, generator=torch.Generator().manual_seed(0)) * 4
+    both = torch.cat((torch.zeros(6, 1), z), 1)
+    targets = image_targets([0, 1, 1, 0, 1, 0])
+    torch.testing.assert_close(one.decode(z), two.decode(both))
+    torch.testing.assert_close(one.loss(z, targets, name=name), two.loss(both, targets, name=name))
+    last = one.layers[-1]
+    assert tuple(last.weight.shape) == (1, 12)
+    assert one(maps_of(SMALL)).shape == (2, 1)
+    with torch.no_grad():
+        two.layers[-1].weight.copy_(torch.cat((torch.zeros(1, 12), last.weight)))
+        two.layers[-1].bias.copy_(torch.cat((torch.zeros(1), last.bias)))
+    one.eval(), two.eval()
+    torch.testing.assert_close(one.decode(one(maps_of(SMALL))), two.decode(two(maps_of(SMALL))))
+
+
+def test_a_sure_sigmoid_rounds_neither_probability():
+    decoded = LinearHead(SMALL, 2, output="sigmoid").decode(torch.tensor([[30.0], [-30.0]]).half())
+    torch.testing.assert_close(decoded[:, 0], torch.tensor([-30.0, 30.0]).sigmoid(), rtol=1e-6, atol=0)
+    torch.testing.assert_close(decoded[:, 1], torch.tensor([30.0, -30.0]).sigmoid(), rtol=1e-6, atol=0)
+    assert decoded.dtype == torch.float32
+
+
+@pytest.mark.parametrize("classes", [1, 3])
+def test_multilabel_asks_for_each_class_by_itself(classes):
+    head = LinearHead(SMALL, classes, output="multilabel").eval()
+    assert head.multilabel
+    assert not LinearHead(SMALL, 2).multilabel
+    logits = head(maps_of(SMALL, 4))
+    assert logits.shape == (4, classes)
+    torch.testing.assert_close(head.decode(logits), logits.sigmoid())
+    labels = torch.tensor([[1] * classes, [0] * classes, [1] + [0] * (classes - 1), [0] * (classes - 1) + [1]])
+    loss = F.binary_cross_entropy_with_logits(logits, labels.float())
+    torch.testing.assert_close(head.loss(logits, image_targets(labels.tolist()))["loss"], loss)
+    loss = sigmoid_focal_loss(logits, labels.float(), alpha=-1, gamma=2, reduction="mean")
+    torch.testing.assert_close(head.loss(logits, image_targets(labels.tolist()), name="focal")["loss"], loss)
+
+
+def test_outputs_refuse_what_does_not_fit():
+    with pytest.raises(ValueError, match="unknown output 'tanh'; known: 'softmax', 'sigmoid', 'multilabel'"):
+        LinearHead(SMALL, 2, output="tanh")
+    with pytest.raises(ValueError, match=r'a single sigmoid tells 2 classes apart, got 3: take output="softmax"'):
+        LinearHead(SMALL, 3, output="sigmoid")
+    with pytest.raises(ValueError, match=r'at least 2 classes, got 1; .*output="multilabel"'):
+        LinearHead(SMALL, 1, output="sigmoid")
+    several, one = LinearHead(SMALL, 3, output="multilabel"), LinearHead(SMALL, 3)
+    with pytest.raises(ValueError, match=r"output='multilabel' .* image labels \(2, 3\), got \(2,\)"):
+        several.loss(torch.zeros(2, 3), image_targets([0, 1]))
+    with pytest.raises(ValueError, match=r"output='softmax' .* image labels \(2,\), got \(2, 3\)"):
+        one.loss(torch.zeros(2, 3), image_targets([[0, 1, 0], [1, 1, 0]]))
+    with pytest.raises(ValueError, match="these targets have none: give samples with annotations"):
+        several.loss(torch.zeros(1, 3), Targets(torch.zeros(1, 0, 4), torch.zeros(1, 0).long()))
+    with pytest.raises(ValueError, match="unknown classification loss 'dice'; known: cross_entropy, focal"):
+        several.loss(torch.zeros(1, 3), image_targets([[0, 1, 0]]), name="dice")
+
+
+@pytest.mark.parametrize(("output", "classes"), [("sigmoid", 2), ("multilabel", 1)])
+def test_the_output_is_saved_with_the_model(output, classes, tmp_path):
+    names = ["normal", "cancer"][-classes:]
+    options = {"pool": "avg", "output": output, "hidden": ()}
+    small = {"backbone_options": {"width": 0.1}, "image_size": 64}
+    model = build_model("mobilenet_v1", "linear", classes=names, head_options=options, **small).eval()
+    loaded = load_model(model.save(tmp_path / "model.safetensors"))
+    image = torch.rand(1, 3, 64, 64)
+    assert loaded.head.output == output
+    assert torch.equal(loaded.decode(loaded(image)), model.decode(model(image)))
 
 
 # The SSD head: its parts

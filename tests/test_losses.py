@@ -6,12 +6,16 @@ import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torchvision import ops as reference
+from torchvision.ops import sigmoid_focal_loss
 
 from hccvision.boxes import cxcywh_to_xyxy
 from hccvision.default_boxes import decode, generate, match, matched_targets
 from hccvision.losses import (
+    BINARY_LOSSES,
     CLASSIFICATION_LOSSES,
     DETECTION_LOSSES,
+    binary_cross_entropy,
+    binary_focal,
     box_focal,
     cross_entropy,
     focal,
@@ -276,8 +280,6 @@ def test_focal_is_its_formula_and_below_the_cross_entropy(gamma):
 
 
 def test_two_class_focal_equals_torchvisions():
-    from torchvision.ops import sigmoid_focal_loss
-
     logit = torch.randn(30, generator=torch.Generator().manual_seed(0)) * 3
     labels = torch.arange(30) % 2
     expected = sigmoid_focal_loss(logit, labels.float(), alpha=-1, gamma=2, reduction="mean")
@@ -295,20 +297,65 @@ def test_focal_and_its_gradient_are_finite_however_sure_the_model(gamma, confide
 
 
 @pytest.mark.parametrize("gamma", [-0.1, float("nan")])
-def test_a_gamma_below_0_is_an_error(gamma):
+@pytest.mark.parametrize("loss", [focal, binary_focal])
+def test_a_gamma_below_0_is_an_error(loss, gamma):
+    logits, labels = logits_and_labels()
     with pytest.raises(ValueError, match="gamma is at least 0"):
-        focal(*logits_and_labels(), gamma=gamma)
+        loss(logits, labels if loss is focal else answers(logits, labels), gamma=gamma)
 
 
+@pytest.mark.parametrize("losses", [CLASSIFICATION_LOSSES, BINARY_LOSSES])
 @pytest.mark.parametrize("name", CLASSIFICATION_LOSSES)
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32])
-def test_every_classification_loss_is_a_finite_float32(name, dtype):
+def test_every_classification_loss_is_a_finite_float32(losses, name, dtype):
     logits, labels = logits_and_labels()
+    labels = answers(logits, labels) if losses is BINARY_LOSSES else labels
     logits = (logits * 1000).to(dtype).requires_grad_()
-    loss = CLASSIFICATION_LOSSES[name](logits, labels)
+    loss = losses[name](logits, labels)
     loss.backward()
     assert loss.shape == ()
     assert loss.dtype == torch.float32
     assert torch.isfinite(loss)
     assert loss >= 0
     assert torch.isfinite(logits.grad).all()
+
+
+def answers(logits, labels):
+    """Yes for the class of each image and for the one before it; for every third image, no to all."""
+    yes = F.one_hot(labels, logits.shape[1])
+    return (yes | yes.roll(-1, 1)) * (torch.arange(len(labels)) % 3 > 0)[:, None]
+
+
+def test_binary_losses_are_known_by_the_same_names():
+    assert list(BINARY_LOSSES) == list(CLASSIFICATION_LOSSES)
+
+
+@pytest.mark.parametrize("dtype", [torch.int64, torch.bool, torch.float32])
+def test_binary_losses_are_torchs_and_torchvisions(dtype):
+    logits, labels = logits_and_labels()
+    yes = answers(logits, labels).to(dtype)
+    expected = F.binary_cross_entropy_with_logits(logits, yes.float())
+    torch.testing.assert_close(binary_cross_entropy(logits, yes), expected)
+    torch.testing.assert_close(binary_focal(logits, yes, gamma=0.0), expected)
+    for gamma in (0.5, 1.0, 2.0, 5.0):
+        expected = sigmoid_focal_loss(logits, yes.float(), alpha=-1, gamma=gamma, reduction="mean")
+        torch.testing.assert_close(binary_focal(logits, yes, gamma=gamma), expected)
+
+
+@pytest.mark.parametrize(("loss", "binary"), [(cross_entropy, binary_cross_entropy), (focal, binary_focal)])
+def test_a_sigmoid_is_a_softmax_over_a_logit_of_zero(loss, binary):
+    logit = (torch.randn(30, generator=torch.Generator().manual_seed(0)) * 3).requires_grad_()
+    labels = torch.arange(30) % 2
+    values = loss(torch.stack((torch.zeros(30), logit), 1), labels), binary(logit, labels)
+    torch.testing.assert_close(*values)
+    torch.testing.assert_close(*(torch.autograd.grad(value, logit)[0] for value in values))
+
+
+@pytest.mark.parametrize("gamma", [0.0, 0.5, 1.0, 2.0])
+@pytest.mark.parametrize("confidence", [0.0, 1e-4, 20.0, 1e4])
+def test_binary_focal_and_its_gradient_are_finite_however_sure_the_model(gamma, confidence):
+    logits = torch.tensor([[confidence, -confidence]], requires_grad=True)
+    for labels in (torch.tensor([[1, 0]]), torch.tensor([[0, 1]])):
+        loss = binary_focal(logits, labels, gamma=gamma)
+        assert torch.isfinite(loss)
+        assert torch.isfinite(torch.autograd.grad(loss, logits)[0]).all()

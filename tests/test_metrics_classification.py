@@ -14,7 +14,10 @@ from hccvision.metrics.classification import (
     check_report,
     confusion,
     confusion_matrix,
+    exact_match,
     figures,
+    multilabel_auc,
+    multilabel_f1,
     roc_auc,
 )
 from hccvision.registry import METRICS
@@ -264,6 +267,65 @@ def test_the_promised_names_are_registered():
     }
     assert promised <= set(METRICS.names(task="classification"))
     assert all(METRICS.get(name).__doc__ for name in METRICS.names(task="classification"))
+
+
+# several labels
+
+
+@settings(deadline=None)
+@given(
+    st.integers(1, 4).flatmap(
+        lambda k: st.lists(st.tuples(*[st.tuples(st.booleans(), st.integers(0, 8))] * k), min_size=1)
+    )
+)
+def test_multilabel_figures_are_scikit_learns_class_by_class(cases):
+    table = np.array(cases)
+    shown, probabilities = table[..., 0], table[..., 1] / 8
+    classes = CLASSES[: shown.shape[1]]
+    calls = (probabilities >= 0.5).astype(int)
+    assert exact_match(probabilities, shown, classes=classes) == {
+        "exact_match": pytest.approx(np.mean([sk.accuracy_score([0], [int(d)]) for d in (calls != shown).any(1)]))
+    }
+    areas, f1s = {}, {}
+    for name, truth, call, score in zip(classes, shown.T, calls.T, probabilities.T, strict=True):
+        if len(set(truth)) == 2:
+            areas[name] = sk.roc_auc_score(truth, score)
+        if truth.any() or call.any():
+            f1s[name] = sk.f1_score(truth, call)
+    for metric, by_class, undefined in ((multilabel_auc, areas, 0.5), (multilabel_f1, f1s, 0.0)):
+        name = metric.__name__
+        expected = {f"{name}/{c}": by_class.get(c, undefined) for c in classes}
+        expected[name] = np.mean(list(by_class.values())) if by_class else undefined
+        assert metric(probabilities, shown, classes=classes) == pytest.approx(expected, abs=1e-12)
+
+
+def test_tensors_of_several_labels_are_taken_too():
+    probabilities, shown = torch.tensor([[0.75, 0.25], [0.25, 0.75]]), torch.tensor([[1, 1], [0, 1]])
+    for name in METRICS.names(task="multilabel"):
+        metric = METRICS.get(name)
+        found = metric(probabilities.requires_grad_(), shown, classes=("a", "b"))
+        assert found == metric([[0.75, 0.25], [0.25, 0.75]], [[True, True], [False, True]], classes=("a", "b"))
+
+
+@pytest.mark.parametrize("name", METRICS.names(task="multilabel"))
+@pytest.mark.parametrize(
+    ("predictions", "truths", "message"),
+    [
+        ([], [], "no cases"),
+        (np.zeros((0, 2)), np.zeros((0, 2)), "no cases"),
+        ([[0.9, 0.1]], [1], r"shape \(N, 2\), one column per class; got \(1, 2\) and \(1,\)"),
+        ([[0.9, 0.1]], [[1, 0], [0, 0]], r"got \(1, 2\) and \(2, 2\)"),
+        ([[0.9]], [[1]], r"got \(1, 1\) and \(1, 1\)"),
+        ([[0.9, 0.1]], [[1, 2]], r"truths\[0\] is \[1, 2\]: expected 0 or 1 for each of \('hcc', 'cyst'\)"),
+        ([[0.9, math.nan]], [[1, 0]], r"predictions\[0\] holds nan"),
+        ([[0.9, 7.0]], [[1, 0]], r"predictions\[0\] holds 7.0.*sigmoid"),
+    ],
+)
+def test_bad_input_of_several_labels_is_refused(name, predictions, truths, message):
+    with pytest.raises(ValueError, match=message):
+        METRICS.get(name)(predictions, truths, classes=("hcc", "cyst"))
+    with pytest.raises(ValueError, match="names that differ"):
+        METRICS.get(name)([[0.9, 0.1]], [[1, 0]], classes=("a", "a"))
 
 
 # bad input

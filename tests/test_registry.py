@@ -244,6 +244,11 @@ CASES = {
         (classified([0.9, 0.1], [0.6, 0.4]), np.array([1, 1]), ("normal", "cancer")),
         (classified([0.2, 0.3, 0.5], [0.3, 0.3, 0.4]), np.array([1, 2]), ("normal", "cyst", "cancer")),
     ],
+    "multilabel": [
+        (classified([0.9, 0.1], [0.4, 0.6], [0.2, 0.8]), np.array([[0, 0], [1, 1], [0, 1]]), ("hcc", "cyst")),
+        (classified([0.9]), np.array([[0]]), ("hcc",)),
+        (classified([0.9, 0.1, 0.2]), np.array([[1, 1, 0]]), ("hcc", "cyst", "scar")),
+    ],
     "detection": [
         ([image(A, B, scores=(0.9, 0.4)), image(A, scores=(0.6,))], [image(A, B), image()], ("hcc", "cyst")),
         ([image(scores=()), image(scores=())], [image(), image()], ("hcc", "cyst")),

@@ -91,6 +91,40 @@ def batches(monkeypatch):
     return seen
 
 
+# several labels
+
+
+def test_several_labels_are_trained_and_watched_as_they_are_evaluated(slices, batches):
+    options = {"hidden": (8,), "pool": "avg", "dropout": 0.0, "output": "multilabel"}
+    small = {"image_size": 64, "backbone_options": {"width": 0.1}}
+    model = build_model("mobilenet_v1", "linear", classes=["hcc", "cyst"], head_options=options, **small)
+    assert model.multilabel
+    recipe = Recipe(optimiser="adamw", learning_rate=3e-3, epochs=6, batch=7, augmentation="recorded", loss="focal")
+    history = fit(model, slices, slices, recipe=recipe, device="cpu")
+    assert sorted(batches[0][1].image_labels.tolist()) == [[0, 0]] * 2 + [[1, 0]] * 5
+    assert history["train_loss"][-1] < 0.7 * history["train_loss"][0]
+    best = history.best
+    report = evaluate(model, slices, ["multilabel_auc"], device="cpu")
+    assert {k: history.rows[best][f"val_{k}"] for k in report.figures} == pytest.approx(report.figures)
+    assert report["multilabel_auc/cyst"] == 0.5  # which no slice shows
+    with pytest.raises(ValueError, match=r"'balanced_accuracy' is for classification, and this model does multilabel"):
+        fit(model, slices, slices, recipe=recipe, metrics=["balanced_accuracy"], device="cpu")
+
+
+def test_one_sigmoid_is_trained_and_evaluated_as_any_classifier(slices):
+    options = {"hidden": (8,), "pool": "avg", "dropout": 0.0, "output": "sigmoid"}
+    small = {"image_size": 64, "backbone_options": {"width": 0.1}}
+    classes = ["cancer", "normal"]  # the logit is that of the last class, and the positive one is the other
+    model = build_model("mobilenet_v1", "linear", classes=classes, positive="cancer", head_options=options, **small)
+    recipe = Recipe(optimiser="adamw", learning_rate=3e-3, epochs=6, batch=7)
+    history = fit(model, slices, recipe=recipe, device="cpu")
+    assert history["train_loss"][-1] < 0.8 * history["train_loss"][0]
+    report = evaluate(model, slices, device="cpu")
+    assert report["tp"] + report["fn"] == 5
+    for prediction in report.predictions:
+        assert prediction.probabilities.sum().item() == pytest.approx(1, abs=1e-6)
+
+
 # learning
 
 

@@ -432,7 +432,7 @@ def _nms_compiled(boxes: Tensor, scores: Tensor, threshold: float, labels: Tenso
     from torchvision.ops import nms as torchvision_nms
 
     dtype = torch.promote_types(torch.promote_types(boxes.dtype, scores.dtype), torch.float32)
-    boxes, scores = boxes.to(dtype), scores.to(dtype)
+    boxes, scores = boxes.detach().to(dtype), scores.detach().to(dtype)
     exact = float(threshold)
     if dtype == torch.float32:
         threshold = float(np.float32(exact))  # or a float32 IoU of 0.6 would be more than 0.6

@@ -128,7 +128,8 @@ class Targets:
     Args:
         boxes: ``(B, N, 4) float32``, xyxy pixels of the model's input; N is the largest count in the batch, also 0.
         labels: ``(B, N) int64``, class ids ``0 ... K-1``, −1 for padding. An image without lesions is a row of −1.
-        image_labels: ``(B,) int64``, the class id of each whole image, for classification; None for detection.
+        image_labels: ``(B,) int64``, the class id of each whole image, for classification; ``(B, K) int64`` of 0 and
+            1 for multi-label classification; None for detection.
 
     Example:
         >>> t = Targets.pad([torch.zeros(0, 4), torch.tensor([[1.0, 2.0, 3.0, 4.0]])], [torch.zeros(0), torch.zeros(1)])
@@ -147,7 +148,7 @@ class Targets:
         Args:
             boxes: B tensors ``(n_i, 4)``, xyxy pixels of the model's input.
             labels: B tensors ``(n_i,)`` of class ids.
-            image_labels: ``(B,)`` class ids of the images, or None.
+            image_labels: ``(B,)`` class ids of the images, ``(B, K)`` of 0 and 1, or None.
 
         Returns:
             The batch's targets, ``N = max(n_i)``.
@@ -244,7 +245,7 @@ class Prediction:
 
     Args:
         path: the file, or ``"array 3"`` for the fourth of the arrays given.
-        probabilities: ``(K,) float32`` of a classifier, summing to 1; None for a detector.
+        probabilities: ``(K,) float32`` of a classifier, summing to 1 unless it is multi-label; None for a detector.
         detections: of a detector, in pixels of the original image; None for a classifier.
         error: why this input could not be used, naming it; None if it could.
 

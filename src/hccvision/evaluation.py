@@ -21,6 +21,7 @@ from hccvision.reporting import Report
 
 DEFAULT_METRICS = {
     "classification": ("confusion", "balanced_accuracy", "roc_auc"),
+    "multilabel": ("multilabel_auc", "multilabel_f1", "exact_match"),
     "detection": ("voc_map", "voc07_map", "coco_map", "detection_counts", "froc"),
 }
 
@@ -52,8 +53,9 @@ def evaluate(
             for a metric of the other task.
         KeyError: for an unknown metric; the message lists the known ones.
     """
-    names = DEFAULT_METRICS[model.task] if metrics is None else tuple(metrics)
-    scorers = find_metrics(names, model.task)
+    task = metric_task(model)
+    names = DEFAULT_METRICS[task] if metrics is None else tuple(metrics)
+    scorers = find_metrics(names, task)
     samples = usable(data, on_problem)
     truths = ground_truth(samples, model)
     found = predict(model, [s.path for s in samples], batch=batch, device=device, progress=True)
@@ -62,19 +64,19 @@ def evaluate(
         raise ValueError(f"{len(failed)} of {len(found)} images could not be predicted, first {failed[0]}")
 
     positive = model.classes.index(model.positive)
+    options: dict[str, Any] = {"positive": positive} if task == "classification" else {}
     if model.task == "classification":
         predictions: Any = np.stack([p.probabilities.numpy() for p in found if p.probabilities is not None])
         compared: Any = np.array(truths)
-        options: dict[str, Any] = {"positive": positive}
     else:
         predictions = [p.detections.as_dict() for p in found if p.detections is not None]
-        compared, options = truths, {}
+        compared = truths
     figures: dict[str, float] = {}
     for scorer in scorers.values():
         figures |= scorer(predictions, compared, classes=model.classes, **options)
 
     matrix, intervals = None, {}
-    if model.task == "classification":
+    if task == "classification":
         matrix = classification_metrics.confusion_matrix(predictions, compared, classes=model.classes)
         tp, fn = int(matrix[positive, positive]), int(matrix[positive].sum() - matrix[positive, positive])
         fp = int(matrix[:, positive].sum()) - tp
@@ -86,6 +88,9 @@ def evaluate(
             "precision": (tp, tp + fp),
             "npv": (tn, tn + fn),
         }
+    elif task == "multilabel":
+        right = int(((predictions >= classification_metrics.YES) == compared).all(1).sum())
+        shares = {"exact_match": (right, len(compared))}
     else:
         counts = detection_metrics.detection_counts(predictions, compared, classes=model.classes)
         tp, fp, fn = (int(counts[k]) for k in ("tp", "fp", "fn"))
@@ -96,7 +101,7 @@ def evaluate(
             shares[share] = (round(figures[share] * count), count)
     intervals = {k: wilson(*v) for k, v in shares.items() if k in figures}
     return Report(
-        task=model.task,
+        task=task,
         classes=model.classes,
         positive=model.positive,
         figures=figures,
@@ -107,12 +112,24 @@ def evaluate(
     )
 
 
+def metric_task(model: Model) -> str:
+    """Say by which metrics a model is judged.
+
+    Args:
+        model: classifier or detector.
+
+    Returns:
+        Its task, or ``"multilabel"`` for a classifier of images that show several classes or none.
+    """
+    return "multilabel" if model.multilabel else model.task
+
+
 def find_metrics(names: Sequence[str], task: str) -> dict[str, Callable[..., dict[str, float]]]:
     """Look metrics up by name.
 
     Args:
         names: as registered.
-        task: ``"classification"`` or ``"detection"``; a metric registered without a task suits both.
+        task: ``"classification"``, ``"multilabel"`` or ``"detection"``; a metric registered without a task suits all.
 
     Returns:
         The metrics by name.
@@ -139,27 +156,29 @@ def ground_truth(samples: Sequence[Sample], model: Model) -> list[Any]:
     """Give what the metrics of a model's task compare predictions with.
 
     Args:
-        samples: with class names for a classifier, with annotations for a detector.
+        samples: with class names for a classifier, with annotations for a detector or a multi-label classifier.
         model: whose classes give the ids.
 
     Returns:
-        One class id per sample, or one dictionary of ``boxes (N, 4)`` in pixels of the original image, ``labels (N,)``,
-        ``difficult (N,)`` and ``size (2,)``, the image's height and width.
+        One class id per sample, for a multi-label classifier K times 0 or 1, or one dictionary of ``boxes (N, 4)`` in
+        pixels of the original image, ``labels (N,)``, ``difficult (N,)`` and ``size (2,)``, the image's height and
+        width.
 
     Raises:
         ValueError: for a sample without truth, or of a class the model doesn't know.
     """
     ids = {name: i for i, name in enumerate(model.classes)}
-    return [_truth(sample, model.task, ids) for sample in samples]
+    return [_truth(sample, metric_task(model), ids) for sample in samples]
 
 
 def _truth(sample: Sample, task: str, ids: dict[str, int]) -> Any:
     kind = "class_name" if task == "classification" else "annotation"
+    what = "multi-label classification" if task == "multilabel" else task
     if getattr(sample, kind) is None:
         raise ValueError(
-            f"{sample.path}: the truth of a {task} is its {kind}, and this sample has none: label it, or leave it out"
+            f"{sample.path}: the truth of a {what} is its {kind}, and this sample has none: label it, or leave it out"
         )
-    annotation = sample.annotation if task == "detection" else None
+    annotation = None if task == "classification" else sample.annotation
     names = (sample.class_name,) if annotation is None else annotation.names
     unknown = [n for n in names if n not in ids]
     if unknown:
@@ -169,6 +188,8 @@ def _truth(sample: Sample, task: str, ids: dict[str, int]) -> Any:
         )
     if annotation is None:
         return ids[str(sample.class_name)]
+    if task == "multilabel":
+        return [int(name in names) for name in ids]
     return {
         "boxes": torch.from_numpy(annotation.boxes),
         "labels": torch.tensor([ids[n] for n in annotation.names], dtype=torch.int64),

@@ -51,19 +51,66 @@ def focal(logits: Tensor, labels: Tensor, *, gamma: float = 2.0) -> Tensor:
     Source:
         Lin et al. 2017, arXiv:1708.02002, equation 4.
     """
-    if not gamma >= 0:
-        raise ValueError(f"gamma is at least 0, got {gamma}")
-    loss = F.cross_entropy(logits.float(), labels, reduction="none")
-    return (_doubt(loss) ** gamma * loss).mean()
-
-
-def _doubt(cross_entropy: Tensor) -> Tensor:
-    """Give 1 - p of the right class; kept above 0, where a gamma below 1 has no slope."""
-    doubt = -torch.expm1(-cross_entropy)
-    return doubt.clamp(min=torch.finfo(doubt.dtype).tiny)
+    return _focused(F.cross_entropy(logits.float(), labels, reduction="none"), gamma).mean()
 
 
 CLASSIFICATION_LOSSES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {"cross_entropy": cross_entropy, "focal": focal}
+
+
+def binary_cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
+    """Give the mean cross-entropy of independent yes-or-no answers.
+
+    Args:
+        logits: any shape, such as ``(B, K)``.
+        labels: the same shape, 0 or 1, int, float or bool.
+
+    Returns:
+        A scalar, in float32: the mean over all answers.
+
+    Example:
+        >>> round(binary_cross_entropy(torch.zeros(1, 2), torch.tensor([[1, 0]])).item(), 4)
+        0.6931
+    """
+    return F.binary_cross_entropy_with_logits(logits.float(), labels.float())
+
+
+def binary_focal(logits: Tensor, labels: Tensor, *, gamma: float = 2.0) -> Tensor:
+    """Give the mean focal loss of independent yes-or-no answers.
+
+    Args:
+        logits: any shape, such as ``(B, K)``.
+        labels: the same shape, 0 or 1, int, float or bool.
+        gamma: at least 0; at 0 it is the binary cross-entropy.
+
+    Returns:
+        A scalar, in float32: the mean over all answers.
+
+    Raises:
+        ValueError: for a gamma below 0.
+
+    Example:
+        >>> round(binary_focal(torch.zeros(1, 2), torch.tensor([[1, 0]])).item(), 4)
+        0.1733
+
+    Source:
+        Lin et al. 2017, arXiv:1708.02002, equation 4.
+    """
+    entropy = F.binary_cross_entropy_with_logits(logits.float(), labels.float(), reduction="none")
+    return _focused(entropy, gamma).mean()
+
+
+BINARY_LOSSES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
+    "cross_entropy": binary_cross_entropy,
+    "focal": binary_focal,
+}
+
+
+def _focused(entropy: Tensor, gamma: float) -> Tensor:
+    """Weigh each cross-entropy, ``-log p``, by ``(1 - p) ** gamma``."""
+    if not gamma >= 0:
+        raise ValueError(f"gamma is at least 0, got {gamma}")
+    doubt = -torch.expm1(-entropy)  # 1 - p; kept above 0, where a gamma below 1 has no slope
+    return doubt.clamp(min=torch.finfo(doubt.dtype).tiny) ** gamma * entropy
 
 
 def hard_negatives(background_loss: Tensor, positive: Tensor, *, ratio: float = 3.0, minimum: int = 3) -> Tensor:
@@ -189,4 +236,4 @@ def box_focal(logits: Tensor, classes: Tensor, *, alpha: float = 0.25, gamma: fl
     """
     loss = F.cross_entropy(logits.float().flatten(0, 1), classes.flatten(), reduction="none")
     weight = torch.where(classes.flatten() > 0, alpha, 1 - alpha)
-    return (weight * _doubt(loss) ** gamma * loss).sum()
+    return (weight * _focused(loss, gamma)).sum()

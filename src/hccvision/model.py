@@ -93,6 +93,11 @@ class Model(nn.Module):
         return str(self.head.task)
 
     @property
+    def multilabel(self) -> bool:
+        """Whether it classifies and an image may show several classes, or none, as the head says."""
+        return bool(getattr(self.head, "multilabel", False))
+
+    @property
     def in_channels(self) -> int:
         """Channels of the input."""
         return int(getattr(self.backbone, "in_channels", 3))

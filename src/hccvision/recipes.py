@@ -24,7 +24,7 @@ class Recipe:
         frozen: parts of the model that are not trained, by the start of their names, such as ``("backbone",)``; their
             batch norms stay in eval mode.
         balanced: draw training samples, with replacement, so that each class comes as often as any other; for a
-            detector the classes are slices with and without lesions.
+            detector or a multi-label classifier the classes are slices with and without lesions.
         monitor: the figure of the history by which the best epoch is chosen: a loss or a part of it is best when
             lowest, anything else when highest. Without validation data the last epoch counts as the best.
         seed: of shuffling, augmentation and dropout.

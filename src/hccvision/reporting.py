@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from hccvision.contracts import Prediction, Sample
+from hccvision.metrics.classification import YES
 
 
 @dataclass(frozen=True, eq=False)
@@ -21,7 +22,7 @@ class Report:
     """What an evaluation gave.
 
     Args:
-        task: ``"classification"`` or ``"detection"``.
+        task: ``"classification"``, ``"multilabel"`` or ``"detection"``.
         classes: names, in the order of the class ids.
         positive: the class that means disease.
         figures: by name; shares in [0, 1] and counts.
@@ -49,7 +50,8 @@ class Report:
         return self.figures[name]
 
     def __str__(self) -> str:
-        lines = [f"{self.task}, {len(self.samples)} images, positive class: {self.positive}"]
+        positive = "" if self.task == "multilabel" else f", positive class: {self.positive}"
+        lines = [f"{self.task}, {len(self.samples)} images{positive}"]
         width = max(16, *map(len, self.figures), *map(len, self.classes))
         for name, value in self.figures.items():
             count = name in ("tp", "fp", "fn", "tn") or name.startswith("lesions/")
@@ -125,7 +127,7 @@ class Report:
         if self.matrix is not None:
             figure = plots.confusion_matrix(self.matrix, self.classes, positive=self.positive)
             plots.save(figure, folder / "confusion_matrix.png")
-        elif self.samples:
+        elif self.task == "detection" and self.samples:
             plots.save(self.picture(pictures, score_threshold=score_threshold), folder / "detections.png")
         return folder
 
@@ -158,13 +160,17 @@ class Report:
     def _table(self) -> str:
         text = io.StringIO()
         writer = csv.writer(text)
-        if self.task == "classification":
+        if self.task != "detection":
             writer.writerow(["path", "truth", "predicted", *(f"p({c})" for c in self.classes)])
             for sample, prediction in zip(self.samples, self.predictions, strict=True):
                 assert prediction.probabilities is not None
                 p = prediction.probabilities.tolist()
-                best = self.classes[p.index(max(p))]
-                writer.writerow([sample.path, sample.class_name, best, *(f"{x:.6f}" for x in p)])
+                truth, called = sample.class_name, self.classes[p.index(max(p))]
+                if self.task == "multilabel":
+                    names = sample.annotation.names if sample.annotation is not None else ()
+                    truth = ";".join(c for c in self.classes if c in names)
+                    called = ";".join(c for c, x in zip(self.classes, p, strict=True) if x >= YES)
+                writer.writerow([sample.path, truth, called, *(f"{x:.6f}" for x in p)])
         else:
             writer.writerow(["path", "class", "score", "x1", "y1", "x2", "y2"])
             for sample, prediction in zip(self.samples, self.predictions, strict=True):

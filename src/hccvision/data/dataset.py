@@ -24,14 +24,14 @@ class Item(NamedTuple):
         image: ``(C, H, W) uint8``, of the model's image size.
         boxes: ``(n, 4) float32``, xyxy pixels of the model's input, clipped, none without area.
         labels: ``(n,) int64``.
-        image_label: class id of the whole image; −1 in detection.
+        image_label: class id of the whole image, ``(K,) int64`` of 0 and 1 if multi-label; −1 in detection.
         number: of the sample in the data set.
     """
 
     image: Tensor
     boxes: Tensor
     labels: Tensor
-    image_label: int
+    image_label: int | Tensor
     number: int
 
 
@@ -55,13 +55,14 @@ class SliceDataset(Dataset[Item]):
     Each image file is decoded and resized once and then kept as uint8, as long as all of them fit in 4 GiB.
 
     Args:
-        samples: with class names for a classifier, with annotations for a detector; free of problems, see
-            `linter.usable`.
+        samples: with class names for a classifier, with annotations for a detector or a multi-label classifier; free
+            of problems, see `linter.usable`.
         task: ``"classification"`` or ``"detection"``.
         classes: the model's names, in the order of its class ids.
         image_size: ``(height, width)`` of the model's input.
         resize: ``"stretch"`` or ``"letterbox"``.
         channels: of the model's input.
+        multilabel: in classification, whether an image may show several classes or none: those of its boxes.
 
     Raises:
         ValueError: if a sample lacks what the task needs, or bears a class that the model doesn't know.
@@ -80,9 +81,12 @@ class SliceDataset(Dataset[Item]):
         image_size: tuple[int, int],
         resize: str = "stretch",
         channels: int = 3,
+        multilabel: bool = False,
     ) -> None:
         self.samples = list(samples)
         self.task = task
+        self.multilabel = multilabel
+        self.by_boxes = task == "detection" or multilabel
         self.image_size = image_size
         self.resize = resize
         self.channels = channels
@@ -93,11 +97,12 @@ class SliceDataset(Dataset[Item]):
         self._cache: dict[int, tuple[Tensor, images.Placement]] | None = {} if size <= CACHE_LIMIT else None
 
     def _check(self, sample: Sample) -> None:
-        if self.task == "classification" and sample.class_name is None:
+        if not self.by_boxes and sample.class_name is None:
             raise ValueError(f"{sample.path}: a classifier learns from class names, and this sample has none")
-        if self.task == "detection" and sample.annotation is None:
-            raise ValueError(f"{sample.path}: a detector learns from annotations, and this sample has none")
-        annotation = sample.annotation if self.task == "detection" else None
+        if self.by_boxes and sample.annotation is None:
+            kind = "multi-label classifier" if self.multilabel else "detector"
+            raise ValueError(f"{sample.path}: a {kind} learns from annotations, and this sample has none")
+        annotation = sample.annotation if self.by_boxes else None
         names = (sample.class_name,) if annotation is None else annotation.names
         unknown = [name for name in names if name not in self._ids]
         if unknown:
@@ -114,15 +119,21 @@ class SliceDataset(Dataset[Item]):
         sample = self.samples[index]
         image, placement = self._image(index)
         if self.task == "classification":
-            assert sample.class_name is not None
             none = torch.zeros(0, 4), torch.zeros(0, dtype=torch.int64)
-            return Item(image, *none, self._ids[sample.class_name], index)
+            return Item(image, *none, self._image_label(sample), index)
         assert sample.annotation is not None
         labels = torch.tensor([self._ids[n] for n in sample.annotation.names], dtype=torch.int64)
         boxes = box_functions.clip(torch.from_numpy(sample.annotation.boxes), placement.original_size)
         boxes = placement.to_input(boxes)
         keep = box_functions.area(boxes) > 0
         return Item(image, boxes[keep], labels[keep], -1, index)
+
+    def _image_label(self, sample: Sample) -> int | Tensor:
+        if self.multilabel:
+            assert sample.annotation is not None
+            return torch.tensor([int(name in sample.annotation.names) for name in self._ids])
+        assert sample.class_name is not None
+        return self._ids[sample.class_name]
 
     def placement(self, index: int) -> images.Placement:
         """Say how a sample's image lies in the model's input.
@@ -162,7 +173,7 @@ def collate(items: Sequence[Item]) -> Batch:
         >>> collate([item, item]).targets.image_labels
         tensor([1, 1])
     """
-    labels = torch.tensor([i.image_label for i in items], dtype=torch.int64)
+    labels = torch.stack([torch.as_tensor(i.image_label) for i in items])
     targets = Targets.pad([i.boxes for i in items], [i.labels for i in items], labels if (labels >= 0).any() else None)
     return Batch(torch.stack([i.image for i in items]), targets, torch.tensor([i.number for i in items]))
 

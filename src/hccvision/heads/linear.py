@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import torch
 from torch import Tensor, nn
 
 from hccvision.contracts import FeatureSpec, Targets
-from hccvision.losses import CLASSIFICATION_LOSSES
+from hccvision.losses import BINARY_LOSSES, CLASSIFICATION_LOSSES
 from hccvision.registry import HEADS
+
+OUTPUTS = ("softmax", "sigmoid", "multilabel")
 
 
 @HEADS.register("linear", task="classification")
@@ -17,13 +20,16 @@ class LinearHead(nn.Module):
 
     Args:
         features: the backbone's statement; the last map is used.
-        num_classes: K, at least 2.
+        num_classes: K, at least 2; for ``"multilabel"`` at least 1.
         hidden: sizes of the hidden layers, each with ReLU; empty for a single linear layer.
         pool: ``None`` for the flat map (7×7 at 224 px, the paper's), ``"avg"`` or ``"max"`` for one value per channel.
         dropout: share dropped after each hidden layer, in [0, 1); for a single layer, before it.
+        output: ``"softmax"``: one of K classes. ``"sigmoid"``: one of two, by a single logit, that of the last class.
+            ``"multilabel"``: any of K classes, each by itself, so that an image may show several or none.
 
     Raises:
-        ValueError: for fewer than two classes, or an unknown ``pool``.
+        ValueError: for too few classes, other than two of them with ``"sigmoid"``, or an unknown ``pool`` or
+            ``output``.
 
     Example:
         >>> import torch
@@ -49,10 +55,18 @@ class LinearHead(nn.Module):
         hidden: Sequence[int] = (512, 512),
         pool: str | None = None,
         dropout: float = 0.5,
+        output: str = "softmax",
     ) -> None:
         super().__init__()
-        if num_classes < 2:
-            raise ValueError(f"a classifier needs at least 2 classes, got {num_classes}")
+        if output not in OUTPUTS:
+            raise ValueError(f"unknown output {output!r}; known: {', '.join(map(repr, OUTPUTS))}")
+        if num_classes < 2 and output != "multilabel":
+            raise ValueError(
+                f"a classifier needs at least 2 classes, got {num_classes}; to ask for one thing alone, give it "
+                'output="multilabel"'
+            )
+        if num_classes != 2 and output == "sigmoid":
+            raise ValueError(f'a single sigmoid tells 2 classes apart, got {num_classes}: take output="softmax"')
         pools = {"avg": nn.AdaptiveAvgPool2d(1), "max": nn.AdaptiveMaxPool2d(1), None: nn.Identity()}
         if pool not in pools:
             raise ValueError(f"unknown pool {pool!r}; known: None (the flat map), 'avg', 'max'")
@@ -65,7 +79,13 @@ class LinearHead(nn.Module):
             size = out
         if not hidden and dropout:
             layers.append(nn.Dropout(dropout))
-        self.layers = nn.Sequential(*layers, nn.Linear(size, num_classes))
+        self.output = output
+        self.layers = nn.Sequential(*layers, nn.Linear(size, 1 if output == "sigmoid" else num_classes))
+
+    @property
+    def multilabel(self) -> bool:
+        """Whether an image may show several classes, or none."""
+        return self.output == "multilabel"
 
     def forward(self, maps: tuple[Tensor, ...]) -> Tensor:
         """Compute the logits.
@@ -74,7 +94,7 @@ class LinearHead(nn.Module):
             maps: of the backbone.
 
         Returns:
-            ``(B, K)``.
+            ``(B, K)``, or ``(B, 1)`` for ``"sigmoid"``.
         """
         return self.layers(self.pool(maps[-1]))
 
@@ -82,33 +102,47 @@ class LinearHead(nn.Module):
         """Score the logits.
 
         Args:
-            output: ``(B, K)`` logits.
-            targets: with ``image_labels``.
-            name: of `losses.CLASSIFICATION_LOSSES`; None: cross-entropy.
+            output: logits of `forward`.
+            targets: with ``image_labels``: ``(B,)`` class ids, or for ``"multilabel"`` ``(B, K)`` of 0 and 1.
+            name: of `losses.CLASSIFICATION_LOSSES`, whose binary forms the sigmoids take; None: cross-entropy.
 
         Returns:
             ``loss`` and its one part, ``classification``.
 
         Raises:
-            ValueError: for an unknown name, or targets without image labels.
+            ValueError: for an unknown name, or targets without image labels of that shape.
         """
         name = name or "cross_entropy"
-        if name not in CLASSIFICATION_LOSSES:
-            raise ValueError(f"unknown classification loss {name!r}; known: {', '.join(CLASSIFICATION_LOSSES)}")
-        if targets.image_labels is None:
+        losses = CLASSIFICATION_LOSSES if self.output == "softmax" else BINARY_LOSSES
+        if name not in losses:
+            raise ValueError(f"unknown classification loss {name!r}; known: {', '.join(losses)}")
+        labels = targets.image_labels
+        if labels is None:
             raise ValueError(
-                "the linear head learns from image labels, and these targets have none: give samples with class_name"
+                "the linear head learns from image labels, and these targets have none: give samples with "
+                + ("annotations" if self.multilabel else "class_name")
             )
-        loss = CLASSIFICATION_LOSSES[name](output, targets.image_labels)
+        expected = tuple(output.shape) if self.multilabel else (len(output),)
+        if labels.shape != expected:
+            raise ValueError(
+                f"with output={self.output!r} the linear head learns from image labels {expected}, got "
+                f"{tuple(labels.shape)}"
+            )
+        loss = losses[name](output, labels[:, None] if self.output == "sigmoid" else labels)
         return {"loss": loss, "classification": loss}
 
     def decode(self, output: Tensor) -> Tensor:
         """Turn logits into probabilities.
 
         Args:
-            output: ``(B, K)`` logits.
+            output: logits of `forward`.
 
         Returns:
-            ``(B, K) float32`` in [0, 1], each row summing to 1.
+            ``(B, K) float32`` in [0, 1], each row summing to 1, but for ``"multilabel"``.
         """
-        return output.float().softmax(-1)
+        logits = output.float()
+        if self.output == "softmax":
+            return logits.softmax(-1)
+        if self.output == "sigmoid":
+            logits = torch.cat((-logits, logits), -1)
+        return logits.sigmoid()

@@ -3,6 +3,8 @@
 A share of no cases (0/0) is 0.0, never NaN: the sensitivity where nobody is ill, the precision where nobody is called
 ill, a correlation where only one class occurs. Averages over classes leave out classes that don't occur, as
 scikit-learn's do. The ROC AUC of a single class is 0.5, chance.
+
+The metrics of the task ``"multilabel"`` judge images that show several classes or none, each class by itself.
 """
 
 from __future__ import annotations
@@ -30,6 +32,8 @@ FIGURES: dict[str, str] = {
     "kappa": "Cohen's kappa over all classes: agreement beyond chance",
     "mcc": "the correlation of truths and predictions over all classes (Matthews, Gorodkin)",
 }
+
+YES = 0.5  # the probability from which a multi-label classifier says that it sees a class
 
 
 def confusion_matrix(predictions: Any, truths: Any, *, classes: Sequence[str]) -> np.ndarray:
@@ -197,13 +201,83 @@ def roc_auc(predictions: Any, truths: Any, *, classes: Sequence[str], positive: 
     """
     probabilities, ids = _check(predictions, truths, classes)
     positive = _positive(positive, len(classes))
-    scores, ill = probabilities[:, positive], ids == positive
-    levels, level = np.unique(scores, return_inverse=True)
-    ill_at = np.bincount(level[ill], minlength=len(levels))
-    well_at = np.bincount(level[~ill], minlength=len(levels))
-    pairs = int(ill.sum()) * int((~ill).sum())
-    won = (ill_at * (np.cumsum(well_at) - well_at / 2)).sum()
-    return {"roc_auc": float(won / pairs) if pairs else 0.5}
+    area = _area(probabilities[:, positive], ids == positive)
+    return {"roc_auc": 0.5 if area is None else area}
+
+
+@METRICS.register("multilabel_auc", task="multilabel")
+def multilabel_auc(predictions: Any, truths: Any, *, classes: Sequence[str]) -> dict[str, float]:
+    """Give the area under the ROC curve of every class, and their mean.
+
+    Args:
+        predictions: ``(N, K)`` probabilities in [0, 1], each class by itself.
+        truths: ``(N, K)`` of 0 and 1.
+        classes: the K class names in order.
+
+    Returns:
+        ``multilabel_auc/<class>`` as `roc_auc`, and ``multilabel_auc``, the mean over the classes that some cases show
+        and others don't; 0.5, chance, where there is none.
+
+    Raises:
+        ValueError: if there are no cases, or shapes, truths or probabilities are not as above.
+
+    Example:
+        >>> multilabel_auc([[0.9, 0.2], [0.4, 0.1], [0.2, 0.8]], [[1, 1], [0, 0], [0, 1]], classes=("hcc", "cyst"))
+        {'multilabel_auc': 1.0, 'multilabel_auc/hcc': 1.0, 'multilabel_auc/cyst': 1.0}
+    """
+    probabilities, shown = _check_multilabel(predictions, truths, classes)
+    areas = [_area(p, s) for p, s in zip(probabilities.T, shown.T, strict=True)]
+    return _per_class("multilabel_auc", areas, classes, undefined=0.5)
+
+
+@METRICS.register("multilabel_f1", task="multilabel")
+def multilabel_f1(predictions: Any, truths: Any, *, classes: Sequence[str]) -> dict[str, float]:
+    """Give the F1 of every class, said to be seen from a probability of 0.5, and their mean.
+
+    Args:
+        predictions: ``(N, K)`` probabilities in [0, 1], each class by itself.
+        truths: ``(N, K)`` of 0 and 1.
+        classes: the K class names in order.
+
+    Returns:
+        ``multilabel_f1/<class>``, and ``multilabel_f1``, the mean over the classes that occur in truths or calls; 0.0
+        where there is none.
+
+    Raises:
+        ValueError: as `multilabel_auc`.
+
+    Example:
+        >>> multilabel_f1([[0.9, 0.2], [0.7, 0.1], [0.2, 0.8]], [[1, 1], [1, 0], [0, 0]], classes=("hcc", "cyst"))
+        {'multilabel_f1': 0.5, 'multilabel_f1/hcc': 1.0, 'multilabel_f1/cyst': 0.0}
+    """
+    probabilities, shown = _check_multilabel(predictions, truths, classes)
+    called = probabilities >= YES
+    right, wrong = (called & shown).sum(0).tolist(), (called ^ shown).sum(0).tolist()
+    f1s = [2 * r / (2 * r + w) if r + w else None for r, w in zip(right, wrong, strict=True)]
+    return _per_class("multilabel_f1", f1s, classes, undefined=0.0)
+
+
+@METRICS.register("exact_match", task="multilabel")
+def exact_match(predictions: Any, truths: Any, *, classes: Sequence[str]) -> dict[str, float]:
+    """Give the share of cases of which every class is called right, said to be seen from a probability of 0.5.
+
+    Args:
+        predictions: ``(N, K)`` probabilities in [0, 1], each class by itself.
+        truths: ``(N, K)`` of 0 and 1.
+        classes: the K class names in order.
+
+    Returns:
+        ``exact_match`` in [0, 1].
+
+    Raises:
+        ValueError: as `multilabel_auc`.
+
+    Example:
+        >>> exact_match([[0.9, 0.2], [0.4, 0.1]], [[1, 1], [0, 0]], classes=("hcc", "cyst"))
+        {'exact_match': 0.5}
+    """
+    probabilities, shown = _check_multilabel(predictions, truths, classes)
+    return {"exact_match": float(((probabilities >= YES) == shown).all(1).mean())}
 
 
 @dataclass(frozen=True)
@@ -305,18 +379,60 @@ def _check(predictions: Any, truths: Any, classes: Sequence[str]) -> tuple[np.nd
             f"expected predictions of shape (N, {k}), one column per class, and truths of shape (N,); "
             f"got {probabilities.shape} and {ids.shape}"
         )
-    in_range = (probabilities >= -1e-6) & (probabilities <= 1 + 1e-6)  # False for NaN too
-    if not in_range.all():
-        row, column = np.argwhere(~in_range)[0]
-        raise ValueError(
-            f"predictions[{row}] holds {probabilities[row, column]}: expected probabilities in [0, 1]; "
-            "for raw outputs, take their softmax first"
-        )
+    _check_range(probabilities, "softmax")
     known = np.isin(ids, np.arange(k))
     if not known.all():
         row = np.flatnonzero(~known)[0]
         raise ValueError(f"truths[{row}] is {ids[row]}: expected a class id from 0 to {k - 1}, of {tuple(classes)}")
     return probabilities.astype(np.float64), ids.astype(np.int64)
+
+
+def _check_multilabel(predictions: Any, truths: Any, classes: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
+    """Give ``(N, K) float64`` probabilities and ``(N, K) bool`` truths, or say what is wrong with them."""
+    probabilities, shown, k = as_array(predictions), as_array(truths), len(classes)
+    if k < 1 or len(set(classes)) != k:
+        raise ValueError(f"expected class names that differ, got {tuple(classes)}")
+    if shown.size == 0 or probabilities.size == 0:
+        raise ValueError("there are no cases to score: expected at least one prediction and its truth")
+    if shown.ndim != 2 or shown.shape[1] != k or probabilities.shape != shown.shape:
+        raise ValueError(
+            f"expected predictions and truths of shape (N, {k}), one column per class; got {probabilities.shape} and "
+            f"{shown.shape}"
+        )
+    _check_range(probabilities, "sigmoid")
+    if not np.isin(shown, (0, 1)).all():
+        row = np.argwhere(~np.isin(shown, (0, 1)))[0][0]
+        raise ValueError(f"truths[{row}] is {shown[row].tolist()}: expected 0 or 1 for each of {tuple(classes)}")
+    return probabilities.astype(np.float64), shown.astype(bool)
+
+
+def _check_range(probabilities: np.ndarray, activation: str) -> None:
+    in_range = (probabilities >= -1e-6) & (probabilities <= 1 + 1e-6)  # False for NaN too
+    if not in_range.all():
+        row, column = np.argwhere(~in_range)[0]
+        raise ValueError(
+            f"predictions[{row}] holds {probabilities[row, column]}: expected probabilities in [0, 1]; "
+            f"for raw outputs, take their {activation} first"
+        )
+
+
+def _area(scores: np.ndarray, ill: np.ndarray) -> float | None:
+    """Give the area under the ROC curve; None where all cases are ill or none is."""
+    levels, level = np.unique(scores, return_inverse=True)
+    ill_at = np.bincount(level[ill], minlength=len(levels))
+    well_at = np.bincount(level[~ill], minlength=len(levels))
+    pairs = int(ill.sum()) * int((~ill).sum())
+    won = (ill_at * (np.cumsum(well_at) - well_at / 2)).sum()
+    return float(won / pairs) if pairs else None
+
+
+def _per_class(
+    name: str, values: Sequence[float | None], classes: Sequence[str], *, undefined: float
+) -> dict[str, float]:
+    defined = [v for v in values if v is not None]
+    mean = sum(defined) / len(defined) if defined else undefined
+    each = {f"{name}/{c}": undefined if v is None else v for c, v in zip(classes, values, strict=True)}
+    return {name: mean, **each}
 
 
 def _positive(positive: int | None, k: int) -> int:

@@ -19,14 +19,18 @@ from tqdm.auto import tqdm
 from hccvision.contracts import Sample
 from hccvision.data.dataset import Batch, SliceDataset, collate, to_float
 from hccvision.data.linter import usable
-from hccvision.evaluation import find_metrics, ground_truth
+from hccvision.evaluation import find_metrics, ground_truth, metric_task
 from hccvision.model import Model
 from hccvision.prediction import choose_device, to_original
 from hccvision.recipes import Recipe, quick
 from hccvision.registry import AUGMENTATIONS
 from hccvision.training.checkpoints import History, Run
 
-DEFAULT_METRICS = {"classification": ("balanced_accuracy",), "detection": ("voc_map",)}
+DEFAULT_METRICS = {
+    "classification": ("balanced_accuracy",),
+    "multilabel": ("multilabel_auc",),
+    "detection": ("voc_map",),
+}
 
 
 def fit(
@@ -53,7 +57,8 @@ def fit(
         resume: go on with the run in that folder, if there is one. An interrupted run goes on from its last whole
             epoch, to the same weights as if it had not been interrupted.
         device: ``"auto"`` (CUDA if there is one), ``"cpu"`` or ``"cuda"``.
-        metrics: registered names, computed on ``val`` after each epoch; None: mAP or balanced accuracy.
+        metrics: registered names, computed on ``val`` after each epoch; None: mAP, balanced accuracy or, for
+            several labels, the mean AUC.
         seed: instead of the recipe's.
         on_problem: ``"raise"`` or ``"skip"``, see `linter.usable`.
 
@@ -81,8 +86,8 @@ def fit(
     """
     recipe = recipe or quick()
     recipe = recipe if seed is None else replace(recipe, seed=seed)
-    names = DEFAULT_METRICS[model.task] if metrics is None else tuple(metrics)
-    scorers = find_metrics(names, model.task)
+    names = DEFAULT_METRICS[metric_task(model)] if metrics is None else tuple(metrics)
+    scorers = find_metrics(names, metric_task(model))
     augment = AUGMENTATIONS.build(recipe.augmentation)
     datasets = {"train": _dataset(train, model, on_problem)}
     if val is not None:
@@ -176,13 +181,14 @@ def _dataset(samples: Sequence[Sample], model: Model, on_problem: str) -> SliceD
         image_size=model.image_size,
         resize=model.resize,
         channels=model.in_channels,
+        multilabel=model.multilabel,
     )
 
 
 def _sampler(dataset: SliceDataset, recipe: Recipe, generator: torch.Generator) -> Sampler[int]:
     if not recipe.balanced:
         return RandomSampler(dataset, generator=generator)
-    classes = [s.class_name if dataset.task == "classification" else bool(s.annotation) for s in dataset.samples]
+    classes = [bool(s.annotation) if dataset.by_boxes else s.class_name for s in dataset.samples]
     counts = Counter(classes)
     return WeightedRandomSampler([1 / counts[c] for c in classes], len(classes), generator=generator)
 
@@ -285,7 +291,7 @@ def _validate(
             predictions += [to_original(found, placement).as_dict() for found, placement in placed]
     figures = totals.means()
     truths = ground_truth(dataset.samples, model)
-    options = {"positive": model.classes.index(model.positive)} if model.task == "classification" else {}
+    options = {"positive": model.classes.index(model.positive)} if metric_task(model) == "classification" else {}
     for scorer in scorers.values():
         figures |= scorer(predictions, truths, classes=model.classes, **options)
     return figures
