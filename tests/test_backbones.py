@@ -11,7 +11,7 @@ from torchvision.models.vgg import cfgs, make_layers
 from hccvision.backbones.mobilenet import MobileNetV1
 from hccvision.backbones.timm_adapter import TimmBackbone
 from hccvision.backbones.vgg import VGGSSD, vgg16, vgg16_bn
-from hccvision.contracts import Backbone
+from hccvision.contracts import Backbone, Targets
 from hccvision.model import build_model
 from hccvision.registry import BACKBONES, HEADS
 from hccvision.weights import load_into, recognise
@@ -111,6 +111,37 @@ def test_every_backbone_trains_with_every_head(backbone, head, second):
     unused = ["backbone.norm.scale"] if (backbone, head) == ("vgg16_ssd", "linear") else []  # of conv4_3, for detectors
     assert without == unused
     assert next(model.backbone.parameters()).grad.any()
+
+
+@pytest.mark.parametrize(
+    ("model_name", "options", "default_boxes"),
+    [
+        ("resnet50", {}, "ssd300_mobilenet"),
+        ("efficientnet_b0", {}, "ssd300_vgg"),
+        ("convnext_atto", {}, "lesion"),
+        ("vit_tiny_patch16_224", {"image_size": (96, 128)}, "ssd300_mobilenet"),  # all of its maps are at stride 16
+    ],
+)
+def test_ssd_stands_on_any_timm_model(model_name, options, default_boxes):
+    model = build_model(
+        "timm",
+        "ssd",
+        classes=["hcc"],
+        image_size=(96, 128),
+        backbone_options={"model_name": model_name, **options},
+        head_options={"default_boxes": default_boxes},
+    )
+    targets = Targets.pad(
+        [torch.tensor([[20.0, 20.0, 60.0, 60.0]]), torch.zeros(0, 4)], [torch.zeros(1), torch.zeros(0)]
+    )
+    parts = model.train().loss(model(torch.rand(2, 3, 96, 128)), targets)
+    parts["loss"].backward()
+    assert torch.isfinite(parts["loss"])
+    assert torch.isfinite(next(model.backbone.parameters()).grad).all()
+    with torch.no_grad():
+        output = model.eval()(torch.rand(1, 3, 96, 128))
+    assert output.logits.shape == (1, len(model.head.default_boxes), 2)
+    assert len(model.decode(output)) == 1
 
 
 @pytest.mark.parametrize(("backbone", "head", "side"), [("vgg16", "linear", 224), ("mobilenet_v1", "ssd", 300)])

@@ -481,8 +481,6 @@ def stirred(module: nn.Module) -> nn.Module:
     return module
 
 
-
-
 @pytest.mark.parametrize(
     ("kind", "backbone", "boxes", "count", "mean", "std"),
     [
