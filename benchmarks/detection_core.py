@@ -194,7 +194,8 @@ def post_processing(old: Any, batch: int, classes: int) -> Row:
         boxes = old.boxes.center_form_to_corner_form(boxes)
         images = []
         for image_shares, image_boxes in zip(shares, boxes, strict=True):
-            kept, labels = [torch.zeros(0, 5)], [0] * 0
+            kept: list[Tensor] = [torch.zeros(0, 5)]
+            labels: list[int] = []
             for label in range(1, classes + 1):
                 chosen = image_shares[:, label] > 0.01
                 if chosen.any():
@@ -210,9 +211,7 @@ def post_processing(old: Any, batch: int, classes: int) -> Row:
         calls["pytorch-ssd"] = pytorch_ssds
     calls = {name: torch.inference_mode()(call) for name, call in calls.items()}
     ours = calls[OURS]()
-    agreement = {
-        name: sum(map(shared, ours, calls[name]())) / sum(map(len, ours)) for name in PEERS[: len(calls) - 1]
-    }
+    agreement = {name: sum(map(shared, ours, calls[name]())) / sum(map(len, ours)) for name in PEERS[: len(calls) - 1]}
     survivors = int((output.logits.softmax(-1)[..., 1:] > 0.01).sum()) // batch
     return "post-processing", f"batch {batch}, {classes + 1} classes, {survivors} scores an image", calls, agreement
 
@@ -318,10 +317,12 @@ def page(folder: Path) -> str:
     ]
     for path in sorted(folder.glob("detection_core-*.json")):
         result = json.loads(path.read_text(encoding="utf-8"))
-        facts = ", ".join(f"{k.removesuffix('_gb')} {v}{' GB' * k.endswith('_gb')}" for k, v in result["machine"].items())
+        facts = ", ".join(
+            f"{k.removesuffix('_gb')} {v}{' GB' * k.endswith('_gb')}" for k, v in result["machine"].items()
+        )
         head = ["task", "size", OURS, *PEERS]
         lines = [f"| {' | '.join(texts)} |" for texts in [head, ["---"] * len(head), *map(cells, result["rows"])]]
-        parts += [f"## {result['machine']['cpu']}, {result['date']}", f"{facts}.", "\n".join(lines)]
+        parts += [f"## {machine['cpu']}, {result['date']}", f"{facts}.", "\n".join(lines)]
     return "\n\n".join(parts) + "\n"
 
 
