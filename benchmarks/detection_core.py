@@ -289,10 +289,7 @@ def loss(old: Any, batch: int, classes: int, *, backward: bool) -> Row:
     calls: Calls = {name: partial(stepped, call) for name, call in losses.items()}
     ours = calls[OURS]()
     agreement = {
-        name: statistics.fmean(
-            torch.isclose(a, b, rtol=1e-4, atol=1e-6).double().mean().item()
-            for a, b in zip(ours, calls[name](), strict=True)
-        )
+        name: 1 - max(float((a - b).norm() / b.norm()) for a, b in zip(ours, calls[name](), strict=True))
         for name in PEERS[: len(calls) - 1]
     }
     work = "loss, forward and backward" if backward else "loss, forward"
@@ -317,9 +314,8 @@ def page(folder: Path) -> str:
     ]
     for path in sorted(folder.glob("detection_core-*.json")):
         result = json.loads(path.read_text(encoding="utf-8"))
-        facts = ", ".join(
-            f"{k.removesuffix('_gb')} {v}{' GB' * k.endswith('_gb')}" for k, v in result["machine"].items()
-        )
+        machine = result["machine"]
+        facts = ", ".join(f"{k.removesuffix('_gb')} {v}{' GB' * k.endswith('_gb')}" for k, v in machine.items())
         head = ["task", "size", OURS, *PEERS]
         lines = [f"| {' | '.join(texts)} |" for texts in [head, ["---"] * len(head), *map(cells, result["rows"])]]
         parts += [f"## {machine['cpu']}, {result['date']}", f"{facts}.", "\n".join(lines)]
