@@ -1,4 +1,4 @@
-"""The benchmark runs, and writes what it measured and nothing that tells whose machine it was."""
+"""The benchmarks run, and write what they measured and nothing that tells whose machine it was."""
 
 from __future__ import annotations
 
@@ -81,3 +81,37 @@ def test_failed_write_leaves_the_old_file(low_end: ModuleType, tmp_path: Path) -
     with pytest.raises(UnicodeEncodeError):
         low_end.write(path, "\ud800")
     assert path.read_text(encoding="utf-8") == "old"
+
+
+# the detection core
+
+
+def test_quick_run_of_the_detection_core_agrees_with_torchvision(tmp_path: Path) -> None:
+    script = SCRIPT.with_name("detection_core.py")
+    command = [sys.executable, str(script), "--quick", "--threads", "1", "--out", str(tmp_path)]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "pytorch-ssd was not given" in done.stdout
+    (path,) = tmp_path.glob("detection_core-*.json")
+    result = json.loads(path.read_text(encoding="utf-8"))
+    tasks = [row["task"] for row in result["rows"]]
+    assert tasks == ["matching", "post-processing", "suppression", "loss, forward", "loss, forward and backward"]
+    for row in result["rows"]:
+        assert set(row["ms"]) == {"hccvision", "torchvision"}
+        assert row["agreement"]["torchvision"] > 0.99
+        assert row["times_as_fast"]["torchvision"] == pytest.approx(
+            row["ms"]["torchvision"] / row["ms"]["hccvision"], rel=0.02, abs=0.01
+        )
+    page = (tmp_path / "detection_core.md").read_text(encoding="utf-8")
+    assert page.count("not given |") == len(tasks)
+    assert result["machine"]["threads used"] == 1
+    assert str(SCRIPT.parents[1]) not in path.read_text(encoding="utf-8") + page
+
+
+def test_a_wrong_checkout_of_pytorch_ssd_is_said_so(tmp_path: Path) -> None:
+    script = SCRIPT.with_name("detection_core.py")
+    done = subprocess.run(
+        [sys.executable, str(script), "--quick", "--pytorch-ssd", str(tmp_path)], capture_output=True, text=True
+    )
+    assert done.returncode == 1
+    assert "is no checkout of github.com/qfgaohao/pytorch-ssd" in done.stderr

@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 import torch
 import torchvision.ops as reference
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
-from torchvision.models.detection._utils import BoxCoder
+from torchvision.models.detection._utils import BoxCoder, SSDMatcher
 from torchvision.models.detection.anchor_utils import DefaultBoxGenerator
 from torchvision.models.detection.image_list import ImageList
 
@@ -509,6 +509,34 @@ def test_identical_truths_and_truths_that_share_their_best_box_each_keep_one():
     assert found.truth[0, overlaps[0].argmax()] == 0
 
 
+@quick
+@given(st.floats(0.25, 0.75), st.floats(0.25, 0.75), st.floats(0.15, 0.154), st.floats(0.001, 0.005))
+def test_torchvision_loses_a_truth_where_two_share_their_best_box_and_we_do_not(cx, cy, side, smaller):
+    """Two lesions around one centre, too small for IoU 0.6 with any default box: each has one forced box, or none."""
+    grid = generate("ssd300_mobilenet")
+    near = cxcywh_to_xyxy(torch.tensor([[[cx, cy, side, side], [cx, cy, side - smaller, side - smaller]]]))
+    overlaps = reference.box_iou(near[0], reference.box_convert(grid, "cxcywh", "xyxy"))
+    assume(overlaps[0].argmax() == overlaps[1].argmax())
+    theirs = SSDMatcher(0.6)(overlaps)
+    assert theirs[theirs >= 0].tolist() == [1]  # the last one overwrites the first
+    ours = match(grid, near, torch.ones(1, 2, dtype=torch.bool), iou_threshold=0.6).truth[0]
+    assert sorted(ours[ours >= 0].tolist()) == [0, 1]
+
+
+@pytest.mark.parametrize("iou_threshold", [0.0, 0.5])
+def test_images_are_matched_in_pieces_as_at_once(iou_threshold):
+    grid, generator = generate("ssd300_mobilenet"), torch.Generator().manual_seed(0)
+    corner, size = torch.rand(2, 12, 30, 2, generator=generator) * 0.5  # more than a piece of the overlaps
+    boxes, valid = torch.cat((corner, corner + size), -1), torch.rand(12, 30, generator=generator) < 0.7
+    valid[3] = False
+    together = match(grid, boxes, valid, iou_threshold=iou_threshold)
+    for i in range(12):
+        alone = match(grid, boxes[i : i + 1, valid[i]], valid[i : i + 1, valid[i]], iou_threshold=iou_threshold)
+        number = torch.cat((valid[i].nonzero().squeeze(1), torch.tensor([-1])))  # index −1 stays −1
+        assert torch.equal(together.truth[i], number[alone.truth[0]])
+        assert torch.equal(together.iou[i], alone.iou[0])
+
+
 def test_padding_is_not_matched():
     grid = generate("ssd300_caffe")
     boxes = torch.tensor([[[0.2, 0.2, 0.5, 0.5], [0.6, 0.6, 0.9, 0.9]]]).expand(2, 2, 4)
@@ -571,7 +599,7 @@ def test_targets_of_a_batch_without_lesions():
     assert offsets.eq(0).all()
 
 
-@pytest.mark.parametrize("degenerate", [[0.5, 0.5, 0.5, 0.9], [0.5, 0.9, 0.6, 0.5]])
+@pytest.mark.parametrize("degenerate", [[0.5, 0.5, 0.5, 0.9], [0.5, 0.9, 0.6, 0.5], [math.nan, 0.5, 0.6, 0.9]])
 def test_a_truth_without_area_is_an_error_and_never_a_nan(degenerate):
     grid = generate("ssd300_caffe")
     boxes = torch.tensor([[degenerate]])

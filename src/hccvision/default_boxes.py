@@ -401,24 +401,28 @@ def match(default_boxes: Tensor, boxes: Tensor, valid: Tensor, *, iou_threshold:
     if n > a and int(valid.sum(1).max()) > a:
         raise ValueError(f"an image has {int(valid.sum(1).max())} truths, but there are only {a} default boxes")
     overlaps = _overlaps(boxes, default_boxes)  # (B, N, A)
-    overlaps[~valid] = -1.0
+    image, number = valid.nonzero(as_tuple=True)  # (W,), the truths that wait for a box
+    if len(image) < batch * n:
+        overlaps[~valid] = -1.0
     best = overlaps.amax(1)  # (B, A)
-    truth = torch.full_like(best, -1, dtype=torch.int64)
-    image, box = (best >= iou_threshold).nonzero(as_tuple=True)  # few: the truth itself is looked for here only
-    truth[image, box] = overlaps[image, :, box].argmax(1)
+    truth = torch.full(best.shape, -1, device=best.device)
+    positive = (best >= iou_threshold).nonzero(as_tuple=True)  # few: the truth itself is looked for here only
+    truth[positive] = overlaps[positive[0], :, positive[1]].argmax(1)
     best.clamp_(min=0)
 
     # Pairs are found in rounds: all that are the best left both for their truth and for their default box. None of
     # them could be broken up by a better pair, so this ends in the greedy pairs, mostly in a round or two.
     waiting = valid.clone()
-    image, number = waiting.nonzero(as_tuple=True)  # (W,), the truths that wait for a box
     box = overlaps.argmax(2)[image, number]  # (W,), the one each wants: the first of equals
     while len(image):
         rivals = overlaps[image, :, box].masked_fill_(~waiting[image], -1.0)  # (W, N), who overlaps it how much
-        won = rivals.argmax(1) == number  # the first of equals, likewise
-        image, number, box = torch.stack((image, number, box))[:, won]
+        won = (rivals.argmax(1) == number).nonzero().squeeze(1)  # the first of equals, likewise
+        left = len(image) - len(won)
+        image, number, box = image[won], number[won], box[won]
         truth[image, box] = number
         best[image, box] = overlaps[image, number, box]
+        if left == 0:
+            break
         waiting[image, number] = False
         overlaps[image, :, box] = -1.0
         image, number = waiting.nonzero(as_tuple=True)
@@ -682,7 +686,7 @@ def matched_targets(default_boxes: Tensor, boxes: Tensor, labels: Tensor, truth:
     index = truth[image, box]
     classes[image, box] = labels[image, index] + 1
     truths = boxes[image, index]
-    if bool((area(truths) <= 0).any()):
+    if not bool((area(truths) > 0).all()):
         raise ValueError("a truth without area can't be encoded: remove degenerate boxes before training")
     offsets[image, box] = encode(xyxy_to_cxcywh(truths), default_boxes[box])
     return classes, offsets

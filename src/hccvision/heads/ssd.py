@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from hccvision.boxes import area, clip, cxcywh_to_xyxy, nms, soft_nms
+from hccvision.boxes import clip, cxcywh_to_xyxy, nms, soft_nms
 from hccvision.contracts import Detections, FeatureSpec, SSDOutput, Targets
 from hccvision.default_boxes import DefaultBoxSpec, decode, generate, match, matched_targets, preset
 from hccvision.losses import multibox
@@ -223,20 +223,21 @@ class SSDHead(nn.Module):
         """
         logits, offsets = output.logits.float(), output.offsets.float()
         # A score is at most what its class has against the background alone: for most boxes that is too little.
-        least = torch.tensor(score_threshold, device=logits.device).clamp(0, 1).logit() - 1e-3
-        image, box = (logits[..., 1:].amax(-1) - logits[..., 0] > least).nonzero(as_tuple=True)
+        odds = max(score_threshold, 1e-300) / max(1 - score_threshold, 1e-300)
+        hopeful = logits[..., 1:].amax(-1) - logits[..., 0] > math.log(odds) - 1e-3
+        image, box = hopeful.nonzero(as_tuple=True)
         scores = logits[image, box].softmax(-1)[:, 1:]
         row, label = (scores > score_threshold).nonzero(as_tuple=True)
-        score, image, box = scores[row, label], image[row], box[row]
-        best = _best_of_each(image * self.num_classes + label, score, candidates)
-        score, image, box, label = score[best], image[best], box[best], label[best]
+        image, box, score = image[row], box[row], scores[row, label]
+        if len(score) > candidates:
+            best = _best_of_each(image * self.num_classes + label, score, candidates)
+            image, box, score, label = image[best], box[best], score[best], label[best]
         boxes = cxcywh_to_xyxy(decode(offsets[image, box], self.default_boxes[box])) * self.scale
         boxes = clip(boxes, self.image_size)
-        inside = area(boxes) > 0
-        boxes, score, image, label = boxes[inside], score[inside], image[inside], label[inside]
+        inside = (boxes[:, 2:] > boxes[:, :2]).all(1).nonzero().squeeze(1)
+        counts = image[inside].bincount(minlength=len(logits)).tolist()
         found = []
-        counts = image.bincount(minlength=len(logits)).tolist()
-        for b, s, k in zip(boxes.split(counts), score.split(counts), label.split(counts), strict=True):
+        for b, s, k in zip(*(t[inside].split(counts) for t in (boxes, score, label)), strict=True):
             own = None if class_agnostic else k
             if suppression == "hard":
                 best = nms(b, s, iou_threshold, labels=own, max_output=max_detections)
