@@ -99,17 +99,15 @@ def pytorch_ssd(checkout: Path) -> Any:
 
 
 def interleaved(calls: Calls, seconds: float, *, least: int) -> dict[str, list[float]]:
-    """Time the contenders in turns, each time another one first, so that what disturbs one disturbs all."""
+    """Time the contenders in turns, so that what disturbs one disturbs all; none with the caches of the one before."""
     names = list(calls)
     times: dict[str, list[float]] = {name: [] for name in names}
-    for name in names:
-        calls[name]()
     while len(times[names[0]]) < least or sum(map(sum, times.values())) < seconds:
         for name in names:
+            calls[name]()
             start = time.perf_counter()
             calls[name]()
             times[name].append(time.perf_counter() - start)
-        names.append(names.pop(0))
     return times
 
 
@@ -289,7 +287,7 @@ def loss(old: Any, batch: int, classes: int, *, backward: bool) -> Row:
     calls: Calls = {name: partial(stepped, call) for name, call in losses.items()}
     ours = calls[OURS]()
     agreement = {
-        name: 1 - max(float((a - b).norm() / b.norm()) for a, b in zip(ours, calls[name](), strict=True))
+        name: 1 - max(((a - b).norm() / b.norm()).item() for a, b in zip(ours, calls[name](), strict=True))
         for name in PEERS[: len(calls) - 1]
     }
     work = "loss, forward and backward" if backward else "loss, forward"
