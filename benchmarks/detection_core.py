@@ -99,7 +99,7 @@ def pytorch_ssd(checkout: Path) -> Any:
 
 
 def interleaved(calls: Calls, seconds: float, *, least: int) -> dict[str, list[float]]:
-    """Time the contenders in turns, so that what disturbs one disturbs all; none with the caches of the one before."""
+    """Time the contenders in turns, so that what disturbs one disturbs all; each warms the caches up for itself."""
     names = list(calls)
     times: dict[str, list[float]] = {name: [] for name in names}
     while len(times[names[0]]) < least or sum(map(sum, times.values())) < seconds:
@@ -276,7 +276,7 @@ def loss(old: Any, batch: int, classes: int, *, backward: bool) -> Row:
 
     def stepped(call: Callable[[], Tensor]) -> tuple[Tensor, ...]:
         value = call()
-        return (value, *torch.autograd.grad(value, (logits, offsets))) if backward else (value,)
+        return (value.detach(), *torch.autograd.grad(value, (logits, offsets))) if backward else (value,)
 
     losses: Calls = {
         OURS: lambda: multibox(logits, offsets, *matched_targets(GRID, truths, labels, truth))["loss"],

@@ -8,8 +8,10 @@ Overlaps and their gradients are finite for boxes without area, too: a share of 
 from __future__ import annotations
 
 import math
+import struct
+from collections.abc import Callable
+from functools import cache
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -424,18 +426,28 @@ def _share(part: Tensor, whole: Tensor) -> Tensor:
     return torch.where(whole > 0, part / torch.where(whole > 0, whole, 1), 0)
 
 
+_FLOAT = struct.Struct("f")
 # Up to so many boxes one call on classes moved apart is faster than a call for each class.
 _FEW = 750
 
 
-def _nms_compiled(boxes: Tensor, scores: Tensor, threshold: float, labels: Tensor | None) -> Tensor:
-    from torchvision.ops import nms as torchvision_nms
+@cache
+def _torchvision_nms() -> Callable[[Tensor, Tensor, float], Tensor]:
+    import torchvision  # noqa: F401, registers the kernel
 
-    dtype = torch.promote_types(torch.promote_types(boxes.dtype, scores.dtype), torch.float32)
-    boxes, scores = boxes.detach().to(dtype), scores.detach().to(dtype)
-    exact = float(threshold)
-    if dtype == torch.float32:
-        threshold = float(np.float32(exact))  # or a float32 IoU of 0.6 would be more than 0.6
+    return torch.ops.torchvision.nms.default
+
+
+def _nms_compiled(boxes: Tensor, scores: Tensor, threshold: float, labels: Tensor | None) -> Tensor:
+    torchvision_nms = _torchvision_nms()
+    exact = threshold
+    if boxes.dtype == scores.dtype == torch.float32:
+        boxes, scores = boxes.detach(), scores.detach()
+    else:
+        dtype = torch.promote_types(torch.promote_types(boxes.dtype, scores.dtype), torch.float32)
+        boxes, scores = boxes.detach().to(dtype), scores.detach().to(dtype)
+    if boxes.dtype == torch.float32:
+        threshold = _FLOAT.unpack(_FLOAT.pack(threshold))[0]  # or a float32 IoU of 0.6 would be more than 0.6
     if labels is None or len(boxes) < 2:
         return torchvision_nms(boxes, scores, threshold)
     if len(boxes) <= _FEW:

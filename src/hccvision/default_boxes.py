@@ -412,20 +412,18 @@ def match(default_boxes: Tensor, boxes: Tensor, valid: Tensor, *, iou_threshold:
 
     # Pairs are found in rounds: all that are the best left both for their truth and for their default box. None of
     # them could be broken up by a better pair, so this ends in the greedy pairs, mostly in a round or two.
-    waiting = valid.clone()
     box = overlaps.argmax(2)[image, number]  # (W,), the one each wants: the first of equals
     while len(image):
-        rivals = overlaps[image, :, box].masked_fill_(~waiting[image], -1.0)  # (W, N), who overlaps it how much
-        won = (rivals.argmax(1) == number).nonzero().squeeze(1)  # the first of equals, likewise
-        left = len(image) - len(won)
-        image, number, box = image[won], number[won], box[won]
-        truth[image, box] = number
-        best[image, box] = overlaps[image, number, box]
-        if left == 0:
+        won = overlaps[image, :, box].argmax(1) == number  # none overlaps it better: the first of equals, likewise
+        pair = won.nonzero().squeeze(1)
+        i, k, b = image[pair], number[pair], box[pair]
+        truth[i, b] = k
+        best[i, b] = overlaps[i, k, b]
+        if len(pair) == len(image):
             break
-        waiting[image, number] = False
-        overlaps[image, :, box] = -1.0
-        image, number = waiting.nonzero(as_tuple=True)
+        overlaps[i, k] = overlaps[i, :, b] = -1.0
+        rest = (~won).nonzero().squeeze(1)
+        image, number = image[rest], number[rest]
         box = overlaps[image, number].argmax(1)
     return Match(truth, best)
 
@@ -437,7 +435,7 @@ def _overlaps(boxes: Tensor, default_boxes: Tensor, piece: int = 2**18) -> Tenso
     """
     boxes = boxes.to(torch.promote_types(boxes.dtype, torch.float32))
     cx, cy, w, h = default_boxes.to(boxes.dtype).unbind(-1)
-    w, h = w / 2, h / 2
+    w, h = w * 0.5, h * 0.5
     u1, v1, u2, v2 = cx - w, cy - h, cx + w, cy + h  # each (A,)
     areas = ((u2 - u1) * (v2 - v1)).clamp_(min=torch.finfo(boxes.dtype).tiny)  # no union is 0
     result = boxes.new_empty(*boxes.shape[:2], len(areas))
