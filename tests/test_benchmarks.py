@@ -115,3 +115,35 @@ def test_a_wrong_checkout_of_pytorch_ssd_is_said_so(tmp_path: Path) -> None:
     )
     assert done.returncode == 1
     assert "is no checkout of github.com/qfgaohao/pytorch-ssd" in done.stderr
+
+
+SIZES = SCRIPT.with_name("lesion_sizes.py")
+
+
+def test_lesion_sizes_says_what_default_boxes_reach(tmp_path: Path) -> None:
+    command = [sys.executable, str(SIZES), "--phantom", "--patients", "6", "--coverage", "--out", str(tmp_path)]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    (rows,) = [e["result"] for e in json.loads((tmp_path / "default_box_coverage.json").read_text("utf-8")).values()]
+    assert rows["ssd300_mobilenet"]["boxes"] == 3000
+    assert rows["ssd300_mobilenet"]["reached"] < rows["lesion"]["reached"] <= rows["lesion"]["lesions"]
+    assert rows["suggest"]["reached"] > rows["ssd300_mobilenet"]["reached"]
+    page = (tmp_path / "default_box_coverage.md").read_text(encoding="utf-8")
+    assert f"| lesion | {rows['lesion']['boxes']} |" in page
+
+
+def test_lesion_sizes_cross_validates_and_goes_on_where_it_stopped(tmp_path: Path) -> None:
+    command = [
+        sys.executable, str(SIZES), "--phantom", "--patients", "4", "--default-boxes", "lesion", "--epochs", "1",
+        "--folds", "2", "--width", "0.1", "--threads", "1", "--work", str(tmp_path / "work"), "--out", str(tmp_path),
+    ]  # fmt: skip
+    for _ in range(2):
+        done = subprocess.run(command, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+    assert "epoch" not in done.stdout  # the second time both folds were there
+    assert len(list((tmp_path / "work").glob("*.pt"))) == 2
+    (entry,) = json.loads((tmp_path / "lesion_sizes.json").read_text("utf-8")).values()
+    sizes = entry["result"]["by size"]
+    assert sum(v for k, v in sizes.items() if k.startswith("lesions/")) > 0
+    assert str(SCRIPT.parents[1]) not in (tmp_path / "lesion_sizes.json").read_text("utf-8")
+    assert "phantom, lesion, light" in (tmp_path / "lesion_sizes.md").read_text(encoding="utf-8")
