@@ -12,6 +12,7 @@ folds are pooled, so each lesion counts once. Finished folds are kept in --work 
 import argparse
 import itertools
 import json
+import statistics
 import tempfile
 import time
 from collections.abc import Sequence
@@ -45,6 +46,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--threads", type=int, help="of torch; one each lets two of these run side by side")
     parser.add_argument("--coverage", action="store_true", help="only say which lesions each set of boxes can reach")
+    parser.add_argument("--rounds", type=int, default=15, help="of the timing that goes with --coverage")
     parser.add_argument(
         "--work", type=Path, default=Path("runs") / "lesion_sizes", help="where finished folds are kept"
     )
@@ -55,6 +57,8 @@ def main() -> None:
     if args.threads:
         torch.set_num_threads(args.threads)
 
+    if args.coverage:
+        record(args.out / "default_box_coverage.json", "cost", cost(args))
     for name, data in sets(args):
         if args.coverage:
             record(args.out / "default_box_coverage.json", name, coverage(data))
@@ -102,6 +106,41 @@ def coverage(data: Sequence[hv.Sample]) -> dict[str, Any]:
     return {
         name: {"boxes": count, "reached": c.reached, "lesions": c.count, "bins": c.bins}
         for name, (count, c) in rows.items()
+    }
+
+
+def cost(args: argparse.Namespace) -> dict[str, Any]:
+    """Time MobileNetV1-SSD with every preset, in turns: prediction of one image, and a training step of five."""
+    models, rows = {}, {}
+    for name in hv.default_boxes.PRESETS:
+        options = {"default_boxes": name, "prior": 0.001}  # as a trained head, it calls most boxes background
+        side = 512 if name == "ssd512" else 300
+        model = hv.build_model(
+            "mobilenet_v1", "ssd", classes=["hcc"], image_size=side, head_options=options,
+            backbone_options={"width": args.width},
+        )  # fmt: skip
+        models[name] = model.to(memory_format=torch.channels_last)
+        rows[name] = {"boxes": len(model.head.default_boxes), "predict": [], "train": []}
+    lesion = torch.tensor([[100.0, 100.0, 160.0, 150.0]])
+    targets = hv.Targets.pad([lesion] * 5, [torch.zeros(1)] * 5)
+    for _ in range(args.rounds + 1):
+        for name, model in models.items():
+            images = torch.rand(5, 3, *model.image_size).contiguous(memory_format=torch.channels_last)
+            start = time.perf_counter()
+            with torch.inference_mode():
+                model.eval().decode(model(images[:1]))
+            middle = time.perf_counter()
+            model.train().loss(model(images), targets)["loss"].backward()
+            rows[name]["predict"].append(1e3 * (middle - start))
+            rows[name]["train"].append(1e3 * (time.perf_counter() - middle) / 5)
+    return {
+        name: {
+            "boxes": row["boxes"],
+            "predict_ms": statistics.median(row["predict"][1:]),  # the first is to warm up
+            "train_ms": statistics.median(row["train"][1:]),
+            "threads": torch.get_num_threads(),
+        }
+        for name, row in rows.items()
     }
 
 
@@ -164,7 +203,18 @@ def page(path: Path) -> str:
     title = "Which lesions default boxes can reach" if covered else "Sensitivity by lesion size"
     parts = [f"# {title}", "Made by `benchmarks/lesion_sizes.py`. Sizes are the square root of the share of the area."]
     if covered:
+        costs = results["cost"]["result"]
+        table = [["default boxes", "number", "predict, ms", "train, ms"], ["---"] * 4]
+        for name, row in costs.items():
+            table.append([name, str(row["boxes"]), f"{row['predict_ms']:.1f}", f"{row['train_ms']:.1f}"])
+        parts += [
+            "Milliseconds an image of MobileNetV1-SSD at 300 pixels (`ssd512`: 512): prediction of one, and forward, "
+            f"loss and backward of five, on {costs['lesion']['threads']} threads, all sets in turns.",
+            lines(table),
+        ]
         for key, entry in results.items():
+            if key == "cost":
+                continue
             rows = entry["result"]
             bins = [f"{100 * a:g}-{100 * b:g} %" for a, b, _, _ in next(iter(rows.values()))["bins"]]
             table = [["default boxes", "number", "all", *bins], ["---"] * (3 + len(bins))]

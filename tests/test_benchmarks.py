@@ -122,9 +122,12 @@ SIZES = SCRIPT.with_name("lesion_sizes.py")
 
 def test_lesion_sizes_says_what_default_boxes_reach(tmp_path: Path) -> None:
     command = [sys.executable, str(SIZES), "--phantom", "--patients", "6", "--coverage", "--out", str(tmp_path)]
+    command += ["--rounds", "1", "--width", "0.1"]
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    (rows,) = [e["result"] for e in json.loads((tmp_path / "default_box_coverage.json").read_text("utf-8")).values()]
+    results = json.loads((tmp_path / "default_box_coverage.json").read_text("utf-8"))
+    rows = results["phantom"]["result"]
+    assert all(cost["predict_ms"] > 0 and cost["train_ms"] > 0 for cost in results["cost"]["result"].values())
     assert rows["ssd300_mobilenet"]["boxes"] == 3000
     assert rows["ssd300_mobilenet"]["reached"] < rows["lesion"]["reached"] <= rows["lesion"]["lesions"]
     assert rows["suggest"]["reached"] > rows["ssd300_mobilenet"]["reached"]
