@@ -183,7 +183,7 @@ def cross_validate(
         "by size": hv.metrics.detection.sensitivity_by_size(predictions, truths, classes=classes),
         "minutes": seconds / 60,
         "epochs": args.epochs,
-        "weights": "ImageNet" if args.weights else "random",
+        "weights": Path(args.weights).name if args.weights else "random",
         "width": args.width,
         "threads": torch.get_num_threads(),
     }
