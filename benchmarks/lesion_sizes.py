@@ -36,6 +36,7 @@ def main() -> None:
     parser.add_argument("folders", nargs="*", type=Path, help="of LabelImg annotations, each with all its images")
     parser.add_argument("--phantom", action="store_true", help="also draw a synthetic data set and take that")
     parser.add_argument("--patients", type=int, default=40, help="of the phantom")
+    parser.add_argument("--level", default="mild", help="of the phantom's difficulty: mild, medium or hard")
     parser.add_argument("--patient", help="regular expression that finds the patient in a file name")
     parser.add_argument("--weights", help="file of MobileNetV1 weights")
     parser.add_argument("--default-boxes", nargs="+", default=["ssd300_mobilenet", "lesion"])
@@ -78,8 +79,8 @@ def sets(args: argparse.Namespace) -> list[tuple[str, list[hv.Sample]]]:
         found.append((folder.name, usable(hv.read_voc_folder(folder, patient=args.patient), "skip")))
     if args.phantom:
         root = Path(tempfile.mkdtemp()) / "liver"
-        hv.phantom.write_dataset(root, patients=args.patients, seed=args.seed, cancer_share=0.7)
-        found.append(("phantom", hv.read_voc_folder(root, patient=root / "patients.csv")))
+        hv.phantom.write_dataset(root, patients=args.patients, seed=args.seed, cancer_share=0.7, level=args.level)
+        found.append((f"phantom ({args.level})", hv.read_voc_folder(root, patient=root / "patients.csv")))
     return found
 
 
@@ -239,7 +240,8 @@ def page(path: Path) -> str:
             cells.append(f"{found} of {count}: {found / count:.2f} ({low:.2f}-{high:.2f})" if count else "–")
         table.append([key, *cells, f"{row['minutes']:.0f}"])
     parts += [
-        "Share of the lesions found at one false positive per image, with Wilson's 95 % intervals; cross-validated.",
+        "Share of the lesions found at one false positive per image, with Wilson's 95 % intervals; cross-validated. The "
+        "intervals take lesions as independent: for several slices of one patient they are too narrow.",
         lines(table),
     ]
     facts = {f"{e['machine']['cpu']}, torch {e['machine']['torch']}, {e['date']}" for e in results.values()}

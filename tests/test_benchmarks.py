@@ -126,7 +126,7 @@ def test_lesion_sizes_says_what_default_boxes_reach(tmp_path: Path) -> None:
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     results = json.loads((tmp_path / "default_box_coverage.json").read_text("utf-8"))
-    rows = results["phantom"]["result"]
+    rows = results["phantom (mild)"]["result"]
     assert all(cost["predict_ms"] > 0 and cost["train_ms"] > 0 for cost in results["cost"]["result"].values())
     assert rows["ssd300_mobilenet"]["boxes"] == 3000
     assert rows["ssd300_mobilenet"]["reached"] < rows["lesion"]["reached"] <= rows["lesion"]["lesions"]
@@ -149,4 +149,4 @@ def test_lesion_sizes_cross_validates_and_goes_on_where_it_stopped(tmp_path: Pat
     sizes = entry["result"]["by size"]
     assert sum(v for k, v in sizes.items() if k.startswith("lesions/")) > 0
     assert str(SCRIPT.parents[1]) not in (tmp_path / "lesion_sizes.json").read_text("utf-8")
-    assert "phantom, lesion, light" in (tmp_path / "lesion_sizes.md").read_text(encoding="utf-8")
+    assert "phantom (mild), lesion, light" in (tmp_path / "lesion_sizes.md").read_text(encoding="utf-8")
