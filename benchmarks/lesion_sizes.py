@@ -240,8 +240,8 @@ def page(path: Path) -> str:
             cells.append(f"{found} of {count}: {found / count:.2f} ({low:.2f}-{high:.2f})" if count else "–")
         table.append([key, *cells, f"{row['minutes']:.0f}"])
     parts += [
-        "Share of the lesions found at one false positive per image, with Wilson's 95 % intervals; cross-validated. The "
-        "intervals take lesions as independent: for several slices of one patient they are too narrow.",
+        "Share of the lesions found at one false positive per image, with Wilson's 95 % intervals; cross-validated. "
+        "They take lesions as independent: for several slices of one patient they are too narrow.",
         lines(table),
     ]
     facts = {f"{e['machine']['cpu']}, torch {e['machine']['torch']}, {e['date']}" for e in results.values()}
