@@ -17,6 +17,7 @@ from torch import nn
 from hccvision.contracts import Annotation, Detections, Sample
 from hccvision.data.dataset import SliceDataset
 from hccvision.evaluation import evaluate
+from hccvision.losses import DETECTION_LOSSES
 from hccvision.model import build_model
 from hccvision.recipes import Recipe
 from hccvision.registry import AUGMENTATIONS, METRICS
@@ -476,11 +477,17 @@ def test_an_unknown_metric_is_refused_before_training(slices, tmp_path):
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.parametrize("loss", DETECTION_LOSSES)
+def test_a_detector_trains_by_every_loss_of_its_head(slices, loss):
+    history = fit(detector(), slices, recipe=Recipe(epochs=2, batch=4, loss=loss), device="cpu")
+    assert history["train_loss"][1] < history["train_loss"][0]
+
+
 def test_an_unknown_augmentation_or_loss_is_refused(slices):
     with pytest.raises(KeyError, match="unknown augmentation 'papper'; did you mean 'paper'"):
         fit(detector(), slices, recipe=replace(STILL, augmentation="papper"), device="cpu")
-    with pytest.raises(ValueError, match="unknown detection loss 'focal'; known: multibox"):
-        fit(detector(), slices, recipe=replace(STILL, loss="focal"), device="cpu")
+    with pytest.raises(ValueError, match="unknown detection loss 'hinge'; known: multibox, giou, focal"):
+        fit(detector(), slices, recipe=replace(STILL, loss="hinge"), device="cpu")
     with pytest.raises(ValueError, match="unknown classification loss 'hinge'; known: cross_entropy, focal"):
         fit(classifier(), slices, recipe=replace(STILL, loss="hinge"), device="cpu")
 
