@@ -19,6 +19,8 @@ class Recipe:
         epochs: passes over the training set.
         batch: images in a step.
         schedule: of the learning rates over the epochs: ``"constant"`` or ``"cosine"`` (to 0).
+        warmup: epochs, whole or not, over which the learning rates first rise step by step.
+        clip_norm: gradients of all parameters together are scaled down to this norm; None: never.
         augmentation: a registered name.
         loss: one of the head's losses by name; None: the head's own.
         frozen: parts of the model that are not trained, by the start of their names, such as ``("backbone",)``; their
@@ -46,6 +48,8 @@ class Recipe:
     epochs: int = 20
     batch: int = 8
     schedule: str = "constant"
+    warmup: float = 0.0
+    clip_norm: float | None = None
     augmentation: str = "none"
     loss: str | None = None
     frozen: tuple[str, ...] = ()
@@ -65,6 +69,10 @@ class Recipe:
             value = getattr(self, name)
             if value is not None and not 0 < value < math.inf:
                 raise ValueError(f"{name} is above 0 and finite, got {value}")
+        if not 0 <= self.warmup < math.inf:
+            raise ValueError(f"warmup is at least 0 and finite, got {self.warmup}")
+        if self.clip_norm is not None and not 0 < self.clip_norm < math.inf:
+            raise ValueError(f"clip_norm is above 0 and finite, got {self.clip_norm}; None: no clipping")
         if not 0 <= self.momentum < 1:
             raise ValueError(f"momentum is in [0, 1), got {self.momentum}")
         if not 0 <= self.weight_decay < math.inf:
@@ -93,7 +101,9 @@ def paper_ssd() -> Recipe:
     """Give the paper's recipe for its MobileNetV1-SSD: SGD 0.001 base and 0.01 head, batch 5, 50 epochs.
 
     What the paper leaves open: momentum 0.9, weight decay 5e-4 and the cosine schedule are those of
-    qfgaohao/pytorch-ssd, which it builds on.
+    qfgaohao/pytorch-ssd, which it builds on. The first epoch's warm-up and the clipping are ours: with a lesion or two
+    in an image few default boxes share the loss, the first gradients are a hundred times those of a trained network,
+    and at these rates they would undo the pretrained backbone.
 
     Returns:
         The recipe.
@@ -110,6 +120,8 @@ def paper_ssd() -> Recipe:
         epochs=50,
         batch=5,
         schedule="cosine",
+        warmup=1.0,
+        clip_norm=10.0,
         augmentation="paper",
     )
 

@@ -114,15 +114,17 @@ def fit(
                 # Every draw of an epoch follows from the seed and its number alone, so a resumed run repeats it.
                 for generator in (shuffle, draws, torch.random):
                     generator.manual_seed(recipe.seed * 1_000_003 + epoch)
-                rate = _set_learning_rate(optimiser, recipe, epoch)
                 train_mode()
                 totals = _Mean()
                 bar = tqdm(loader, desc=f"epoch {epoch + 1}/{recipe.epochs}", leave=False, disable=None)
-                for batch in bar:
+                for step, batch in enumerate(bar):
+                    rate = _set_learning_rate(optimiser, recipe, epoch, step, len(loader))
                     images, targets = augment(to_float(batch.images), batch.targets, draws)
                     parts = model.loss(network(images), targets, name=recipe.loss)
                     _require_finite(parts["loss"], batch, datasets["train"], epoch)
                     accelerator.backward(parts["loss"])
+                    if recipe.clip_norm is not None:
+                        accelerator.clip_grad_norm_(network.parameters(), recipe.clip_norm)
                     optimiser.step()
                     optimiser.zero_grad(set_to_none=True)
                     totals.add(parts, len(batch.indices))
@@ -249,8 +251,12 @@ def _optimiser(model: Model, recipe: Recipe) -> torch.optim.Optimizer:
     return kind(groups, weight_decay=recipe.weight_decay)
 
 
-def _set_learning_rate(optimiser: torch.optim.Optimizer, recipe: Recipe, epoch: int) -> float:
+def _set_learning_rate(
+    optimiser: torch.optim.Optimizer, recipe: Recipe, epoch: int, step: int = 0, steps: int = 1
+) -> float:
     factor = 1.0 if recipe.schedule == "constant" else (1 + math.cos(math.pi * epoch / recipe.epochs)) / 2
+    done = epoch * steps + step + 1
+    factor *= min(1.0, done / max(1.0, recipe.warmup * steps))
     for group in optimiser.param_groups:
         group["lr"] = group["base_lr"] * factor
     return float(optimiser.param_groups[-1]["lr"])
