@@ -15,7 +15,7 @@ from safetensors.torch import load_file
 from torch import nn
 
 from hccvision.contracts import Annotation, Detections, Sample
-from hccvision.data.dataset import SliceDataset
+from hccvision.data.dataset import SliceDataset, collate, to_float
 from hccvision.evaluation import evaluate
 from hccvision.losses import DETECTION_LOSSES
 from hccvision.model import build_model
@@ -303,6 +303,37 @@ def test_the_schedule_is_torchs_own(schedule, slices, tmp_path):
     assert history["learning_rate"] == pytest.approx([rates[1] for rates in expected], abs=1e-12)
     last = torch.load(tmp_path / "run" / "state.pt", weights_only=True)["optimiser"]["param_groups"]
     assert [group["lr"] for group in last] == pytest.approx(expected[-1], abs=1e-12)
+
+
+def test_the_warm_up_raises_the_rates_step_by_step(slices, monkeypatch):
+    rates = []
+    step = torch.optim.SGD.step
+
+    def recorded(self, *args, **kwargs):
+        rates.append([group["lr"] for group in self.param_groups])
+        return step(self, *args, **kwargs)
+
+    monkeypatch.setattr(torch.optim.SGD, "step", recorded)
+    recipe = Recipe(optimiser="sgd", learning_rate=1e-4, head_learning_rate=1e-3, epochs=3, batch=4, warmup=1.5)
+    history = fit(detector(), slices, recipe=recipe, device="cpu")  # two steps an epoch
+    assert rates == [pytest.approx([1e-4 * f, 1e-3 * f]) for f in (1 / 3, 2 / 3, 1, 1, 1, 1)]
+    assert history["learning_rate"] == pytest.approx([1e-3 * 2 / 3, 1e-3, 1e-3])
+
+
+def test_gradients_are_clipped_as_torch_clips_them(slices):
+    model = detector()
+    reference = copy.deepcopy(model).train()
+    recipe = Recipe(optimiser="sgd", learning_rate=1e-2, momentum=0.0, epochs=1, batch=7, clip_norm=0.5)
+    fit(model, slices, recipe=recipe, device="cpu")
+    optimiser = torch.optim.SGD(reference.parameters(), lr=1e-2)
+    dataset = SliceDataset(slices, task="detection", classes=["hcc"], image_size=(64, 64))
+    batch = collate([dataset[i] for i in range(7)])
+    reference.loss(reference(to_float(batch.images)), batch.targets)["loss"].backward()
+    norm = nn.utils.clip_grad_norm_(reference.parameters(), 0.5)
+    assert norm > 1  # so that there was something to clip
+    optimiser.step()
+    for name, tensor in reference.named_parameters():
+        torch.testing.assert_close(model.get_parameter(name), tensor, rtol=1e-4, atol=1e-6, msg=name)
 
 
 # the history
