@@ -122,8 +122,7 @@ class CheckReport:
             "classes: " + (", ".join(f"{n} {c}" for n, c in self.objects.items()) or "none"),
             f"identical files: {surplus} surplus copies in {len(self.duplicates)} groups"
             + (f"; near copies: {near} in {len(self.near_duplicates)} groups" if near else ""),
-            "found: "
-            + (", ".join(f"{counts[n]} {n}{'s' * (counts[n] > 1)}" for n in LEVELS if counts[n]) or "nothing"),
+            "found: " + (", ".join(_counted(counts[n], n) for n in LEVELS if counts[n]) or "nothing"),
         ]
         by_kind: dict[tuple[str, str], list[Finding]] = defaultdict(list)
         for found in self.findings:
@@ -202,7 +201,7 @@ def check(
     near = [
         group for group in clusters if len(group) > 1 and not any(len(group) == len(g) and group[0] in g for g in exact)
     ]
-    findings = [Finding(p.kind, "error", (p.path,), _bare(p.message, p.path)) for s in data for p in s.problems]
+    findings = [Finding(p.kind, "error", (p.path,), _bare(p.message, p.path, s.path)) for s in data for p in s.problems]
     findings += unreadable
     findings += [f for s, size in zip(data, sizes, strict=True) for f in _boxes(s, size)]
     findings += _names(objects, data, classes)
@@ -315,12 +314,15 @@ def _overlapping(sample: Sample) -> list[tuple[int, int]]:
     return [(i, j) for i, j in pairs.tolist()]
 
 
-def _bare(message: str, path: str | Path) -> str:
-    """A message without the folder of its file: folders may name people."""
-    folder = str(Path(path).parent)
-    return (
-        message.replace(f"{folder}{os.sep}", "").replace(folder, "its folder") if folder not in (".", "/") else message
-    )
+def _counted(count: int, level: str) -> str:
+    return f"{count} {level}{'s' * (count > 1 and level != 'info')}"
+
+
+def _bare(message: str, *paths: str | Path) -> str:
+    """A message without the folders of these files: folders may name people."""
+    for folder in {str(Path(path).parent) for path in paths} - {".", os.sep}:
+        message = message.replace(f"{folder}{os.sep}", "").replace(folder, "its folder")
+    return message
 
 
 def _look(
