@@ -105,7 +105,7 @@ def test_groups_do_not_depend_on_the_block_size(slices, tmp_path):
     pictures = [thumbnail(p) for p in (tmp_path / "copy.jpg", *slices)]
     for turns in (duplicates._ORIENTATIONS, duplicates._ORIENTATIONS[:1]):
         for block in (1, 3, 100):
-            assert set(duplicates._copies(pictures, 100, 0.955, turns, block)) == {(0, 5)}
+            assert set(duplicates._copies(pictures, 150, 0.955, turns, block)) == {(0, 5)}
 
 
 def test_a_thumbnail_is_read_as_the_image_is(slices, tmp_path):

@@ -64,7 +64,7 @@ def thumbnail(path: str | Path) -> np.ndarray:
     try:
         with Image.open(path) as file:
             if file.format == "JPEG":
-                file.draft("L", (2 * THUMBNAIL, 2 * THUMBNAIL))
+                file.draft("L", (4 * THUMBNAIL, 4 * THUMBNAIL))
                 return _small(ImageOps.exif_transpose(file).convert("L"), THUMBNAIL)
     except Exception:  # whatever a decoder raises, the reader says it better
         pass
@@ -116,7 +116,7 @@ def hamming(one: np.ndarray, other: np.ndarray) -> int:
 def near_duplicates(
     data: Sequence[Sample],
     *,
-    distance: int = 100,
+    distance: int = 150,
     similarity: float = 0.955,
     mirrored: bool = False,
     thumbnails: Sequence[np.ndarray | None] | None = None,

@@ -82,10 +82,10 @@ def predict_from(
     truth = np.array([classes.index(labels[i]) for i in kept])
     value = np.array([codes[values[i]] for i in kept])
     order = {group: code for code, group in enumerate(dict.fromkeys(groups[i] for i in kept))}
-    group = np.array([order[groups[i]] for i in kept])
-    first = np.array([np.flatnonzero(group == g)[0] for g in range(len(order))])
+    member = np.array([order[groups[i]] for i in kept])
+    first = np.array([np.flatnonzero(member == g)[0] for g in range(len(order))])
     rng = np.random.default_rng(seed)
-    fold = (rng.permutation(len(order)) % folds)[group]
+    fold = (rng.permutation(len(order)) % folds)[member]
     sizes = (folds, len(codes), len(classes))
 
     def accuracy(value: np.ndarray) -> float:
@@ -97,6 +97,6 @@ def predict_from(
         return float(np.mean([right[truth == c].mean() for c in range(sizes[2])]))
 
     own = accuracy(value)
-    shuffled = np.array([accuracy(value[first][rng.permutation(len(order))][group]) for _ in range(shuffles)])
+    shuffled = np.array([accuracy(value[first][rng.permutation(len(order))][member]) for _ in range(shuffles)])
     p = (1 + int((shuffled >= own - 1e-12).sum())) / (1 + shuffles)
     return Shortcut(own, 1 / len(classes), float(np.quantile(shuffled, 0.99)), p, len(kept))
