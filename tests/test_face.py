@@ -29,7 +29,8 @@ FUNCTIONS = {
     "evaluate": ("model", "data", "metrics", "on_problem"),
     "predict": ("model", "inputs"),
     "propose": ("model", "folder"),
-    "check": ("data",),
+    "check": ("data", "classes", "attributes"),
+    "repair": ("data", "folder", "rename", "base"),
     "leakage": ("train", "test"),
     "check_report": ("counts", "claims"),
 }

@@ -1,12 +1,17 @@
 import json
+import re
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
+from hccvision import voc
 from hccvision.contracts import Annotation, Problem, Sample
+from hccvision.data import linter
 from hccvision.data.folders import read_image_folder, read_voc_folder
-from hccvision.data.linter import check, same_content, usable
+from hccvision.data.linter import LEVELS, agree, check, doubled, usable
 
 
 def file(folder: Path, name: str, content: bytes) -> Path:
@@ -53,9 +58,13 @@ def test_check_can_be_printed_and_stored(data):
         "5 images, 1 of them without objects",
         "classes: cyst 1, hcc 3",
         "identical files: 1 surplus copies in 1 groups",
-        "problems: unreadable_image 2, missing_image 1",
+        "found: 7 errors, 4 warnings, 2 info",
     ]
-    assert lines[4:] == ["  c.xml: not an image", "  d.xml: not an image", "  d.png: not an image"]
+    assert "error    unreadable_image         5" in lines
+    assert lines[5] == "    c.xml: not an image"
+    assert "    … and 2 more: report.save(folder) lists them all" in lines
+    assert "warning  identical_images         1" in lines
+    assert "    a.png, c.png: 2 files are the same file byte for byte: keep one of them" in lines
     stored = json.loads(json.dumps(report.to_dict()))
     assert stored["problems"][0] == {
         "kind": "unreadable_image",
@@ -65,16 +74,23 @@ def test_check_can_be_printed_and_stored(data):
     }
     assert stored["duplicates"] == [[str(data[0].path), str(data[2].path)]]
     assert (stored["images"], stored["objects"], stored["without_objects"]) == (5, {"cyst": 1, "hcc": 3}, 1)
+    assert stored["findings"][0] == {
+        "kind": "unreadable_image",
+        "level": "error",
+        "files": ["c.xml"],
+        "message": "not an image",
+    }
+    assert [len(report.level(name)) for name in LEVELS] == [7, 4, 2]
+    with pytest.raises(ValueError, match=r"unknown level 'fatal'; known: 'error', 'warning', 'info'"):
+        report.level("fatal")
 
 
 def test_check_never_raises(tmp_path):
     (tmp_path / "folder.png").mkdir()
     report = check([Sample(tmp_path / "folder.png"), Sample(Path("")), Sample(tmp_path / "gone.png")])
     assert (report.images, report.duplicates) == (3, ())
-
-
-def test_same_content_groups_bytes_in_order(data):
-    assert same_content(data) == [[data[0], data[2]], [data[1]], [data[3]], [data[4]]]
+    assert {(f.kind, f.level) for f in report.findings} == {("unreadable_image", "error")}
+    assert len(report.findings) == 3
 
 
 def test_usable_lets_good_data_through(data, capsys):
@@ -121,13 +137,254 @@ def test_usable_refuses_to_give_nothing():
         usable([], "ignore")
 
 
+def picture(seed: int, size: tuple[int, int] = (160, 160)) -> Image.Image:
+    grain = np.random.default_rng(seed).integers(0, 256, (40, 40), dtype=np.uint8)
+    return Image.fromarray(grain).resize(size[::-1], Image.Resampling.BICUBIC)
+
+
+def add(root: Path, number: int, *, names=("hcc",), boxes=((40, 40, 80, 90),)) -> None:
+    """Image and annotation ``<number>``, its boxes moved a little so that no two files are alike."""
+    path = root / "JPEGImages" / f"{number:02d}.png"
+    picture(number).save(path)
+    moved = np.array(boxes, np.float32).reshape(-1, 4) + number
+    annotation = Annotation(moved, names[: len(moved)], size=(160, 160))
+    voc.write(root / "Annotations" / f"{number:02d}.xml", annotation, image_path=path)
+
+
+def edit(old: str, new: str) -> Callable[[Path, Path], None]:
+    """Damage of an annotation: a regular expression replaced."""
+
+    def damage(image: Path, xml: Path) -> None:
+        text = xml.read_text()
+        assert re.search(old, text, re.DOTALL)
+        xml.write_text(re.sub(old, new, text, flags=re.DOTALL))
+
+    return damage
+
+
+def coordinates(xmin: object, ymin: object, xmax: object, ymax: object) -> Callable[[Path, Path], None]:
+    box = f"<bndbox><xmin>{xmin}</xmin><ymin>{ymin}</ymin><xmax>{xmax}</xmax><ymax>{ymax}</ymax></bndbox>"
+    return edit(r"<bndbox>.*</bndbox>", box)
+
+
+def second(name: str, shift: int) -> Callable[[Path, Path], None]:
+    """A second box in the place of the first."""
+
+    def damage(image: Path, xml: Path) -> None:
+        a = voc.read(xml)
+        both = np.concatenate([a.boxes, a.boxes + shift])
+        changed = Annotation(both, (*a.names, name), size=a.size, filename=a.filename)
+        voc.write(xml, changed, overwrite=True)
+
+    return damage
+
+
+def copied(change: Callable[[Image.Image], Image.Image] | None, boxes: bool = True) -> Callable[[Path, Path], None]:
+    """The image becomes a copy of its neighbour's, the annotation too."""
+
+    def damage(image: Path, xml: Path) -> None:
+        source = image.with_name(f"{int(image.stem) + 1:02d}.png")
+        if change is None:
+            image.write_bytes(source.read_bytes())
+        else:
+            change(Image.open(source)).save(image)
+        size = Image.open(image).size
+        a = voc.read(xml.with_name(f"{source.stem}.xml"))
+        scale = np.array([*size, *size]) / 160 if boxes else 0.5
+        voc.write(xml, Annotation(a.boxes * scale, a.names, size=size[::-1], filename=image.name), overwrite=True)
+
+    return damage
+
+
+DAMAGES: dict[str, Callable[[Path, Path], object]] = {
+    "unreadable_image": lambda image, xml: image.write_text("not an image"),
+    "truncated_image": lambda image, xml: (
+        image.unlink(),
+        picture(98).save(image.with_suffix(".jpg")),
+        image.with_suffix(".jpg").write_bytes(image.with_suffix(".jpg").read_bytes()[:-2000]),
+    ),
+    "missing_image": lambda image, xml: image.unlink(),
+    "missing_annotation": lambda image, xml: xml.unlink(),
+    "unreadable_annotation": lambda image, xml: xml.write_text("<annotation><object>"),
+    "ambiguous_image": lambda image, xml: (
+        image.rename(image.with_suffix(".tif")),
+        picture(99).save(image.with_suffix(".bmp")),
+    ),
+    "size_mismatch": edit("<width>160</width>", "<width>200</width>"),
+    "box_outside": coordinates(100, 100, 190, 150),
+    "degenerate_box": coordinates(50, 50, 50, 80),
+    "bad_box": coordinates(50, 50, "wide", 80),
+    "tiny_box": coordinates(50, 50, 51, 80),
+    "missing_name": edit("<name>hcc</name>", "<name></name>"),
+    "duplicate_box": second("hcc", 1),
+    "contradicting_box": second("cyst", 1),
+    "similar_class": edit("<name>hcc</name>", "<name>HCC_</name>"),
+    "identical_images": copied(None),
+    "near_identical_images": copied(lambda image: image.resize((120, 100), Image.Resampling.BILINEAR)),
+    "contradicting_copies": copied(None, boxes=False),
+    "without_objects": edit("<object>.*</object>", ""),
+}
+
+
+@pytest.fixture
+def sound(tmp_path) -> Path:
+    root = tmp_path / "data"
+    for name in ("JPEGImages", "Annotations"):
+        (root / name).mkdir(parents=True)
+    return root
+
+
+def odd(report) -> list:
+    """What is found in files, rather than in all of the data, and is more than a statement."""
+    return [f for f in report.findings if f.files]
+
+
+def test_nothing_is_wrong_with_sound_data(sound):
+    for number in range(8):
+        add(sound, number)
+    report = check(read_voc_folder(sound), classes=["hcc"])
+    assert odd(report) == []
+    assert {f.kind for f in report.findings} == {"image_sizes", "box_sizes", "default_boxes"}
+
+
+def test_every_damage_is_found_where_it_is_and_nowhere_else(sound):
+    assert len(DAMAGES) >= 15
+    for number in range(3 * len(DAMAGES)):
+        add(sound, number)
+    where = {}
+    for number, (kind, damage) in enumerate(DAMAGES.items()):
+        where[kind] = f"{3 * number:02d}"
+        damage(sound / f"JPEGImages/{where[kind]}.png", sound / f"Annotations/{where[kind]}.xml")
+    report = check(read_voc_folder(sound))
+    found = {}
+    for f in odd(report):
+        for file in f.files:
+            found.setdefault(f.kind, set()).add(Path(file).stem)
+    pairs = {kind: {stem, f"{int(stem) + 1:02d}"} for kind, stem in where.items() if "identical" in kind}
+    both = {where["contradicting_copies"], f"{int(where['contradicting_copies']) + 1:02d}"}
+    expected = {kind: {stem} for kind, stem in where.items()} | pairs | {"contradicting_copies": both}
+    expected["identical_images"] |= both
+    # what the damage leaves without any box is, besides, an image without objects
+    emptied = ("degenerate_box", "bad_box", "missing_name")
+    expected["without_objects"] |= {where[kind] for kind in emptied}
+    assert found == expected
+    assert "box_outside" not in [f.kind for f in report.level("warning")]
+    assert [f.level for f in report.findings] == sorted((f.level for f in report.findings), key=LEVELS.index)
+
+
+@pytest.mark.parametrize(("name", "kind"), [("tumour", "unknown_class"), ("cyst", "unknown_class"), ("Tumor ", None)])
+def test_unknown_classes_are_errors_with_the_likely_name(tmp_path, name, kind):
+    data = [Sample(tmp_path / f"{i}.png", class_name="tumor") for i in range(4)]
+    data.append(Sample(tmp_path / "odd.png", class_name=name))
+    (found,) = (f for f in check(data, classes=["tumor", "normal"]).level("error") if f.kind == "unknown_class")
+    assert found.files == (str(tmp_path / "odd.png"),)
+    assert ("perhaps 'tumor'" in found.message) == (name != "cyst")
+    without = [f for f in check(data).findings if f.kind == "similar_class"]
+    assert len(without) == (name == "Tumor ")  # once in five is not rare enough for another spelling
+
+
+def test_rare_spellings_of_a_frequent_class_are_found(tmp_path):
+    counts = {"tumor": 30, "tumour": 2, "Tumor ": 20, "normal": 9, "abnormal": 9, "S1": 30, "S2": 30}
+    data = [Sample(tmp_path / f"{n}{i}.png", class_name=n) for n, count in counts.items() for i in range(count)]
+    found = {f.message.split(" may be")[0] for f in check(data).findings if f.kind == "similar_class"}
+    assert found == {"class 'tumour' (2×)", "class 'Tumor ' (20×)"}
+
+
+def test_copies_in_two_classes_contradict(tmp_path):
+    for name, seed in (("a", 1), ("b", 1), ("c", 2)):
+        picture(seed).save(tmp_path / f"{name}.png")
+    picture(2).resize((100, 90)).save(tmp_path / "d.png")
+    labels = {"a": "yes", "b": "no", "c": "yes", "d": "no"}
+    report = check([Sample(tmp_path / f"{n}.png", class_name=c) for n, c in labels.items()])
+    found = [(f.level, [Path(p).stem for p in f.files]) for f in report.findings if f.kind == "contradicting_copies"]
+    assert found == [("error", ["a", "b"]), ("warning", ["c", "d"])]
+
+
+def test_annotations_agree_by_class_and_place():
+    def sample(box, name="hcc", size=(100, 100)):
+        return Sample(Path("a.png"), annotation=Annotation(np.array([box], np.float32), (name,), size=size))
+
+    one = sample((10, 10, 50, 50))
+    assert agree(one, one)
+    assert agree(one, sample((20, 20, 100, 100), size=(200, 200)))
+    assert agree(one, Sample(Path("b.png")))
+    assert agree(Sample(Path("a.png"), annotation=boxes()), Sample(Path("a.png"), annotation=boxes()))
+    assert not agree(one, sample((50, 50, 90, 90)))
+    assert not agree(one, sample((10, 10, 50, 50), "cyst"))
+    assert not agree(one, Sample(Path("a.png"), annotation=boxes()))
+
+
+def test_doubled_boxes_are_of_one_class():
+    assert doubled(Sample(Path("a.png"), annotation=boxes("a", "b", "a", "b"))) == [(0, 2), (1, 3)]
+    assert doubled(Sample(Path("a.png"), annotation=boxes("a"))) == doubled(Sample(Path("a.png"))) == []
+
+
+def test_a_size_that_gives_the_class_away_is_a_shortcut(tmp_path):
+    data = []
+    for number in range(60):
+        name = "yes" if number % 2 else "no"
+        side = 64 if (number % 2) != (number % 20 == 0) else 48
+        picture(number, (side, side)).save(tmp_path / f"{number}.png")
+        data.append(Sample(tmp_path / f"{number}.png", class_name=name))
+    found = [f for f in check(data).findings if f.kind == "shortcut"]
+    assert [f.message.split(" alone")[0] for f in found] == ["image size", "image size, in steps of √2"]
+    assert "chance 50%" in found[0].message
+    assert "95% of 60 images" in found[0].message
+    scanner = {"scanner of the table": lambda s: int(s.path.stem) % 2}
+    told = [f.message.split(" alone")[0] for f in check(data, attributes=scanner).findings if f.kind == "shortcut"]
+    assert told[2:] == ["scanner of the table"]
+
+
+def test_boxes_that_no_default_box_reaches_are_told_by_size(sound):
+    for number in range(6):
+        add(sound, number, names=("hcc", "hcc"), boxes=((20, 20, 30, 30), (40, 40, 110, 120)))
+    found = [f for f in check(read_voc_folder(sound)).findings if f.kind == "default_boxes"]
+    assert [f.level for f in found] == ["warning", "info"]
+    assert "'ssd300_mobilenet': 50.0 % of 12 truths" in found[0].message
+    assert "5-10 %: 0 of 6" in found[0].message
+    assert "hv.default_boxes.suggest" in found[0].message
+
+
+def test_the_report_is_saved_as_text_json_and_page(sound, tmp_path):
+    for number in range(4):
+        add(sound, number)
+    name = sound / "JPEGImages" / "<b>&.png"
+    name.write_text("not an image")
+    DAMAGES["tiny_box"](sound / "JPEGImages/00.png", sound / "Annotations/00.xml")
+    report = check(read_voc_folder(sound))
+    folder = report.save(tmp_path / "report")
+    assert sorted(p.name for p in folder.iterdir()) == ["check.html", "check.json", "check.txt"]
+    assert json.loads((folder / "check.json").read_text(encoding="utf-8")) == report.to_dict()
+    page, text = ((folder / f"check.{end}").read_text(encoding="utf-8") for end in ("html", "txt"))
+    assert "&lt;b&gt;&amp;.png" in page
+    assert "<b>&" not in page
+    assert "data:image/jpeg;base64," in page
+    assert re.findall(r'(?:src|href)="(?!data:|#)', page) == []
+    for shown in (page, text, str(report)):
+        assert str(tmp_path) not in shown
+        assert "tiny_box" in shown
+    with pytest.raises(FileExistsError, match="there is a report here already"):
+        report.save(folder)
+    assert report.save(folder, overwrite=True) == folder
+
+
+def test_all_findings_are_explained():
+    package = Path(linter.__file__).parent
+    source = Path(linter.__file__).read_text(encoding="utf-8")
+    kinds = set(re.findall(r'Finding\(\s*"(\w+)"|_copies\(\w+, "(\w+)"|kind = "(\w+)"|else "(\w+_image)"', source))
+    kinds = {k for found in kinds for k in found if k} | set(DAMAGES)
+    page = (package.parents[2] / "docs" / "check.rst").read_text(encoding="utf-8")
+    assert kinds - set(re.findall(r"\* - ``(\w+)``", page)) == set()
+
+
 @pytest.mark.shared_data
 def test_the_copies_among_the_brain_slices(shared):
     data = read_image_folder(shared / "data/brain_mri_253", {"no": "no", "yes": "yes"})
     report = check(data)
     assert report.objects == {"no": 98, "yes": 155}
-    assert report.problems == ()
+    assert report.problems == report.level("error") == ()
     assert len(report.duplicates) == 22
+    assert sum(f.kind == "identical_images" for f in report.findings) == 22
     assert sum(len(group) - 1 for group in report.duplicates) == 25
     class_of = {str(s.path): s.class_name for s in data}
     for group in report.duplicates:
@@ -138,6 +395,11 @@ def test_the_copies_among_the_brain_slices(shared):
 @pytest.mark.shared_data
 def test_the_degenerate_boxes_among_the_blood_cells(shared, capsys):
     data = read_voc_folder(shared / "data/bccd")
+    errors = check(data).level("error")
+    assert [(f.kind, Path(f.files[0]).name) for f in errors] == [
+        ("degenerate_box", "BloodImage_00338.xml"),
+        ("degenerate_box", "BloodImage_00343.xml"),
+    ]
     with pytest.raises(ValueError, match=r"problems in 364 samples") as error:
         usable(data)
     assert "BloodImage_00338.xml" in str(error.value) or "more: hv.check" in str(error.value)

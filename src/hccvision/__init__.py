@@ -45,6 +45,7 @@ _NAMES = {
     "read_image_folder": "data.folders",
     "read_voc_folder": "data.folders",
     "check": "data.linter",
+    "repair": "data.repair",
     "folds": "data.splits",
     "leakage": "data.splits",
     "split": "data.splits",
@@ -87,6 +88,7 @@ if TYPE_CHECKING:
     )
     from hccvision.data.folders import read_image_folder, read_voc_folder
     from hccvision.data.linter import check
+    from hccvision.data.repair import repair
     from hccvision.data.splits import folds, leakage, split
     from hccvision.evaluation import evaluate
     from hccvision.metrics.classification import check_report
@@ -140,6 +142,7 @@ __all__ = [
     "read_voc_folder",
     "recipes",
     "registry",
+    "repair",
     "split",
     "voc",
     "weights",
