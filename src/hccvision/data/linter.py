@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from hccvision.contracts import Problem, Sample
+from hccvision.data.duplicates import same_content
 
 
 @dataclass(frozen=True)
@@ -79,25 +79,6 @@ def check(data: Sequence[Sample]) -> CheckReport:
         problems=tuple(p for s in data for p in s.problems),
         duplicates=tuple(tuple(str(s.path) for s in group) for group in same_content(data) if len(group) > 1),
     )
-
-
-def same_content(data: Sequence[Sample]) -> list[list[Sample]]:
-    """Group samples whose image files are the same byte for byte.
-
-    Args:
-        data: samples; one whose file can't be read is a group of its own.
-
-    Returns:
-        The groups, in the order of their first samples.
-    """
-    groups: dict[str, list[Sample]] = defaultdict(list)
-    for number, sample in enumerate(data):
-        try:
-            key = hashlib.sha256(sample.path.read_bytes()).hexdigest()
-        except OSError:
-            key = f"unreadable {number}"
-        groups[key].append(sample)
-    return list(groups.values())
 
 
 def usable(data: Sequence[Sample], on_problem: str = "raise") -> list[Sample]:
