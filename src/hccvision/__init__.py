@@ -45,8 +45,12 @@ _NAMES = {
     "read_image_folder": "data.folders",
     "read_voc_folder": "data.folders",
     "check": "data.linter",
+    "expand_dataset": "data.expansion",
     "folds": "data.splits",
-    "leakage": "data.splits",
+    "leakage": "data.audit",
+    "load_split": "data.manifest",
+    "nested_folds": "data.splits",
+    "save_split": "data.manifest",
     "split": "data.splits",
     "Recipe": "recipes",
     "fit": "training.engine",
@@ -85,9 +89,12 @@ if TYPE_CHECKING:
         SSDOutput,
         Targets,
     )
+    from hccvision.data.audit import leakage
+    from hccvision.data.expansion import expand_dataset
     from hccvision.data.folders import read_image_folder, read_voc_folder
     from hccvision.data.linter import check
-    from hccvision.data.splits import folds, leakage, split
+    from hccvision.data.manifest import load_split, save_split
+    from hccvision.data.splits import folds, nested_folds, split
     from hccvision.evaluation import evaluate
     from hccvision.metrics.classification import check_report
     from hccvision.model import Model, build_model, load_model
@@ -125,13 +132,16 @@ __all__ = [
     "contracts",
     "default_boxes",
     "evaluate",
+    "expand_dataset",
     "fit",
     "folds",
     "images",
     "leakage",
     "load_model",
+    "load_split",
     "losses",
     "metrics",
+    "nested_folds",
     "phantom",
     "plots",
     "predict",
@@ -140,6 +150,7 @@ __all__ = [
     "read_voc_folder",
     "recipes",
     "registry",
+    "save_split",
     "split",
     "voc",
     "weights",

@@ -32,7 +32,8 @@ class Leakage:
         series: in both.
         files: pairs of the same file, or of one name in one folder with different suffixes.
         duplicates: pairs of the same content.
-        near_duplicates: pairs that look alike, see `duplicates.near_duplicates`, and are not the same.
+        near_duplicates: pairs that show the same picture, also mirrored or turned by 90 degrees, see
+            `duplicates.near_duplicates`, and are not identical.
         siblings: pairs of augmented copies of one image, or of a copy and its image: by `Sample.source_id`, or by
             their names, see `sources.family_names`.
         images: how many images the second set has.
@@ -87,7 +88,7 @@ def leakage(train: Sequence[Sample], test: Sequence[Sample]) -> Leakage:
 
     Returns:
         Shared patients and series, and for each image of ``test`` its counterparts in ``train``: the same file, the
-        same content, a picture that looks alike, an augmented copy of the same source. A file that can't be read is
+        same content, the same picture, an augmented copy of the same source. A file that can't be read is
         compared by its name alone.
 
     Example:
@@ -100,7 +101,7 @@ def leakage(train: Sequence[Sample], test: Sequence[Sample]) -> Leakage:
     """
     both = list(dict.fromkeys([*train, *test]))
     keys = {id(s): set(own) for s, own in zip(both, ties(both), strict=True)}
-    for number, alike in enumerate(near_duplicates(both)):
+    for number, alike in enumerate(near_duplicates(both, mirrored=True)):
         for s in alike:
             keys[id(s)].add(("near", number))
     ours, theirs = [keys[id(s)] for s in train], [keys[id(s)] for s in test]

@@ -8,7 +8,7 @@ from pathlib import Path, PurePath
 
 from hccvision import images
 from hccvision.contracts import Sample
-from hccvision.data.linter import same_content
+from hccvision.data.duplicates import same_content
 
 Tie = tuple[str, Hashable]
 
