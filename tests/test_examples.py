@@ -95,7 +95,7 @@ def test_the_leakage_study_prints_a_table_and_a_picture_and_audits_each_way(tmp_
     assert "augmented siblings" in first
     assert "shared patients" in second
     assert "augmented siblings" not in second
-    assert "shared" not in third
+    assert "no shared patient" in third
     assert [p.name for p in tmp_path.iterdir()] == ["s.png"]
 
 

@@ -31,6 +31,10 @@ FUNCTIONS = {
     "propose": ("model", "folder"),
     "check": ("data",),
     "leakage": ("train", "test"),
+    "nested_folds": ("data", "outer", "inner", "group", "seed", "on_problem"),
+    "save_split": ("parts", "path", "names", "seed", "group"),
+    "load_split": ("path", "data"),
+    "expand_dataset": ("data", "folder", "to", "augmentation", "seed", "on_problem"),
     "check_report": ("counts", "claims"),
 }
 CLASSES = ("CAD", "Model", "Recipe", "Report", "History")
