@@ -9,6 +9,7 @@ import shutil
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
+from itertools import count, islice
 from pathlib import Path
 
 import numpy as np
@@ -91,6 +92,7 @@ def expand_dataset(
     names = _names(kept, places)
     for place in sorted({*places, *([Path("Annotations")] if drawn else [])}):
         (root / place).mkdir(parents=True, exist_ok=True)
+    taken = set(zip(places, names, strict=True))
     few, more = divmod(to - len(kept), len(kept))
     found = []
     for number, (sample, place, name) in enumerate(zip(kept, places, names, strict=True)):
@@ -103,7 +105,8 @@ def expand_dataset(
             _save(pixels, path)
         found.append(replace(sample, path=path, annotation=_write(annotation, root, path), problems=()))
         source = sample.source_id or (name if drawn else f"{place.name}/{name}")
-        for copy in range(1, few + (number < more) + 1):
+        free = (n for n in count(1) if (place, f"{name}{MARK}{n:03d}") not in taken)  # of copies that are expanded again
+        for copy in islice(free, few + (number < more)):
             path = root / place / f"{name}{MARK}{copy:03d}.png"
             made, moved = _augmented(pixels, annotation, apply, f"{seed} {place.name}/{name} {copy}")
             _save(made, path)
@@ -126,9 +129,9 @@ def _class_folder(sample: Sample) -> Path:
 def _names(data: Sequence[Sample], places: Sequence[Path]) -> list[str]:
     """The files' names without suffix; where two in one folder are alike, with it: ``Y92_png``."""
     plain = [stem(s.path) for s in data]
-    count = Counter(zip(places, plain, strict=True))
+    alike = Counter(zip(places, plain, strict=True))
     names = [
-        name if count[place, name] == 1 else s.path.name.replace(".", "_")
+        name if alike[place, name] == 1 else s.path.name.replace(".", "_")
         for s, place, name in zip(data, places, plain, strict=True)
     ]
     again = Counter((place, name.lower()) for place, name in zip(places, names, strict=True))
