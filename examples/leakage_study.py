@@ -167,10 +167,14 @@ def report(counts: dict[str, list[int]], args: argparse.Namespace) -> None:
             low, high = wilson(k, of)
             cells.append(f"{k / of:.1%} ({low:.1%}–{high:.1%})")
             spread = [[100 * (k / of - low)], [100 * (high - k / of)]]
-            axes.errorbar(100 * k / of, row + offset, xerr=spread, fmt="o", color=colour, label=label if row == 0 else None)
+            axes.errorbar(
+                100 * k / of, row + offset, xerr=spread, fmt="o", color=colour, label=label if row == 0 else None
+            )
         gap = 100 * (right / n - right_aside / n_aside)
         print(f"{way:<26}{cells[0]:>26}{cells[1]:>26}{gap:>+9.1f} pts")
-    print(f"Wilson intervals, pooled over {args.seeds} splits; images return in them, so the intervals are a little narrow.")
+    print(
+        f"Wilson intervals, pooled over {args.seeds} splits; images return in them, so the intervals are a little narrow."
+    )
     axes.set_yticks(range(len(counts)), list(counts))
     axes.invert_yaxis()
     axes.set_xlabel("accuracy (%)")

@@ -88,7 +88,9 @@ def test_train_classifier_prints_pretrained_and_from_scratch_side_by_side(liver,
 
 
 def test_the_leakage_study_prints_a_table_and_a_picture_and_audits_each_way(tmp_path):
-    printed = run("leakage_study.py", "--phantom", "--quick", "--width", 0.25, "--out", tmp_path / "s.png", cwd=tmp_path)
+    printed = run(
+        "leakage_study.py", "--phantom", "--quick", "--width", 0.25, "--out", tmp_path / "s.png", cwd=tmp_path
+    )
     assert images.read_image(tmp_path / "s.png").shape[1] > 500
     assert re.findall(r"^([abc])\. .*%.*%.* pts$", printed, re.MULTILINE) == ["a", "b", "c"]
     first, second, third = re.split(r"\n[abc]\. ", printed)[1:4]

@@ -44,15 +44,14 @@ def boxes(sample: Sample) -> list | None:
 
 
 def facts(data: list[Sample]) -> list[tuple]:
-    return sorted(
-        (s.path.name, s.source_id, s.patient, s.class_name, boxes(s), s.problems)
-        for s in data
-    )
+    return sorted((s.path.name, s.source_id, s.patient, s.class_name, boxes(s), s.problems) for s in data)
 
 
 def test_as_many_as_asked_dealt_out_evenly_with_their_sources(liver, expanded):
     folder, data = expanded
-    assert len(data) == len(list((folder / "JPEGImages").iterdir())) == len(list((folder / "Annotations").iterdir())) == 20
+    assert (
+        len(data) == len(list((folder / "JPEGImages").iterdir())) == len(list((folder / "Annotations").iterdir())) == 20
+    )
     copies = Counter(s.source_id for s in data if s.source_id)
     assert set(copies) == {s.path.stem for s in liver}
     assert set(copies.values()) == {1, 2}

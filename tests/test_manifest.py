@@ -158,7 +158,9 @@ def test_samples_left_out_for_their_problems_are_no_news(liver, tmp_path):
 
 def test_a_torn_patient_can_be_neither_saved_nor_loaded(liver, tmp_path):
     data = read(liver)
-    with pytest.raises(ValueError, match=r"P001_01.png in 'train' and .*P001_02.png in 'test' must be .*patient 'P001'"):
+    with pytest.raises(
+        ValueError, match=r"P001_01.png in 'train' and .*P001_02.png in 'test' must be .*patient 'P001'"
+    ):
         save_split([data[:1], data[1:]], tmp_path / "split.json")
     assert not (tmp_path / "split.json").exists()
     path = save_split(split(data, (0.5, 0.5)), tmp_path / "split.json")

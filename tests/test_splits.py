@@ -292,7 +292,9 @@ def test_a_copy_stays_with_its_source_and_with_the_other_copies():
 def test_copies_by_the_habits_of_other_tools_stay_together_too():
     names = [name for i in "abcdef" for name in (f"img{i}", f"aug_1_img{i}", f"img{i}_aug2", f"img{i}-flipped")]
     for seed in range(5):
-        for part in split([Sample(Path(f"{n}.png"), class_name="x") for n in names], (0.5, 0.5), group="none", seed=seed):
+        for part in split(
+            [Sample(Path(f"{n}.png"), class_name="x") for n in names], (0.5, 0.5), group="none", seed=seed
+        ):
             letters = Counter(re.search(r"img(\w)", s.path.stem)[1] for s in part)
             assert set(letters.values()) == {4}
 
@@ -403,7 +405,9 @@ def twins(tmp_path) -> list[Sample]:
 
 def test_without_patients_near_duplicates_stay_together_and_it_is_said(twins):
     for seed in range(3):
-        with pytest.warns(UserWarning, match=r"20 of 20 samples have no patient, first .*0a.png: they are grouped by near"):
+        with pytest.warns(
+            UserWarning, match=r"20 of 20 samples have no patient, first .*0a.png: they are grouped by near"
+        ):
             parts = split(twins, (0.5, 0.5), seed=seed)
         for part in parts:
             assert set(Counter(s.path.stem[0] for s in part).values()) == {2}

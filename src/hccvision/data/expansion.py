@@ -105,7 +105,9 @@ def expand_dataset(
             _save(pixels, path)
         found.append(replace(sample, path=path, annotation=_write(annotation, root, path), problems=()))
         source = sample.source_id or (name if drawn else f"{place.name}/{name}")
-        free = (n for n in count(1) if (place, f"{name}{MARK}{n:03d}") not in taken)  # of copies that are expanded again
+        free = (
+            n for n in count(1) if (place, f"{name}{MARK}{n:03d}") not in taken
+        )  # of copies that are expanded again
         for copy in islice(free, few + (number < more)):
             path = root / place / f"{name}{MARK}{copy:03d}.png"
             made, moved = _augmented(pixels, annotation, apply, f"{seed} {place.name}/{name} {copy}")

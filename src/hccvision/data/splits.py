@@ -197,7 +197,7 @@ def _groups(data: Sequence[Sample], group: Group) -> list[list[int]]:
             "near-duplicate pictures instead. Slices of one patient that look different may then be on both sides, "
             "which makes results too good: read the folder with patient=<regex, callable or table>. "
             'group="duplicate" says that you know.',
-            stacklevel=4,
+            stacklevel=3,
         )
     lost = {id(s) for s in alone}
     index = {id(s): i for i, s in enumerate(data)}
