@@ -7,7 +7,7 @@ a. The paper's way (Mizouri 2026): augment first, then shuffle all images and co
 b. Shuffle the images and cut; augment the training part alone.
 c. hv.split: what belongs together, patients or else near duplicates, stays on one side; augment the training part.
 
-Before that, groups of patients are put aside whole. Each model is also tested on them: what its figure should have been.
+Before that, whole groups are put aside. Each model is also tested on them: what its figure should have been.
 hv.split refuses to make (a) and (b), so they are cut by hand. The classifier is a linear one on the frozen features of
 MobileNetV1, computed once per image and copy.
 """
@@ -172,9 +172,7 @@ def report(counts: dict[str, list[int]], args: argparse.Namespace) -> None:
             )
         gap = 100 * (right / n - right_aside / n_aside)
         print(f"{way:<26}{cells[0]:>26}{cells[1]:>26}{gap:>+9.1f} pts")
-    print(
-        f"Wilson intervals, pooled over {args.seeds} splits; images return in them, so the intervals are a little narrow."
-    )
+    print(f"Wilson intervals, pooled over {args.seeds} splits; images return, so the intervals are a little narrow.")
     axes.set_yticks(range(len(counts)), list(counts))
     axes.invert_yaxis()
     axes.set_xlabel("accuracy (%)")

@@ -106,8 +106,8 @@ def test_boxes_move_with_their_image_and_keep_their_flags(tmp_path):
     pixels[10:20, 5:15] = 200
     Image.fromarray(pixels).save(tmp_path / "a.png")
     annotation = Annotation(
-        [[5, 10, 15, 20], [30, 5, 50, 35]], ("hcc", "cyst"), size=(40, 60), difficult=(False, True), truncated=(True, False),
-        poses=("Left", "Right"), verified=True,
+        [[5, 10, 15, 20], [30, 5, 50, 35]], ("hcc", "cyst"), size=(40, 60), difficult=(False, True),
+        truncated=(True, False), poses=("Left", "Right"), verified=True,
     )  # fmt: skip
     original, copy = expand_dataset(
         [Sample(tmp_path / "a.png", "P1", annotation=annotation)], tmp_path / "more", to=2, augmentation=mirror

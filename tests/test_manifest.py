@@ -174,7 +174,7 @@ def test_a_torn_patient_can_be_neither_saved_nor_loaded(liver, tmp_path):
 def test_copies_in_two_parts_are_refused_too(tmp_path):
     for name in "ab":
         Image.new("L", (8, 8), 90).save(tmp_path / f"{name}.png")
-    with pytest.raises(ValueError, match="must be in one part: the same content; hv.split keeps them together"):
+    with pytest.raises(ValueError, match=r"must be in one part: the same content; hv\.split keeps them together"):
         save_split([[Sample(tmp_path / "a.png")], [Sample(tmp_path / "b.png")]], tmp_path / "s.json")
 
 

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from hccvision.contracts import Annotation, Problem, Sample
-from hccvision.data.folders import read_image_folder
 from hccvision.data.audit import leakage
+from hccvision.data.folders import read_image_folder
 from hccvision.data.sources import copied_from, family_names, together
 from hccvision.data.splits import folds, nested_folds, split
 

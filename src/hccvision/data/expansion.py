@@ -46,8 +46,8 @@ def expand_dataset(
     name ``P007_03__aug002.png``; `splits.split` keeps them together. Augmenting while training (`Recipe`) shows the
     model more variety, and can't leak at all.
 
-    Annotated samples come to ``JPEGImages/`` and ``Annotations/`` (XML in the base ``"voc"``), samples with only a class
-    name to a folder per class. An image is copied as it is, DICOM and NIfTI as PNG, so that no header goes along. The
+    Annotated samples come to ``JPEGImages/`` and ``Annotations/`` (XML in the base ``"voc"``), samples with a class name
+    alone to a folder per class. An image is copied as it is, DICOM and NIfTI as PNG, so that no header goes along. The
     table ``expanded.csv`` says ``image``, ``source_id`` and ``patient``, and is what ``patient=`` of the readers takes.
 
     Args:
