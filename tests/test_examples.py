@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image
 
 from hccvision import images, phantom
 from hccvision.data.folders import read_voc_folder
@@ -82,6 +85,37 @@ def test_train_classifier_prints_pretrained_and_from_scratch_side_by_side(liver,
     assert "pretrained" in heading
     assert "from scratch" in heading
     assert sum(line.startswith("balanced_accuracy") for line in printed.splitlines()) == 1
+
+
+def test_the_leakage_study_prints_a_table_and_a_picture_and_audits_each_way(tmp_path):
+    printed = run(
+        "leakage_study.py", "--phantom", "--quick", "--width", 0.25, "--out", tmp_path / "s.png", cwd=tmp_path
+    )
+    assert images.read_image(tmp_path / "s.png").shape[1] > 500
+    assert re.findall(r"^([abc])\. .*%.*%.* pts$", printed, re.MULTILINE) == ["a", "b", "c"]
+    first, second, third = re.split(r"\n[abc]\. ", printed)[1:4]
+    assert "augmented siblings" in first
+    assert "shared patients" in second
+    assert "augmented siblings" not in second
+    assert "no shared patient" in third
+    assert [p.name for p in tmp_path.iterdir()] == ["s.png"]
+
+
+def test_the_leakage_study_takes_a_folder_without_patients(tmp_path):
+    rng = np.random.default_rng(0)
+    for name in ("no", "yes"):
+        (tmp_path / "slices" / name).mkdir(parents=True)
+        for i in range(12):
+            level = 100 if name == "yes" else 60
+            picture = Image.fromarray((rng.integers(0, level, (40, 40))).astype(np.uint8))
+            picture.save(tmp_path / "slices" / name / f"{i}.png")
+            picture.save(tmp_path / "slices" / name / f"{i} again.png")
+    arguments = ["--folder", tmp_path / "slices", "--positive", "yes", "--quick", "--width", 0.25]
+    printed = run("leakage_study.py", *arguments, cwd=tmp_path)
+    first, second, third = re.split(r"\n[abc]\. ", printed)[1:4]
+    assert "identical files" in first
+    assert "identical files" in second
+    assert "no shared patient" in third
 
 
 def test_the_real_slice_of_the_demo_ships_inside_pydicom():

@@ -32,6 +32,10 @@ FUNCTIONS = {
     "check": ("data", "classes", "attributes"),
     "repair": ("data", "folder", "rename", "base"),
     "leakage": ("train", "test"),
+    "nested_folds": ("data", "outer", "inner", "group", "seed", "on_problem"),
+    "save_split": ("parts", "path", "names", "seed", "group"),
+    "load_split": ("path", "data"),
+    "expand_dataset": ("data", "folder", "to", "augmentation", "seed", "on_problem"),
     "check_report": ("counts", "claims"),
 }
 CLASSES = ("CAD", "Model", "Recipe", "Report", "History")

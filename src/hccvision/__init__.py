@@ -46,8 +46,12 @@ _NAMES = {
     "read_voc_folder": "data.folders",
     "check": "data.linter",
     "repair": "data.repair",
+    "expand_dataset": "data.expansion",
     "folds": "data.splits",
-    "leakage": "data.splits",
+    "leakage": "data.audit",
+    "load_split": "data.manifest",
+    "nested_folds": "data.splits",
+    "save_split": "data.manifest",
     "split": "data.splits",
     "Recipe": "recipes",
     "fit": "training.engine",
@@ -86,10 +90,13 @@ if TYPE_CHECKING:
         SSDOutput,
         Targets,
     )
+    from hccvision.data.audit import leakage
+    from hccvision.data.expansion import expand_dataset
     from hccvision.data.folders import read_image_folder, read_voc_folder
     from hccvision.data.linter import check
     from hccvision.data.repair import repair
-    from hccvision.data.splits import folds, leakage, split
+    from hccvision.data.manifest import load_split, save_split
+    from hccvision.data.splits import folds, nested_folds, split
     from hccvision.evaluation import evaluate
     from hccvision.metrics.classification import check_report
     from hccvision.model import Model, build_model, load_model
@@ -127,13 +134,16 @@ __all__ = [
     "contracts",
     "default_boxes",
     "evaluate",
+    "expand_dataset",
     "fit",
     "folds",
     "images",
     "leakage",
     "load_model",
+    "load_split",
     "losses",
     "metrics",
+    "nested_folds",
     "phantom",
     "plots",
     "predict",
@@ -143,6 +153,7 @@ __all__ = [
     "recipes",
     "registry",
     "repair",
+    "save_split",
     "split",
     "voc",
     "weights",

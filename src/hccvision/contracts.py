@@ -98,6 +98,9 @@ class Sample:
         class_name: the image's class, for classification.
         annotation: its boxes, for detection; one of no boxes means "looked at, no lesion".
         problems: what is wrong with its files.
+        source_id: whose copy it is: the path of the image it was made from, or the last parts of it, without the
+            suffix; None where it is nobody's copy.
+        series: the acquisition it comes from; None where nobody said.
 
     Example:
         >>> Sample(Path("liver/P007_03.png"), patient="P007", class_name="cancer").class_name
@@ -109,6 +112,8 @@ class Sample:
     class_name: str | None = None
     annotation: Annotation | None = None
     problems: tuple[Problem, ...] = ()
+    source_id: str | None = None
+    series: str | None = None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "path", Path(self.path))

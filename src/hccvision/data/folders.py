@@ -7,12 +7,14 @@ import io
 import os
 import re
 from collections.abc import Callable, Mapping, Sequence, Set
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
 from hccvision import images, voc
 from hccvision.contracts import Annotation, Problem, Sample
+from hccvision.data.sources import copied_from
 
 PatientRule = str | Callable[[Path], str | None] | Mapping[str, str] | Path
 
@@ -87,7 +89,7 @@ def read_voc_folder(
             samples.append(Sample(pictures / stem, problems=(Problem("missing_image", stem, message, False),)))
         elif unannotated != "skip":
             samples += [_unannotated(p, who, unannotated == "problem") for p in by_stem[stem] if p not in taken]
-    return samples
+    return [replace(s, source_id=copied_from(s.path)) for s in samples]
 
 
 def read_image_folder(
@@ -140,7 +142,9 @@ def read_image_folder(
         for path in found:
             _, problems = _image_size(path)
             owner, more = _whose(who, path)
-            samples.append(Sample(path, owner, class_name=name, problems=(*problems, *more)))
+            source = copied_from(path)
+            source = None if source is None else f"{place.name}/{source}"
+            samples.append(Sample(path, owner, class_name=name, problems=(*problems, *more), source_id=source))
     return samples
 
 

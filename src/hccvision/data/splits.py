@@ -1,30 +1,63 @@
-"""Splits that keep what belongs together on one side: a patient's slices, or copies of one file."""
+"""Splits that keep what belongs together on one side: a patient's slices, or copies of one image."""
 
 from __future__ import annotations
 
 import random
+import re
+import warnings
 from collections import Counter
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Hashable, Sequence
+from pathlib import Path
+from typing import NamedTuple
 
 from hccvision.contracts import Sample
-from hccvision.data.linter import same_content, usable
+from hccvision.data.duplicates import near_duplicates
+from hccvision.data.linter import usable
+from hccvision.data.sources import ties, together
+
+Group = str | re.Pattern[str] | Callable[[Path], str | None]
+
+_WORDS = ("patient", "duplicate", "none")
+
+
+class NestedFold(NamedTuple):
+    """One outer fold of `nested_folds`.
+
+    Args:
+        train: all of its training part, for the final fit.
+        test: its test part.
+        inner: pairs (train, validation) made of ``train``, to choose settings by.
+    """
+
+    train: list[Sample]
+    test: list[Sample]
+    inner: list[tuple[list[Sample], list[Sample]]]
 
 
 def split(
     data: Sequence[Sample],
     shares: Sequence[float] = (0.7, 0.1, 0.2),
     *,
-    group: str = "patient",
+    group: Group = "patient",
     seed: int = 0,
     on_problem: str = "raise",
 ) -> list[list[Sample]]:
-    """Split samples into parts, stratified by class, no group in two of them.
+    r"""Split samples into parts, stratified by class and number of lesions, no group in two of them.
+
+    Whatever the group, samples that share a patient, a series, a source (see `Sample.source_id`) or their content are
+    never torn apart. ``group`` says what else must stay together:
+
+    - ``"patient"``: every sample needs a patient. Those without one are grouped by near-duplicate pictures, which is
+      weaker, and a warning says so.
+    - ``"duplicate"``: near-duplicate pictures.
+    - ``"none"``: nothing else.
+    - a regular expression on the file name (its first group counts, or all of it) or a callable on the path: samples
+      of the same answer.
 
     Args:
         data: samples.
         shares: of the parts, summing to 1; two, three or more.
-        group: what must stay together: ``"patient"``, ``"duplicate"`` (files of the same content) or ``"none"``.
+        group: what must stay together.
         seed: same seed, same split.
         on_problem: ``"raise"`` or ``"skip"``, see `linter.usable`.
 
@@ -32,10 +65,9 @@ def split(
         One list of samples per share, none empty, in the order of ``data``.
 
     Raises:
-        ValueError: for shares that don't sum to 1, samples without a patient, or fewer groups than parts.
+        ValueError: for shares that don't sum to 1, a rule that finds no group for a file, or fewer groups than parts.
 
     Example:
-        >>> from pathlib import Path
         >>> data = [Sample(Path(f"P{i // 3}_{i}.png"), patient=f"P{i // 3}", class_name="cancer") for i in range(30)]
         >>> [len(part) for part in split(data, (0.7, 0.1, 0.2))]
         [21, 3, 6]
@@ -51,11 +83,11 @@ def folds(
     data: Sequence[Sample],
     count: int = 5,
     *,
-    group: str = "patient",
+    group: Group = "patient",
     seed: int = 0,
     on_problem: str = "raise",
 ) -> list[tuple[list[Sample], list[Sample]]]:
-    """Make the pairs of a k-fold cross-validation, stratified by class, no group on both sides.
+    """Make the pairs of a k-fold cross-validation, stratified as `split`, no group on both sides.
 
     Args:
         data: samples.
@@ -68,59 +100,139 @@ def folds(
         ``count`` pairs (train, test); each sample is in one test part.
 
     Raises:
-        ValueError: for fewer than two folds, samples without a patient, or fewer groups than folds.
+        ValueError: for fewer than two folds, a rule that finds no group for a file, or fewer groups than folds.
 
     Example:
-        >>> from pathlib import Path
         >>> data = [Sample(Path(f"{i}.png"), class_name="ab"[i % 2]) for i in range(10)]
         >>> [(len(a), len(b)) for a, b in folds(data, 5, group="none")]
         [(8, 2), (8, 2), (8, 2), (8, 2), (8, 2)]
     """
+    _check_count(count)
+    kept = usable(data, on_problem)
+    return _pairs(kept, _groups(kept, group), count, seed)
+
+
+def nested_folds(
+    data: Sequence[Sample],
+    outer: int = 5,
+    inner: int = 4,
+    *,
+    group: Group = "patient",
+    seed: int = 0,
+    on_problem: str = "raise",
+) -> list[NestedFold]:
+    """Make a nested cross-validation: the training part of each fold is cut into folds again, by the same groups.
+
+    Settings are chosen on the inner pairs and tested on the outer test part, which they have never seen. The outer
+    folds are those of `folds`.
+
+    Args:
+        data: samples.
+        outer: number of folds, at least 2.
+        inner: number of folds in each training part, at least 2.
+        group: what must stay together, as in `split`.
+        seed: same seed, same folds.
+        on_problem: ``"raise"`` or ``"skip"``, see `linter.usable`.
+
+    Returns:
+        ``outer`` folds; each sample is in one test part, and in one validation part of every other fold.
+
+    Raises:
+        ValueError: as `folds`; also if a training part has fewer groups than inner folds.
+
+    Example:
+        >>> data = [Sample(Path(f"{i}.png"), patient=f"P{i // 2}", class_name="cancer") for i in range(20)]
+        >>> fold = nested_folds(data, 5, 4)[0]
+        >>> len(fold.train), len(fold.test), [len(val) for _, val in fold.inner]
+        (16, 4, [4, 4, 4, 4])
+    """
+    _check_count(outer)
+    _check_count(inner)
+    kept = usable(data, on_problem)
+    groups = _groups(kept, group)
+    found = []
+    for number, (train, test) in enumerate(_pairs(kept, groups, outer, seed)):
+        place = {id(s): i for i, s in enumerate(train)}
+        inside = [[place[id(kept[i])] for i in g] for g in groups if id(kept[g[0]]) in place]
+        found.append(NestedFold(train, test, _pairs(train, inside, inner, seed + 1 + number)))
+    return found
+
+
+def _check_count(count: int) -> None:
     if count < 2:
         raise ValueError(f"cross-validation needs at least 2 folds, got {count}")
-    kept = usable(data, on_problem)
-    parts = _allocate(kept, _groups(kept, group), [1 / count] * count, seed)
+
+
+def _pairs(
+    data: Sequence[Sample], groups: list[list[int]], count: int, seed: int
+) -> list[tuple[list[Sample], list[Sample]]]:
+    parts = _allocate(data, groups, [1 / count] * count, seed)
     pairs = []
     for i in range(count):
-        train = [s for s, p in zip(kept, parts, strict=True) if p != i]
-        pairs.append((train, [s for s, p in zip(kept, parts, strict=True) if p == i]))
+        train = [s for s, p in zip(data, parts, strict=True) if p != i]
+        pairs.append((train, [s for s, p in zip(data, parts, strict=True) if p == i]))
     return pairs
 
 
-def _groups(data: Sequence[Sample], group: str) -> list[list[int]]:
+def _groups(data: Sequence[Sample], group: Group) -> list[list[int]]:
     """Indices of the samples of each group."""
-    index = {id(s): i for i, s in enumerate(data)}
-    if len(index) != len(data):
+    if isinstance(group, str) and (group.isalpha() or not group) and group not in _WORDS:
+        known = ", ".join(map(repr, _WORDS))
+        raise ValueError(f"unknown group {group!r}; known: {known}, or a regular expression, or a callable")
+    if len({id(s) for s in data}) != len(data):
         raise ValueError("the same sample is in the data more than once: its copies could come into two parts")
+    keys = ties(data)
     if group == "none":
-        return [[i] for i in range(len(data))]
-    if group == "duplicate":
-        return [[index[id(s)] for s in same] for same in same_content(data)]
-    if group != "patient":
-        raise ValueError(f"unknown group {group!r}; known: 'patient', 'duplicate', 'none'")
-    unknown = [s for s in data if s.patient is None]
-    if unknown:
-        raise ValueError(
-            f"{len(unknown)} of {len(data)} samples have no patient, first {unknown[0].path}: read the folder with "
-            'patient=<regex, callable or table>, or, knowing that patients may then leak, split with group="duplicate"'
+        return together(keys)
+    if group not in _WORDS:
+        for s, own in zip(data, keys, strict=True):
+            own.append(("group", _answer(group, s.path)))
+        return together(keys)
+    alone = [s for s in data if s.patient is None] if group == "patient" else list(data)
+    if not alone:
+        return together(keys)
+    if group == "patient":
+        warnings.warn(
+            f"{len(alone)} of {len(data)} samples have no patient, first {alone[0].path}: they are grouped by "
+            "near-duplicate pictures instead. Slices of one patient that look different may then be on both sides, "
+            "which makes results too good: read the folder with patient=<regex, callable or table>. "
+            'group="duplicate" says that you know.',
+            stacklevel=3,
         )
-    members: dict[str, list[int]] = {}
-    for i, s in enumerate(data):
-        members.setdefault(str(s.patient), []).append(i)
-    return list(members.values())
+    lost = {id(s) for s in alone}
+    index = {id(s): i for i, s in enumerate(data)}
+    for number, similar in enumerate(near_duplicates(data)):
+        if any(id(s) in lost for s in similar):
+            for s in similar:
+                keys[index[id(s)]].append(("near", number))
+    return together(keys)
 
 
-def _strata(sample: Sample) -> set[str]:
-    return set(sample.names) or {""}
+def _answer(group: Group, path: Path) -> str:
+    if callable(group):
+        answer = group(path)
+    else:
+        pattern = re.compile(group)
+        hit = pattern.search(path.name)
+        answer = None if hit is None else hit[1] if pattern.groups else hit[0]
+    if answer is None or answer == "":
+        raise ValueError(f"{path}: the rule given as group finds no group for this file: correct the rule or the name")
+    return str(answer)
+
+
+def _strata(sample: Sample) -> set[Hashable]:
+    """Classes and, where boxes are drawn, whether there are none, 1, 2 to 3, 4 to 7 … of them."""
+    drawn = () if sample.annotation is None else (len(sample.annotation).bit_length(),)
+    return {*sample.names, *drawn} or {""}
 
 
 def _allocate(data: Sequence[Sample], groups: list[list[int]], shares: Sequence[float], seed: int) -> list[int]:
-    """Give each sample's part: largest groups first, each to the part that lacks its classes most."""
+    """Give each sample's part: largest groups first, each to the part that lacks its strata most."""
     parts = range(len(shares))
     if len(groups) < len(shares):
         raise ValueError(f"{len(groups)} groups can't fill {len(shares)} parts without being torn apart")
     counts = [Counter(name for i in g for name in _strata(data[i])) for g in groups]
-    total: Counter[str] = sum(counts, Counter())
+    total: Counter[Hashable] = sum(counts, Counter())
     missing = [{name: share * n for name, n in total.items()} for share in shares]
     free = [share * len(data) for share in shares]
     order = list(range(len(groups)))
@@ -129,7 +241,7 @@ def _allocate(data: Sequence[Sample], groups: list[list[int]], shares: Sequence[
     part_of = [0] * len(data)
     empty = set(parts)
     for position, g in enumerate(order):
-        # What a part still lacks of each class, rare classes weighing as much as common ones; then of samples at all.
+        # What a part still lacks of each stratum, rare ones weighing as much as common ones; then of samples at all.
         def need(p: int, g: int = g) -> tuple[float, float]:
             return sum(n * missing[p][name] / total[name] for name, n in counts[g].items()), free[p]
 
@@ -142,52 +254,3 @@ def _allocate(data: Sequence[Sample], groups: list[list[int]], shares: Sequence[
         for i in groups[g]:
             part_of[i] = best
     return part_of
-
-
-@dataclass(frozen=True)
-class Leakage:
-    """What two sets share.
-
-    Args:
-        patients: in both.
-        duplicates: pairs of files (first set, second set) of the same content.
-    """
-
-    patients: tuple[str, ...]
-    duplicates: tuple[tuple[str, str], ...]
-
-    @property
-    def clean(self) -> bool:
-        """Whether nothing is shared."""
-        return not self.patients and not self.duplicates
-
-    def __str__(self) -> str:
-        if self.clean:
-            return "no shared patient, no shared file"
-        return (
-            f"{len(self.patients)} shared patients ({', '.join(self.patients[:5])}), "
-            f"{len(self.duplicates)} pairs of identical files"
-        )
-
-
-def leakage(train: Sequence[Sample], test: Sequence[Sample]) -> Leakage:
-    """Audit two sets of samples, however they were made, for what they share.
-
-    Args:
-        train: samples.
-        test: samples.
-
-    Returns:
-        Shared patients, and pairs of identical files.
-
-    Example:
-        >>> from pathlib import Path
-        >>> leakage([Sample(Path("a.png"), patient="P1")], [Sample(Path("b.png"), patient="P1")]).patients
-        ('P1',)
-    """
-    patients = {s.patient for s in train} & {s.patient for s in test} - {None}
-    ours, theirs = set(train), set(test)
-    pairs = []
-    for group in same_content(list(dict.fromkeys([*train, *test]))):
-        pairs += [(str(a.path), str(b.path)) for a in group if a in ours for b in group if b in theirs]
-    return Leakage(tuple(sorted(str(p) for p in patients)), tuple(pairs))

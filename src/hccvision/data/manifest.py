@@ -1,0 +1,190 @@
+"""Splits on paper: which file is in which part, with its SHA-256; loading refuses when one has changed."""
+
+from __future__ import annotations
+
+import json
+import os
+import uuid
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from hccvision.contracts import Sample
+from hccvision.data.sources import ties
+from hccvision.weights import file_sha256
+
+_FORMAT = "hccvision split 1"
+_KNOWN = ("patient", "series", "source_id", "class_name")
+
+
+def save_split(
+    parts: Sequence[Sequence[Sample]],
+    path: str | os.PathLike[str],
+    *,
+    names: Sequence[str] | None = None,
+    seed: int | None = None,
+    group: str | None = None,
+) -> Path:
+    r"""Write down a split as JSON: paths, SHA-256 of images and annotations, patients, counts.
+
+    Paths are relative to the folder that holds all files, so the data set may move. Patients are written as they are:
+    pseudonyms such as ``P007``, never names, should be all that a sample knows. The file appears whole or not at all.
+
+    Args:
+        parts: of `splits.split`, or a pair of `splits.folds`.
+        path: the file to make or replace.
+        names: of the parts; None: train, (val,) test, or ``part 1`` and so on for more than three.
+        seed: of the split, for the record.
+        group: of the split, for the record.
+
+    Returns:
+        The path written.
+
+    Raises:
+        FileNotFoundError: if an image or an annotation is missing.
+        ValueError: if two parts share what must not be torn apart, there are no parts, or not as many names.
+
+    Example:
+        >>> import tempfile
+        >>> from hccvision import phantom
+        >>> from hccvision.data.folders import read_voc_folder
+        >>> from hccvision.data.splits import split
+        >>> root = phantom.write_dataset(tempfile.mkdtemp() + "/liver", patients=4, slices=1)
+        >>> data = read_voc_folder(root, patient=r"^(P\d+)_")
+        >>> parts = split(data, (0.5, 0.5), seed=7)
+        >>> load_split(save_split(parts, root / "split.json", seed=7, group="patient"), data) == parts
+        True
+    """
+    if names is None:
+        usual = {2: ("train", "test"), 3: ("train", "val", "test")}
+        names = usual.get(len(parts), [f"part {i + 1}" for i in range(len(parts))])
+    if not parts or len(set(names)) != len(parts):
+        raise ValueError(f"expected parts, and a name of its own for each, got {len(parts)} parts named {list(names)}")
+    flat = [s for part in parts for s in part]
+    if not flat:
+        raise ValueError("there is no sample in any part")
+    _check_untorn(parts, names)
+    files = [f.absolute() for s in flat for f in _files(s).values()]
+    root = Path(os.path.commonpath([f.parent for f in files]))
+    hashes = {f: file_sha256(f) for f in dict.fromkeys(files)}
+    document = {"format": _FORMAT, "seed": seed, "group": group, "parts": {}}
+    for name, part in zip(names, parts, strict=True):
+        document["parts"][name] = {**_counts(part), "files": [_entry(s, root, hashes) for s in part]}
+    path = Path(path)
+    unfinished = path.with_name(f".{uuid.uuid4().hex}.tmp")
+    try:
+        unfinished.write_text(json.dumps(document, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+        os.replace(unfinished, path)
+    finally:
+        unfinished.unlink(missing_ok=True)
+    return path
+
+
+def load_split(path: str | os.PathLike[str], data: Sequence[Sample]) -> list[list[Sample]]:
+    """Take a split up again, if nothing has changed since it was saved.
+
+    Args:
+        path: the file that `save_split` wrote.
+        data: the samples, read again as they were then; the folder may lie elsewhere now.
+
+    Returns:
+        The parts, of the samples in ``data``, in the order in which they were saved.
+
+    Raises:
+        FileNotFoundError: if there is no such manifest.
+        ValueError: if it isn't one; if a file is missing, has changed, is of another patient, class, series or source,
+            or is new; the message names the files. Also if parts share what must not be torn apart.
+    """
+    path = Path(path)
+    try:
+        document = json.loads(path.read_text(encoding="utf-8"))
+        parts = {name: part["files"] for name, part in document["parts"].items()}
+        if document["format"] != _FORMAT:
+            raise ValueError(f"its format is {document['format']!r}")
+        wanted = {str(entry["image"]) for entries in parts.values() for entry in entries}
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ValueError(f"{path}: not a split saved by save_split ({error!r}): split the data again") from error
+    places: dict[str, list[Sample]] = {name: [] for name in wanted}
+    faults = []
+    for sample in data:
+        tails = [t for i in range(len(sample.path.parts)) if (t := "/".join(sample.path.parts[i:])) in places]
+        if tails:
+            places[max(tails, key=len)].append(sample)
+        elif all(p.usable for p in sample.problems):
+            faults.append(f"{sample.path}: is not in the split: leave it out, or split again")
+    hashes: dict[Path, str] = {}
+    loaded = []
+    for entries in parts.values():
+        loaded.append([])
+        for entry in entries:
+            there = places[str(entry["image"])]
+            if len(there) != 1:
+                what = "several samples are this image" if there else "no sample is this image any more"
+                faults.append(f"{entry['image']}: {what}")
+                continue
+            loaded[-1].append(there[0])
+            faults += _changes(there[0], entry, hashes)
+    if faults:
+        shown = "\n".join(f"  {fault}" for fault in faults[:10])
+        more = f"\n  … and {len(faults) - 10} more" if len(faults) > 10 else ""
+        raise ValueError(
+            f"{path}: the data is no longer what was split; put it back as it was, or split again and save:\n"
+            f"{shown}{more}"
+        )
+    _check_untorn(loaded, list(parts))
+    return loaded
+
+
+def _files(sample: Sample) -> dict[str, Path]:
+    drawn = None if sample.annotation is None else sample.annotation.path
+    return {"image": sample.path} | ({} if drawn is None else {"annotation": Path(drawn)})
+
+
+def _entry(sample: Sample, root: Path, hashes: dict[Path, str]) -> dict[str, Any]:
+    entry: dict[str, Any] = {}
+    for kind, file in _files(sample).items():
+        entry[kind] = Path(os.path.relpath(file.absolute(), root)).as_posix()
+        entry["sha256" if kind == "image" else f"{kind}_sha256"] = hashes[file.absolute()]
+    return entry | {key: str(value) for key in _KNOWN if (value := getattr(sample, key)) is not None}
+
+
+def _changes(sample: Sample, entry: dict[str, Any], hashes: dict[Path, str]) -> list[str]:
+    """What is no longer as the manifest says."""
+    faults = []
+    files = _files(sample)
+    if ("annotation" in files) != ("annotation" in entry):
+        faults.append(f"{sample.path}: its annotation {'is new' if 'annotation' in files else 'is missing'}")
+    for kind, file in files.items():
+        stated = entry.get("sha256" if kind == "image" else f"{kind}_sha256")
+        if file not in hashes:
+            hashes[file] = file_sha256(file) if file.is_file() else ""
+        if not hashes[file]:
+            faults.append(f"{file}: is missing")
+        elif stated is not None and hashes[file] != stated:
+            faults.append(f"{file}: has changed")
+    for key in _KNOWN:
+        value = getattr(sample, key)
+        if (None if value is None else str(value)) != entry.get(key):
+            faults.append(f"{sample.path}: its {key} was {entry.get(key)!r}, and is read as {value!r} now")
+    return faults
+
+
+def _counts(part: Sequence[Sample]) -> dict[str, Any]:
+    lesions = Counter(name for s in part if s.annotation is not None for name in s.annotation.names)
+    classes = Counter(s.class_name for s in part if s.class_name is not None)
+    counts: dict[str, Any] = {"images": len(part), "patients": len({s.patient for s in part} - {None})}
+    return counts | {"classes": dict(sorted(classes.items())), "lesions": dict(sorted(lesions.items()))}
+
+
+def _check_untorn(parts: Sequence[Sequence[Sample]], names: Sequence[str]) -> None:
+    flat = [(name, s) for name, part in zip(names, parts, strict=True) for s in part]
+    first: dict[Any, tuple[str, Sample]] = {}
+    for (name, sample), keys in zip(flat, ties([s for _, s in flat]), strict=True):
+        for key in keys:
+            where, other = first.setdefault(key, (name, sample))
+            if where != name:
+                raise ValueError(
+                    f"{other.path} in {where!r} and {sample.path} in {name!r} must be in one part: the same {key[0]}"
+                    f"{f' {key[1]!r}' * isinstance(key[1], str)}; hv.split keeps them together"
+                )
