@@ -103,7 +103,7 @@ class Window:
         numbers = _finite(values)
         low, high = self.low, self.high
         if self.kind == "fixed":
-            _require_inside(numbers, low, high, values.dtype.itemsize == 1)
+            _require_inside(numbers, low, high, values.dtype in (np.uint8, bool))
         elif self.kind == "percentile":
             low, high = np.percentile(numbers, (low, high))
             if low == high:
@@ -746,7 +746,7 @@ def _dicom(path: Path, what: str = "an image") -> Iterator[None]:
             raise
         except Exception as error:
             reason = f"{type(error).__name__}: " + re.sub(r"['\"].*['\"]", "…", " ".join(str(error).split()))
-            if isinstance(error, AttributeError):
+            if isinstance(error, AttributeError) and error.name:
                 reason = f"it has no {error.name}"
             raise ValueError(
                 f"{path}: can't be read as {what} ({reason}): export it again uncompressed, or remove it"
@@ -889,6 +889,7 @@ def _origin_of_dicom(path: Path, frame: int | None, axis: str | None) -> Provena
                 position = round(float(sign * normal @ corner / length), 4)
         thickness, spacing = _numbers(measures.get("SliceThickness"), 1), _numbers(measures.get("PixelSpacing"), 2)
         series = str(dataset.get("SeriesInstanceUID") or "")
+        modality = str(dataset.get("Modality") or "")
         made_by = [str(dataset.get(name) or "") for name in ("Manufacturer", "ManufacturerModelName")]
         return Provenance(
             series=hashlib.sha256(series.encode()).hexdigest()[:12] if series else None,
@@ -896,7 +897,7 @@ def _origin_of_dicom(path: Path, frame: int | None, axis: str | None) -> Provena
             thickness=float(thickness[0]) if thickness is not None and thickness[0] > 0 else None,
             position=position,
             scanner=" ".join(" ".join(made_by).split()) or None,
-            modality=str(dataset.get("Modality") or "") or None,
+            modality=modality if re.fullmatch("[A-Z0-9 _]{1,16}", modality) else None,
         )
 
 
