@@ -298,7 +298,7 @@ def frame_count(path: str | Path, *, axis: str | None = None) -> int:
         2
     """
     path, kind = _file(path, axis)
-    return kind.count(path, axis)
+    return kind.frames(path, axis)
 
 
 def read_provenance(path: str | Path, *, frame: int | None = None, axis: str | None = None) -> Provenance:
@@ -623,7 +623,7 @@ class _Kind(NamedTuple):
 
     read: Callable[[Path, int | None, str | None], _Slice]
     size: Callable[[Path, str | None], tuple[int, int]]
-    count: Callable[[Path, str | None], int]
+    frames: Callable[[Path, str | None], int]
     origin: Callable[[Path, int | None, str | None], Provenance]
 
 
