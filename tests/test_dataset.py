@@ -49,6 +49,19 @@ def test_boxes_are_stretched_with_the_image(tmp_path):
     assert (item.image_label, item.number) == (-1, 0)
 
 
+def test_images_come_to_8_bits_through_the_window(tmp_path):
+    deep = RNG.integers(0, 9000, (60, 60)).astype(np.uint16)
+    path = save(tmp_path, "a.png", deep)
+    window = images.Window("fixed", 1000, 3000)
+    item = detection(annotated(path), window=window)[0]
+    assert (item.image[0].numpy() == window.apply(deep)).all()
+    assert (detection(annotated(path))[0].image[0].numpy() == images.to_uint8(deep)).all()
+    with pytest.raises(
+        ValueError, match=r"a\.png: grey levels from .* do not fit the fixed window from 1e\+06 to 2e\+06"
+    ):
+        detection(annotated(path), window=images.Window("fixed", 1e6, 2e6))[0]
+
+
 def test_boxes_are_letterboxed_with_the_image(tmp_path):
     """A 40 x 30 slice on 60 x 60: both by 1.5, with (60 - 45) // 2 = 7 black rows on top."""
     path = save(tmp_path, "a.png", np.full((30, 40), 200, np.uint8))

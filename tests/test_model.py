@@ -12,6 +12,7 @@ from hccvision.contracts import FeatureSpec, Targets
 from hccvision.default_boxes import DefaultBoxSpec, MapSpec
 from hccvision.heads.linear import LinearHead
 from hccvision.heads.ssd import SSDHead
+from hccvision.images import DEFAULT_WINDOW, Window
 from hccvision.model import Model, build_model, load_model, read_settings
 from hccvision.registry import BACKBONES, HEADS
 
@@ -349,6 +350,32 @@ def rewrite(path, **changes):
     with safe_open(path, "pt") as file:
         tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
     save_file(tensors, path, {"hccvision": json.dumps(settings)})
+
+
+@pytest.mark.parametrize(
+    "window", [Window(), Window("percentile", 1, 99), Window("zscore"), Window("fixed", -9, 1.5e3)]
+)
+def test_the_window_is_saved_with_the_model(tmp_path, window):
+    path = classifier(window=window).save(tmp_path / "a.safetensors")
+    assert load_model(path).window == window
+    assert read_settings(path) == json.loads(json.dumps(load_model(path).settings()))
+    assert classifier(weights=path).window == window  # it belongs to the weights, as mean and std do
+    assert classifier(weights=path, window=Window("percentile")).window == Window("percentile")
+
+
+def test_a_file_from_before_windows_has_the_default(tmp_path):
+    path = classifier().save(tmp_path / "a.safetensors")
+    settings = {key: value for key, value in read_settings(path).items() if key != "window"}
+    with safe_open(path, "pt") as file:
+        tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+    save_file(tensors, path, {"hccvision": json.dumps(settings)})
+    assert load_model(path).window == classifier(weights=path).window == classifier().window == DEFAULT_WINDOW
+    assert read_settings(path) == json.loads(json.dumps(classifier().settings()))  # so its run can be resumed
+
+
+def test_a_window_that_is_none_is_refused():
+    with pytest.raises(TypeError, match=r"window is an images\.Window, got 'zscore': write hv\.images\.Window\(kind"):
+        classifier(window="zscore")
 
 
 def test_what_is_no_model_file_is_called_that(tmp_path):

@@ -11,7 +11,7 @@ from PIL import Image
 from torch import nn
 
 from hccvision.contracts import Detections
-from hccvision.images import place
+from hccvision.images import Window, from_array, place, read_image, resize
 from hccvision.model import build_model, load_model
 from hccvision.prediction import choose_device, predict, to_original
 
@@ -344,3 +344,36 @@ def test_cuda_answers_lie_on_the_cpu_and_agree():
     assert there.device.type == "cpu"
     torch.testing.assert_close(here, there, rtol=0, atol=1e-2)
     assert predict(detector(), picture(), device="cuda")[0].detections.boxes.device.type == "cpu"
+
+
+# windows
+
+
+@pytest.mark.parametrize("window", [Window("percentile", 10, 60), Window("zscore", -1, 1), Window("fixed", 500, 9000)])
+def test_files_and_arrays_come_to_8_bits_through_the_models_window(tmp_path, window):
+    model = load_model(classifier(window=window).save(tmp_path / "a.safetensors"))
+    deep = np.random.default_rng(0).integers(0, 12_000, (64, 64)).astype(np.uint16)
+    Image.fromarray(deep).save(tmp_path / "a.png")
+    shown, _ = resize(from_array(window.apply(deep)), (64, 64))
+    assert (shown == read_image(tmp_path / "a.png", window=window)).all()
+    default = load_model(tmp_path / "a.safetensors")
+    default.window = Window()
+    expected = rows(predict(default, [shown], device="cpu"))
+    for given in (tmp_path / "a.png", deep, deep.astype(np.float32)):
+        assert torch.equal(rows(predict(model, [given], device="cpu")), expected)
+    assert not torch.equal(rows(predict(default, [deep], device="cpu")), expected)
+
+
+def test_what_does_not_fit_a_fixed_window_is_answered_with_both_ranges(tmp_path):
+    model = classifier(window=Window("fixed", 0, 1500))
+    good = np.random.default_rng(0).integers(0, 1500, (20, 20)).astype(np.int16)
+    Image.fromarray(picture()).save(tmp_path / "eight.png")
+    inputs = [good, good / 1500, good + 20_000, good * 0, picture(), tmp_path / "eight.png"]
+    found = predict(model, inputs, device="cpu")
+    assert [p.error is None for p in found] == [True] + [False] * 5
+    for number, answer in enumerate(found[1:], 1):
+        name = str(tmp_path / "eight.png") if number == 5 else f"array {number}"
+        assert answer.error.startswith(f"{name}: ")
+        assert "the fixed window from 0 to 1500" in answer.error
+        assert "grey levels from " in answer.error
+    assert f"from {good.min() + 20_000} to {good.max() + 20_000} do not fit" in found[2].error

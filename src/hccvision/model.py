@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from hccvision.contracts import Backbone, FeatureSpec, Head, Targets
-from hccvision.images import POLICIES
+from hccvision.images import DEFAULT_WINDOW, POLICIES, Window
 from hccvision.registry import BACKBONES, HEADS
 from hccvision.weights import (
     HCCVISION,
@@ -44,10 +44,12 @@ class Model(nn.Module):
         mean: per channel, of images in [0, 1].
         std: per channel, of images in [0, 1].
         positive: the class that means disease; None: the last one.
+        window: how grey levels of any depth come to 8 bits.
 
     Raises:
         ValueError: for class names that are empty or twice there, a ``positive`` that isn't among them, or an unknown
             resize policy.
+        TypeError: if the window is none.
 
     Example:
         >>> model = build_model("mobilenet_v1", "ssd", classes=["tumor"], backbone_options={"width": 0.25})
@@ -70,6 +72,7 @@ class Model(nn.Module):
         mean: Sequence[float] = (0.5,),
         std: Sequence[float] = (0.5,),
         positive: str | None = None,
+        window: Window = DEFAULT_WINDOW,
     ) -> None:
         super().__init__()
         self.classes = _class_names(classes)
@@ -78,8 +81,11 @@ class Model(nn.Module):
             raise ValueError(f"the positive class {positive!r} is not among the classes {', '.join(self.classes)}")
         if resize not in POLICIES:
             raise ValueError(f"unknown resize policy {resize!r}; known: {', '.join(POLICIES)}")
+        if not isinstance(window, Window):
+            raise TypeError(f"window is an images.Window, got {window!r}: write hv.images.Window(kind, low, high)")
         self.backbone = backbone
         self.head = head
+        self.window = window
         self.image_size = (int(image_size[0]), int(image_size[1]))
         self.resize = resize
         self.weight_report: WeightReport | None = None
@@ -202,6 +208,7 @@ class Model(nn.Module):
             "positive": self.positive,
             "image_size": list(self.image_size),
             "resize": self.resize,
+            "window": dataclasses.asdict(self.window),
             "mean": self.mean.flatten().tolist(),
             "std": self.std.flatten().tolist(),
             "weights": self.weights,
@@ -264,6 +271,7 @@ def build_model(
     image_size: int | tuple[int, int] | None = None,
     resize: str = "stretch",
     positive: str | None = None,
+    window: Window | None = None,
     backbone_options: Mapping[str, Any] | None = None,
     head_options: Mapping[str, Any] | None = None,
     weight_options: Mapping[str, Any] | None = None,
@@ -281,6 +289,9 @@ def build_model(
         image_size: side or ``(height, width)`` in pixels; None: the head's own, 224 to classify, 300 to detect.
         resize: ``"stretch"`` (the paper's) or ``"letterbox"``.
         positive: the class that means disease; None: the last one.
+        window: how grey levels of any depth come to 8 bits, in training and in prediction, such as
+            ``hv.images.Window("fixed", 0, 1500)``; None: that of a model file of hccvision given as weights, else the
+            file's own way.
         backbone_options: such as ``{"width": 0.25, "in_channels": 1}``.
         head_options: such as ``{"default_boxes": "lesion"}``.
         weight_options: of `load_into`: ``{"channel_rule": "mean"}`` for a first convolution of other channels,
@@ -338,6 +349,7 @@ def build_model(
             fmt = HCCVISION if saved else recognise(tensors, getattr(body, "formats", ()), source)
             if saved is not None:
                 mean, std = saved["mean"], saved["std"]
+                window = window or Window(**saved["window"])
             elif fmt is HCCVISION:
                 raise ValueError(
                     f"{weights}: it has the tensors of a model of hccvision without its settings: give the file that "
@@ -351,7 +363,7 @@ def build_model(
         mean, std = preprocessing(mean, std, getattr(body, "in_channels", 3))
         model = _assemble(
             body, head, head_options or {}, classes=names, image_size=tuple(image_size), resize=resize,
-            mean=mean, std=std, positive=positive,
+            mean=mean, std=std, positive=positive, window=window or DEFAULT_WINDOW,
         )  # fmt: skip
         if report is not None:
             assert tensors is not None
@@ -379,7 +391,7 @@ def read_settings(path: str | os.PathLike[str]) -> dict[str, Any]:
         path: a file that `Model.save` wrote.
 
     Returns:
-        Names and options of the parts, classes, positive class, image size, resize policy, mean and std.
+        Names and options of the parts, classes, positive class, image size, resize policy, window, mean and std.
 
     Raises:
         FileNotFoundError: if there is no such file.
@@ -413,7 +425,7 @@ def _saved_settings(path: str | os.PathLike[str]) -> dict[str, Any] | None:
             f"{path}: a model file of format {settings.get('format')}, and this version of hccvision reads "
             f"{FILE_FORMAT}: update hccvision"
         )
-    return settings
+    return {"window": dataclasses.asdict(DEFAULT_WINDOW), **settings}  # older files have none
 
 
 def load_model(path: str | os.PathLike[str]) -> Model:
@@ -423,7 +435,8 @@ def load_model(path: str | os.PathLike[str]) -> Model:
         path: a file that `Model.save` wrote.
 
     Returns:
-        The model: same classes, image size, resize policy and preprocessing, so prediction can't differ from training.
+        The model: same classes, image size, resize policy, window and preprocessing, so prediction can't differ from
+        training.
 
     Raises:
         FileNotFoundError: if there is no such file.
@@ -443,6 +456,7 @@ def load_model(path: str | os.PathLike[str]) -> Model:
             mean=settings["mean"],
             std=settings["std"],
             positive=settings["positive"],
+            window=Window(**settings["window"]),
         )
     model.weights = settings.get("weights")
     try:

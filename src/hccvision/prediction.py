@@ -60,7 +60,9 @@ def predict(
     Args:
         model: classifier or detector; is put into evaluation mode and onto the device.
         inputs: paths of images, or arrays ``(H, W)`` or ``(H, W, C)``, of any size and of 8 or 16 bits; a single one,
-            or a folder, will do too.
+            or a folder, will do too. Grey levels come to 8 bits through the model's window; an array of uint8 is taken
+            for a picture, all others for raw values, and what can't fit a fixed window is answered by an ``error`` with
+            both ranges; see `images.Window`.
         batch: images at a time.
         device: ``"auto"``, ``"cpu"`` or ``"cuda"``.
         progress: show a progress bar.
@@ -140,9 +142,10 @@ def _load(model: Model, item: Input, number: int) -> tuple[str, np.ndarray, imag
     name = str(item) if isinstance(item, (str, os.PathLike)) else f"array {number}"
     try:
         if isinstance(item, (str, os.PathLike)):
-            image = image_functions.read_image(Path(item), channels=model.in_channels)
+            image = image_functions.read_image(Path(item), channels=model.in_channels, window=model.window)
         else:
-            image = image_functions.from_array(np.asarray(item), channels=model.in_channels)
+            array = np.asarray(item)
+            image = image_functions.from_array(array, channels=model.in_channels, window=model.window)
         return name, *image_functions.resize(image, model.image_size, model.resize)
     except (ValueError, TypeError, OSError, ImportError) as error:
         message = str(error)

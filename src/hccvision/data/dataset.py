@@ -63,6 +63,7 @@ class SliceDataset(Dataset[Item]):
         resize: ``"stretch"`` or ``"letterbox"``.
         channels: of the model's input.
         multilabel: in classification, whether an image may show several classes or none: those of its boxes.
+        window: the model's, how grey levels of any depth come to 8 bits.
 
     Raises:
         ValueError: if a sample lacks what the task needs, or bears a class that the model doesn't know.
@@ -82,6 +83,7 @@ class SliceDataset(Dataset[Item]):
         resize: str = "stretch",
         channels: int = 3,
         multilabel: bool = False,
+        window: images.Window = images.DEFAULT_WINDOW,
     ) -> None:
         self.samples = list(samples)
         self.task = task
@@ -90,6 +92,7 @@ class SliceDataset(Dataset[Item]):
         self.image_size = image_size
         self.resize = resize
         self.channels = channels
+        self.window = window
         self._ids = {name: i for i, name in enumerate(classes)}
         for sample in self.samples:
             self._check(sample)
@@ -151,7 +154,7 @@ class SliceDataset(Dataset[Item]):
     def _image(self, index: int) -> tuple[Tensor, images.Placement]:
         if self._cache is not None and index in self._cache:
             return self._cache[index]
-        image = images.read_image(self.samples[index].path, channels=self.channels)
+        image = images.read_image(self.samples[index].path, channels=self.channels, window=self.window)
         image, placement = images.resize(image, self.image_size, self.resize)
         entry = torch.from_numpy(np.ascontiguousarray(image.transpose(2, 0, 1))), placement
         if self._cache is not None:

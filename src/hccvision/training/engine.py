@@ -184,6 +184,7 @@ def _dataset(samples: Sequence[Sample], model: Model, on_problem: str) -> SliceD
         resize=model.resize,
         channels=model.in_channels,
         multilabel=model.multilabel,
+        window=model.window,
     )
 
 
