@@ -17,6 +17,7 @@ _MODULES = (
     "default_boxes",
     "images",
     "losses",
+    "masks",
     "metrics",
     "phantom",
     "plots",
@@ -43,7 +44,12 @@ _NAMES = {
     "build_model": "model",
     "load_model": "model",
     "read_image_folder": "data.folders",
+    "read_mask_folder": "data.folders",
     "read_voc_folder": "data.folders",
+    "read_coco": "data.coco",
+    "write_coco": "data.coco",
+    "read_yolo_folder": "data.yolo",
+    "write_yolo_folder": "data.yolo",
     "check": "data.linter",
     "folds": "data.splits",
     "leakage": "data.splits",
@@ -67,6 +73,7 @@ if TYPE_CHECKING:
         default_boxes,
         images,
         losses,
+        masks,
         metrics,
         phantom,
         plots,
@@ -85,9 +92,11 @@ if TYPE_CHECKING:
         SSDOutput,
         Targets,
     )
-    from hccvision.data.folders import read_image_folder, read_voc_folder
+    from hccvision.data.coco import read_coco, write_coco
+    from hccvision.data.folders import read_image_folder, read_mask_folder, read_voc_folder
     from hccvision.data.linter import check
     from hccvision.data.splits import folds, leakage, split
+    from hccvision.data.yolo import read_yolo_folder, write_yolo_folder
     from hccvision.evaluation import evaluate
     from hccvision.metrics.classification import check_report
     from hccvision.model import Model, build_model, load_model
@@ -131,18 +140,24 @@ __all__ = [
     "leakage",
     "load_model",
     "losses",
+    "masks",
     "metrics",
     "phantom",
     "plots",
     "predict",
     "propose",
+    "read_coco",
     "read_image_folder",
+    "read_mask_folder",
     "read_voc_folder",
+    "read_yolo_folder",
     "recipes",
     "registry",
     "split",
     "voc",
     "weights",
+    "write_coco",
+    "write_yolo_folder",
 ]
 
 
