@@ -117,7 +117,15 @@ def test_every_module_is_in_the_reference_once() -> None:
 
 
 def test_every_problem_is_explained() -> None:
-    sources = (inspect.getsource(importlib.import_module(f"hccvision.{name}")) for name in ("voc", "data.folders"))
-    kinds = set(re.findall(r'(?:Problem\(|kind(?:, found)? = |, \(|return \w+, \()"([a-z]+_[a-z]+)"', "".join(sources)))
+    sources = (
+        inspect.getsource(importlib.import_module(f"hccvision.{name}"))
+        for name in ("voc", "data.folders", "data.coco", "data.yolo")
+    )
+    kinds = set(
+        re.findall(
+            r'(?:Problem\(|found\(|kind(?:, found|, message)? = |, \(|return \w+, \()"([a-z]+_[a-z]+)"',
+            "".join(sources),
+        )
+    )
     explained = set(re.findall(r"\* - ``([a-z_]+)``", (DOCS / "labelimg.rst").read_text(encoding="utf-8")))
     assert kinds == explained

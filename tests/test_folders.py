@@ -410,3 +410,28 @@ def test_the_brain_slices(shared):
     assert (len(boxed), sum(len(s.annotation) for s in boxed)) == (46, 49)
     assert {name for s in boxed for name in s.names} == {"tumor"}
     assert all(np.isfinite(s.annotation.boxes).all() and s.problems == () for s in boxed)
+
+
+# File names made to do harm
+
+
+@pytest.mark.parametrize("name", ["../a.png", "x/../../a.png", r"..\a.png", "../../../../etc/passwd"])
+def test_an_xml_that_leads_out_of_the_folder_is_refused(tmp_path, name):
+    picture(tmp_path, "a.png")
+    xml(tmp_path / "liver", "b", TUMOR, filename=name)
+    (sample,) = read_voc_folder(tmp_path / "liver")
+    (problem,) = sample.problems
+    assert (problem.kind, problem.usable) == ("unsafe_path", False)
+    assert problem.path == str(tmp_path / "liver" / "b.xml")
+    assert repr(name) in problem.message
+    assert sample.path.parent == tmp_path / "liver"
+
+
+def test_an_absolute_path_counts_by_its_last_part_only(tmp_path):
+    outside = picture(tmp_path, "a.png")
+    xml(tmp_path / "liver", "b", TUMOR, filename=str(outside))
+    (sample,) = read_voc_folder(tmp_path / "liver")
+    assert kinds([sample]) == [["missing_image"]]
+    picture(tmp_path / "liver", "a.png")
+    (sample,) = read_voc_folder(tmp_path / "liver")
+    assert (sample.path, sample.problems) == (tmp_path / "liver" / "a.png", ())

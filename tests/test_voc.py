@@ -1,9 +1,12 @@
 import string
+import tracemalloc
+from dataclasses import replace
 from pathlib import Path
+from xml.etree import ElementTree
 
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, example, given, settings
+from hypothesis import HealthCheck, assume, example, given, settings
 from hypothesis import strategies as st
 
 from hccvision import voc
@@ -486,3 +489,199 @@ def test_labelimg_and_we_agree_on_real_files(shared, labelimg):
         shapes = labelimg.PascalVocReader(str(file)).get_shapes()
         a = voc.read(file, base="corner")
         assert [[*points[0], *points[2]] for _, points, *_ in shapes] == a.boxes.tolist()
+
+
+# What a file says beside boxes
+
+few = settings(calm, max_examples=40)
+words = st.text(string.ascii_letters + "äß肝 &<>'\"", min_size=1, max_size=8).map(str.strip).filter(bool)
+tags = st.sampled_from(["owner", "occluded", "attributes", "part", "polygon", "sequence", "_x.y"])
+trees = st.recursive(
+    words | st.none(),
+    lambda inner: st.dictionaries(tags, inner | st.lists(inner, min_size=2, max_size=3), min_size=1, max_size=3),
+    max_leaves=8,
+)
+fractions = st.decimals(0, 4, places=9, allow_nan=False).map("{:.9f}".format)
+
+
+def build(parent: ElementTree.Element, tag: str, content) -> None:
+    for item in content if isinstance(content, list) else [content]:
+        child = ElementTree.SubElement(parent, tag)
+        if isinstance(item, dict):
+            for key, value in item.items():
+                build(child, key, value)
+        else:
+            child.text = item
+
+
+@st.composite
+def documents(draw):
+    """Files as other programs write them: optional fields, unknown ones in between, fractions."""
+    root = ElementTree.Element("annotation")
+    for key in draw(st.lists(st.sampled_from(["verified", "tool"]), unique=True)):
+        root.set(key, draw(st.sampled_from(["yes", "no", "Läsion <1>"])))
+    fields = {
+        "folder": draw(words),
+        "filename": draw(words),
+        "path": f"/somewhere else/{draw(words)}",
+        "source": {"database": draw(words), "annotation": draw(trees)},
+        "size": {"width": "100", "height": "90", "depth": draw(st.sampled_from(["1", "3"]))},
+        "segmented": "1",
+        **draw(st.dictionaries(tags, trees, max_size=3)),
+    }
+    for key in draw(st.permutations(sorted(fields)).flatmap(lambda keys: st.just(keys[: draw(st.integers(0, 9))]))):
+        build(root, key, fields[key])
+    for _ in range(draw(st.integers(0, 3))):
+        item = ElementTree.SubElement(root, "object")
+        corners = {"xmin": "1" + draw(fractions)[1:], "ymin": "2", "xmax": "3" + draw(fractions), "ymax": "40"}
+        parts = {
+            "name": draw(words),
+            "bndbox": {key: corners[key] for key in draw(st.permutations(sorted(corners)))},
+            "pose": draw(words),
+            "difficult": draw(st.sampled_from(["0", "1", "true", "Unspecified"])),
+            "truncated": draw(st.sampled_from(["0", "1"])),
+            **draw(st.dictionaries(tags, trees, max_size=2)),
+        }
+        optional = draw(st.sets(st.sampled_from(["pose", "difficult", "truncated"])))
+        for key in draw(st.permutations(sorted(parts))):
+            if key not in optional:
+                build(item, key, parts[key])
+    if draw(st.booleans()):
+        build(root, "tail", draw(trees))
+    return root
+
+
+def plain(element: ElementTree.Element):
+    """An element as it stands, without the white space around texts."""
+    return element.tag, element.attrib, (element.text or "").strip(), [plain(child) for child in element]
+
+
+def without(element: ElementTree.Element, *tags: str):
+    return [plain(child) for child in element if child.tag not in tags]
+
+
+@pytest.mark.parametrize("base", BASES)
+@few
+@given(root=documents())
+def test_what_is_read_and_written_is_the_same_tree(folder, base, root):
+    (folder / "in.xml").write_bytes(ElementTree.tostring(root, "utf-8"))
+    a = voc.read(folder / "in.xml", base=base)
+    assert [p for p in a.problems if p.kind != "box_outside"] == []
+    assume(len(root) > 0 or root.attrib)  # an empty one says nothing
+    out = voc.write(folder / "out.xml", a, base=base, overwrite=True)
+    again = ElementTree.parse(out).getroot()
+    if root.find("filename") is None:
+        (added,) = again.findall("filename")  # LabelImg can't do without
+        again.remove(added)
+    assert plain(again) == plain(root)
+    assert_same(a, voc.read(out, base=base), fields=("names", "size", "difficult", "truncated", "poses", "verified"))
+
+
+@few
+@given(root=documents(), base=st.sampled_from(BASES))
+def test_changed_boxes_leave_the_rest_alone(folder, root, base):
+    ElementTree.SubElement(root, "size").text = None  # two sizes: none that is known
+    (folder / "in.xml").write_bytes(ElementTree.tostring(root, "utf-8"))
+    a = voc.read(folder / "in.xml", base=base)
+    moved = replace(a, boxes=np.floor(a.boxes) + 7, names=("new",) * len(a))
+    again = ElementTree.parse(voc.write(folder / "out.xml", moved, base=base, overwrite=True)).getroot()
+    assert without(again, "object", "filename") == without(root, "object", "filename")
+    for old, new in zip(root.findall("object"), again.findall("object"), strict=True):
+        assert [child.tag for child in new] == [child.tag for child in old]
+        assert without(new, "name", "bndbox") == without(old, "name", "bndbox")
+        assert new.findtext("name") == "new"
+    np.testing.assert_array_equal(voc.read(folder / "out.xml", base=base).boxes, moved.boxes)
+
+
+RICH = (
+    "<owner><name>Müller &amp; Co</name></owner><filename>P 肝.png</filename><path>/else where/P 肝.png</path>"
+    + SIZE
+    + object_xml(more='<occluded lang="x">1</occluded>')
+    + object_xml("10.125", "20", "30", "40", more="<depth>2</depth>")
+    + "<tail/>"
+)
+
+
+def test_one_object_can_be_taken_out_and_one_put_in(tmp_path):
+    a = voc.read(save(tmp_path, RICH))
+    assert a.extra["owner"] == {"name": "Müller & Co"}
+    assert [extra.get("depth") for extra in a.object_extras] == [None, "2"]
+    b = Annotation(
+        np.array([a.boxes[1], [1, 2, 3, 4]]), ("tumor", "cyst"), size=a.size, filename=a.filename, extra=a.extra,
+        object_extras=(a.object_extras[1], {}),
+    )  # fmt: skip
+    root = ElementTree.parse(voc.write(tmp_path / "b.xml", b)).getroot()
+    assert [child.tag for child in root] == ["owner", "filename", "path", "size", "object", "object", "tail"]
+    first, second = root.findall("object")
+    assert (first.findtext("bndbox/xmin"), first.findtext("depth"), second.findtext("depth")) == ("10.125", "2", None)
+    assert second.findtext("pose") == "Unspecified"
+
+
+def test_what_is_changed_is_written(tmp_path):
+    a = voc.read(save(tmp_path, RICH))
+    changed = replace(
+        a, verified=True, size=(30, 48), filename="b.png", difficult=(True, False), truncated=(False, True),
+        poses=("Left", "Unspecified"),
+    )  # fmt: skip
+    b = voc.read(voc.write(tmp_path / "b.xml", changed))
+    assert_same(b, changed)
+    root = ElementTree.parse(tmp_path / "b.xml").getroot()
+    assert root.find("path") is None  # that of another image
+    assert root.findtext("size/depth") == "1"
+    image = tmp_path / "x y" / "c.png"
+    root = ElementTree.parse(voc.write(tmp_path / "c.xml", a, image_path=image)).getroot()
+    assert [root.findtext(tag) for tag in ("folder", "filename", "path")] == ["x y", "c.png", str(image)]
+    exact = voc.write(tmp_path / "d.xml", a, base="corner")  # counted anew, the fraction rounded
+    assert ElementTree.parse(exact).findtext("object/bndbox/xmin") == "10"
+
+
+def test_objects_that_were_left_out_are_not_written(tmp_path):
+    a = voc.read(save(tmp_path, SIZE + object_xml(xmax="1") + object_xml()))
+    assert kinds(a) == ["degenerate_box"]
+    b = voc.read(voc.write(tmp_path / "b.xml", a))
+    assert (len(b), b.problems) == (1, ())
+
+
+def test_usual_files_carry_no_extras_of_objects(tmp_path):
+    a = voc.read(voc.write(tmp_path / "a.xml", annotation([[1, 2, 3, 4], [5, 6, 9, 9]])))
+    assert a.object_extras == ({}, {})
+    with pytest.raises(ValueError, match="needs 2 object_extras, got 1"):
+        replace(a, object_extras=({},))
+
+
+# Files made to do harm
+
+
+@pytest.mark.parametrize(
+    ("body", "message"),
+    [
+        ("<a>" * 65 + "</a>" * 65, "at most 64 levels"),
+        ("<a>x</a>" * 600_000, "at most 4 MiB"),
+    ],
+)
+def test_deep_and_huge_files_are_refused(tmp_path, body, message):
+    with pytest.raises(ValueError, match=rf"a\.xml: .*{message}.*delete it"):
+        voc.read(save(tmp_path, body))
+    deepest = voc.read(save(tmp_path, SIZE + "<a>" * 63 + "</a>" * 63))
+    assert voc.read(voc.write(tmp_path / "b.xml", deepest)).extra["a"] == deepest.extra["a"]
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-16"])
+@pytest.mark.parametrize("where", ["SYSTEM 'file:///etc/passwd'", "[<!ENTITY x SYSTEM 'file:///etc/passwd'>]"])
+def test_nothing_outside_is_fetched(tmp_path, where, encoding):
+    path = tmp_path / "a.xml"
+    path.write_bytes(f"<!DOCTYPE annotation {where}><annotation><filename>&x;</filename></annotation>".encode(encoding))
+    with pytest.raises(ValueError, match=r"a\.xml: a Pascal VOC annotation has no document type"):
+        voc.read(path)
+
+
+def test_ten_levels_of_laughs_do_not_expand(tmp_path):
+    entities = "".join(f'<!ENTITY l{n + 1} "{f"&l{n};" * 10}">' for n in range(10))
+    path = tmp_path / "a.xml"
+    path.write_text(f'<!DOCTYPE annotation [<!ENTITY l0 "lol">{entities}]><annotation>&l10;</annotation>')
+    tracemalloc.start()
+    with pytest.raises(ValueError, match="document type"):
+        voc.read(path)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 2**20  # expanded, it has 30 GB

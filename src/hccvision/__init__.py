@@ -17,6 +17,7 @@ _MODULES = (
     "default_boxes",
     "images",
     "losses",
+    "masks",
     "metrics",
     "phantom",
     "plots",
@@ -43,7 +44,12 @@ _NAMES = {
     "build_model": "model",
     "load_model": "model",
     "read_image_folder": "data.folders",
+    "read_mask_folder": "data.folders",
     "read_voc_folder": "data.folders",
+    "read_coco": "data.coco",
+    "write_coco": "data.coco",
+    "read_yolo_folder": "data.yolo",
+    "write_yolo_folder": "data.yolo",
     "check": "data.linter",
     "repair": "data.repair",
     "expand_dataset": "data.expansion",
@@ -72,6 +78,7 @@ if TYPE_CHECKING:
         default_boxes,
         images,
         losses,
+        masks,
         metrics,
         phantom,
         plots,
@@ -91,12 +98,14 @@ if TYPE_CHECKING:
         Targets,
     )
     from hccvision.data.audit import leakage
+    from hccvision.data.coco import read_coco, write_coco
     from hccvision.data.expansion import expand_dataset
-    from hccvision.data.folders import read_image_folder, read_voc_folder
+    from hccvision.data.folders import read_image_folder, read_mask_folder, read_voc_folder
     from hccvision.data.linter import check
-    from hccvision.data.repair import repair
     from hccvision.data.manifest import load_split, save_split
+    from hccvision.data.repair import repair
     from hccvision.data.splits import folds, nested_folds, split
+    from hccvision.data.yolo import read_yolo_folder, write_yolo_folder
     from hccvision.evaluation import evaluate
     from hccvision.metrics.classification import check_report
     from hccvision.model import Model, build_model, load_model
@@ -142,14 +151,18 @@ __all__ = [
     "load_model",
     "load_split",
     "losses",
+    "masks",
     "metrics",
     "nested_folds",
     "phantom",
     "plots",
     "predict",
     "propose",
+    "read_coco",
     "read_image_folder",
+    "read_mask_folder",
     "read_voc_folder",
+    "read_yolo_folder",
     "recipes",
     "registry",
     "repair",
@@ -157,6 +170,8 @@ __all__ = [
     "split",
     "voc",
     "weights",
+    "write_coco",
+    "write_yolo_folder",
 ]
 
 

@@ -6,8 +6,8 @@ Boxes are everywhere ``(..., 4) float32``, ``xyxy``, pixels, 0-based, half-open:
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
@@ -55,6 +55,9 @@ class Annotation:
         verified: whether a human has confirmed the whole annotation.
         path: the annotation's own file.
         problems: what was found wrong while reading; the boxes concerned are not in ``boxes``.
+        extra: the file's own fields, without its objects, in its own words: plain dictionaries, lists and texts that
+            `voc.write` writes back in place. Empty means LabelImg's usual ones.
+        object_extras: N dictionaries, the fields of each object where they are not the usual ones. Empty means none.
 
     Example:
         >>> a = Annotation(np.array([[10, 20, 30, 40]], np.float32), ("tumor",), size=(300, 484))
@@ -72,17 +75,20 @@ class Annotation:
     verified: bool = False
     path: Path | None = None
     problems: tuple[Problem, ...] = ()
+    extra: Mapping[str, Any] = field(default_factory=dict)
+    object_extras: tuple[Mapping[str, Any], ...] = ()
 
     def __post_init__(self) -> None:
         boxes = np.asarray(self.boxes, np.float32).reshape(-1, 4)
         n = len(boxes)
         object.__setattr__(self, "boxes", boxes)
         object.__setattr__(self, "names", tuple(self.names))
-        for field, default in (("difficult", False), ("truncated", False), ("poses", "Unspecified")):
-            object.__setattr__(self, field, tuple(getattr(self, field)) or (default,) * n)
-        for field in ("names", "difficult", "truncated", "poses"):
-            if len(getattr(self, field)) != n:
-                raise ValueError(f"an Annotation of {n} boxes needs {n} {field}, got {len(getattr(self, field))}")
+        defaults = {"difficult": False, "truncated": False, "poses": "Unspecified", "object_extras": {}}
+        for name, default in defaults.items():
+            object.__setattr__(self, name, tuple(getattr(self, name)) or (default,) * n)
+        for name in ("names", *defaults):
+            if len(getattr(self, name)) != n:
+                raise ValueError(f"an Annotation of {n} boxes needs {n} {name}, got {len(getattr(self, name))}")
 
     def __len__(self) -> int:
         return len(self.boxes)

@@ -6,16 +6,18 @@ import csv
 import io
 import os
 import re
-from collections.abc import Callable, Mapping, Sequence, Set
+from collections.abc import Callable, Iterable, Mapping, Sequence, Set
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-from hccvision import images, voc
+from hccvision import images, masks, voc
 from hccvision.contracts import Annotation, Problem, Sample
 from hccvision.data.sources import copied_from
 
+SNAP = 0.02  # pixels that rounding in a file may carry a box beyond the edge: COCO's two decimals, YOLO's six
 PatientRule = str | Callable[[Path], str | None] | Mapping[str, str] | Path
 
 
@@ -148,6 +150,91 @@ def read_image_folder(
     return samples
 
 
+def read_mask_folder(
+    folder: str | os.PathLike[str],
+    mask_folder: str | os.PathLike[str],
+    *,
+    labels: Mapping[int, str] | None = None,
+    min_area: int = 1,
+    connectivity: int = 8,
+    patient: PatientRule | None = None,
+) -> list[Sample]:
+    """Read a folder of images with the folder of their masks, each of its image's name but for the suffix.
+
+    Args:
+        folder: of the images.
+        mask_folder: of the masks, another folder; PNG or another lossless kind, or NIfTI of one slice.
+        labels: ``{value: class name}``, see `masks.boxes`.
+        min_area: pixels that a component needs.
+        connectivity: 8 or 4.
+        patient: whose slice an image is, as in `read_voc_folder`.
+
+    Returns:
+        Samples by file name. A mask without objects is an image without lesions; an image without mask, a mask without
+        image, one that can't be read and one of another size are problems.
+
+    Raises:
+        FileNotFoundError: if there is no such folder.
+        ValueError: if both folders are the same, or there are no images and no masks.
+
+    Example:
+        >>> import tempfile
+        >>> from PIL import Image
+        >>> root = Path(tempfile.mkdtemp())
+        >>> for name, pixels in (("images", np.zeros((8, 8))), ("masks", np.eye(8))):
+        ...     (root / name).mkdir()
+        ...     Image.fromarray(pixels.astype(np.uint8)).save(root / name / "P1_01.png")
+        >>> (sample,) = read_mask_folder(root / "images", root / "masks", labels={1: "tumor"})
+        >>> sample.annotation.names, sample.annotation.boxes.tolist()
+        (('tumor',), [[0.0, 0.0, 8.0, 8.0]])
+    """
+    root, mask_root = _existing_folder(folder), _existing_folder(mask_folder)
+    if root.resolve() == mask_root.resolve():
+        raise ValueError(f"{root}: images and masks need folders of their own: move the masks to another one")
+    found: list[dict[str, list[Path]]] = []
+    for place in (root, mask_root):
+        by_stem: dict[str, list[Path]] = {}
+        for p in sorted(place.iterdir()):
+            if p.is_file() and images.is_image(p):
+                by_stem.setdefault(_stem(p), []).append(p)
+        found.append(by_stem)
+    pictures, drawn = found
+    if not pictures and not drawn:
+        raise ValueError(f"{root}: no images found, and no masks in {mask_root}")
+    who = _patient_rule(patient)
+    samples = []
+    for stem in sorted({*pictures, *drawn}):
+        here, there = pictures.get(stem, []), drawn.get(stem, [])
+        path = here[0] if here else root / stem
+        owner, problems = _whose(who, path)
+        annotation = None
+        if len(here) > 1 or len(there) > 1:
+            names = ", ".join(p.name for p in (*here, *there))
+            message = f"expected one image and one mask of this name, got {names}: keep one of each"
+            problems = (*problems, Problem("ambiguous_image", str(path), message, False))
+        elif not here:
+            message = f"the image of this mask is not in {root}: put it there, or delete the mask"
+            problems = (*problems, Problem("missing_image", str(there[0]), message, False))
+        elif not there:
+            message = f"there is no mask of this image in {mask_root}: draw it (empty, if it has no lesion)"
+            problems = (*problems, Problem("missing_annotation", str(path), message, False))
+        else:
+            size, more = _image_size(path)
+            problems = (*problems, *more)
+            try:
+                mask = masks.read(there[0])
+                annotation = masks.boxes(mask, labels=labels, min_area=min_area, connectivity=connectivity)
+                annotation = replace(annotation, filename=path.name, path=there[0])
+            except (ValueError, OSError) as error:
+                message = str(error).removeprefix(f"{there[0]}: ")
+                problems = (*problems, Problem("unreadable_annotation", str(there[0]), message, False))
+            if annotation is not None and size is not None and annotation.size != size:
+                message = f"the mask is of another size than {path.name}: {_sides(annotation.size)} and {_sides(size)}"
+                problems = (*problems, Problem("size_mismatch", str(there[0]), message, False))
+        samples.append(Sample(path, owner, annotation=annotation, problems=problems))
+    return samples
+
+
 def _existing_folder(folder: str | os.PathLike[str]) -> Path:
     root = Path(folder)
     if not root.is_dir():
@@ -205,6 +292,11 @@ def _annotated(
         message = str(error).removeprefix(f"{xml}: ")
         return Sample(image, problems=(Problem("unreadable_annotation", str(xml), message, False),))
     name = annotation.filename.replace("\\", "/").rsplit("/", 1)[-1]
+    if ".." in annotation.filename.replace("\\", "/").split("/"):
+        message = f"its <filename> {annotation.filename!r} leads out of the folder: name the image alone"
+        problem = Problem("unsafe_path", str(xml), message, False)
+        path = beside[0] if beside else pictures / xml.stem
+        return Sample(path, annotation=annotation, problems=(*annotation.problems, problem))
     named = [files[name]] if name in files else []
     choice = named if named and named[0] in beside else [*beside, *named]
     if len(choice) != 1:
@@ -284,3 +376,58 @@ def _patient_table(path: Path) -> dict[str, str]:
                 "or give patient= a callable on the path"
             )
     return table
+
+
+def _sides(size: tuple[int, int] | None) -> str:
+    return "unknown" if size is None else f"{size[1]}×{size[0]}"
+
+
+def _within(folder: Path, name: str) -> Path | None:
+    """Give the file of that relative name, None if the name leads out of the folder."""
+    parts = name.replace("\\", "/").split("/")
+    if not name.strip() or "\0" in name or ".." in parts or parts[0] == "" or re.match("[A-Za-z]:", parts[0]):
+        return None
+    return folder.joinpath(*parts)
+
+
+def _judged(
+    items: Iterable[tuple[str, str, Sequence[float], str, bool]],
+    size: tuple[int, int] | None,
+    **fields: Any,
+) -> Annotation:
+    """Turn boxes that a file states into an annotation, with what is wrong with them as its problems.
+
+    Args:
+        items: what to call the object, its class name, its x1, y1, x2, y2 in pixels (NaN where they are no numbers),
+            the box in the file's words, and whether it is difficult.
+        size: ``(height, width)`` of the image.
+        **fields: of the annotation; ``problems`` are those there were before.
+    """
+    height, width = size or (np.inf, np.inf)
+    kept, problems = [], list(fields.pop("problems", ()))
+    for what, name, corners, stated, difficult in items:
+        box = np.array(corners, np.float64)
+
+        def found(kind: str, message: str, what: str = what, name: str = name) -> None:
+            problems.append(Problem(kind, str(fields["path"]), f"{what} ({name!r}) {message}"))
+
+        if not (np.abs(box) <= np.finfo(np.float32).max).all():
+            found("bad_box", f"needs four finite numbers, got {stated}; left out: redraw it")
+            continue
+        edges = np.array([width, height, width, height])
+        box = np.where((box < 0) & (box >= -SNAP), 0, np.where((box > edges) & (box <= edges + SNAP), edges, box))
+        box = box.astype(np.float32)
+        if (box[2:] <= box[:2]).any():
+            found("degenerate_box", f"needs a width and a height above 0, got {stated}; left out: redraw or delete it")
+            continue
+        if (box < 0).any() or (box > edges).any():
+            gone = (box[2:] <= 0).any() or (box[:2] >= (width, height)).any()
+            end = "entirely; left out" if gone else "; kept, its outer part to be cut off"
+            found("box_outside", f"reaches outside the image ({_sides(size)}) with {stated} {end}: redraw it")
+            if gone:
+                continue
+        kept.append((box, name, difficult))
+    boxes, names, flags = zip(*kept, strict=True) if kept else ((),) * 3
+    return Annotation(
+        np.array(boxes, np.float32), names, size=size, difficult=flags, problems=tuple(problems), **fields
+    )
