@@ -376,7 +376,7 @@ def test_the_folder_keeps_to_its_limit(samples, folder):
 
 
 def test_a_data_set_beyond_the_limit_is_refused(samples, folder):
-    with pytest.raises(ValueError, match=rf"takes {4 * SLICE:,} bytes, and the cache may take {4 * SLICE - 1:,}: raise"):
+    with pytest.raises(ValueError, match=rf"takes {4 * SLICE:,} bytes, .* may take {4 * SLICE - 1:,}: raise"):
         dataset(samples, ImageCache(folder, limit=4 * SLICE - 1))
     assert len(dataset(samples, ImageCache(folder, limit=4 * SLICE))) == 4
     with pytest.raises(ValueError, match="limit is a number of bytes from 1, got 0"):
