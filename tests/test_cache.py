@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import multiprocessing
 import os
+import pickle
 import time
 from pathlib import Path
 
@@ -100,13 +101,11 @@ def test_epochs_after_the_first_read_no_image_file(samples, folder, reads):
     assert len(reads) == 4
 
 
-@pytest.mark.parametrize("start", ["fork", "spawn"])
-def test_workers_read_what_an_epoch_wrote_without_the_images(samples, folder, start):
-    data = dataset(samples, folder)
-    context = multiprocessing.get_context(start)
+def test_workers_read_what_an_epoch_wrote_without_the_images(samples, folder):
+    data = pickle.loads(pickle.dumps(dataset(samples, folder)))  # as it reaches a worker that is not forked
 
     def epoch() -> list:
-        return list(DataLoader(data, 2, collate_fn=collate, num_workers=2, multiprocessing_context=context))
+        return list(DataLoader(data, 2, collate_fn=collate, num_workers=2))
 
     first = epoch()
     assert len(entries(folder)) == 4  # the workers wrote them
@@ -161,9 +160,9 @@ def test_a_file_that_changed_is_read_again_and_no_other(samples, folder, reads):
     stat = changed.stat()
     Image.fromarray(np.full((32, 44), 99, np.uint8)).save(changed)
     os.utime(changed, ns=(stat.st_atime_ns, stat.st_mtime_ns))  # as some copying programs do
+    list(dataset(samples, folder))
+    assert reads[4:] == ["2.png"]
     assert same(dataset(samples, folder), dataset(samples))
-    assert reads[4:] == ["2.png", *(f"{i}.png" for i in range(4))]
-    assert reads.count("2.png") == 3
 
 
 def test_a_change_of_one_pixel_that_keeps_size_and_time_is_noticed(tmp_path, folder):
@@ -240,7 +239,7 @@ def test_a_reader_that_gives_other_pixels_needs_another_version(tmp_path):
     assert (cache_module.READER_VERSION, digests) == (1, DIGESTS)
 
 
-DIGESTS = [0, 0]
+DIGESTS = [71530, 917949]
 
 
 # Damage

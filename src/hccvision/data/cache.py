@@ -49,8 +49,8 @@ class ImageCache:
     Example:
         >>> cache = ImageCache(tempfile.mkdtemp())
         >>> cache.store("ab12", torch.full((1, 2, 2), 7, dtype=torch.uint8), images.place((4, 4), (2, 2), "stretch"))
-        >>> slice, placement = cache.load("ab12", (1, 2, 2))
-        >>> slice.tolist(), placement.original_size
+        >>> image, placement = cache.load("ab12", (1, 2, 2))
+        >>> image.tolist(), placement.original_size
         ([[[7, 7], [7, 7]]], (4, 4))
     """
 
@@ -76,15 +76,15 @@ class ImageCache:
         """
         index = self.folder / "hashes.json"
         known: dict[str, Any] = {}
-        with suppress(OSError, ValueError):
+        with suppress(OSError, ValueError, TypeError):
             known = dict(json.loads(index.read_text(encoding="utf-8")))
         found, news = [], {}
         for path in paths:
             name = hashlib.sha256(os.fsencode(path.resolve())).hexdigest()
             stat = _stat(path)
             before = known.get(name)
-            if isinstance(before, dict) and before.get("stat") == stat:
-                found.append(str(before["sha256"]))
+            if isinstance(before, dict) and before.get("stat") == stat and isinstance(before.get("sha256"), str):
+                found.append(before["sha256"])
                 continue
             stat, digest = hash_file(path)
             found.append(digest)
@@ -169,8 +169,8 @@ class ImageCache:
             placement = images.Placement(**{k: _tuples(v) for k, v in footer["placement"].items()})
             pixels = torch.from_file(str(path), shared=False, size=size, dtype=torch.uint8)
             if key not in self._verified:
-                if zlib.crc32(pixels.numpy()) != footer["crc32"]:
-                    raise ValueError("other pixels than were written")
+                if _check_sum(pixels, footer["placement"]) != footer["crc32"]:
+                    raise ValueError("something else than was written")
                 self._verified.add(key)
         except FileNotFoundError:
             return None
@@ -192,11 +192,12 @@ class ImageCache:
         Raises:
             OSError: if the folder can't be written to.
         """
-        pixels = image.contiguous().numpy()
-        footer = {"key": key, "crc32": zlib.crc32(pixels), "placement": asdict(placement)}
+        image = image.contiguous()
+        plain = json.loads(json.dumps(asdict(placement)))
+        footer = {"key": key, "crc32": _check_sum(image, plain), "placement": plain}
         path = self._path(key)
         path.parent.mkdir(parents=True, exist_ok=True)
-        self._write(path, pixels.tobytes() + json.dumps(footer).encode().ljust(_FOOTER))
+        self._write(path, image.numpy().tobytes() + json.dumps(footer).encode().ljust(_FOOTER))
 
     def _path(self, key: str) -> Path:
         return self.folder / key[:2] / key
@@ -263,6 +264,10 @@ def _stat(path: Path) -> list[int]:
     except FileNotFoundError:
         raise FileNotFoundError(f"{path}: there is no such image file: check the path") from None
     return [stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns, stat.st_ino]
+
+
+def _check_sum(pixels: Tensor, placement: dict[str, Any]) -> int:
+    return zlib.crc32(json.dumps(placement).encode(), zlib.crc32(pixels.numpy()))
 
 
 def _tuples(value: Any) -> Any:
