@@ -18,6 +18,7 @@ lint: $(READY)
 
 docs: $(READY)  ## the documentation, into docs/_build/html
 	$(BIN)/pip install -q -e ".[docs]"
+	$(BIN)/python docs/make_figures.py
 	$(BIN)/python -m sphinx -W --keep-going -q -b html docs docs/_build/html
 
 $(READY): pyproject.toml
@@ -27,4 +28,4 @@ $(READY): pyproject.toml
 	touch $(READY)
 
 clean:
-	rm -rf .venv docs/_build .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf .venv docs/_build docs/figures .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import csv
 import importlib
 import inspect
 import operator
@@ -14,6 +15,7 @@ import sys
 import textwrap
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 import hccvision as hv
@@ -71,6 +73,40 @@ def test_the_page_on_small_lesions_runs(tmp_path: Path) -> None:
     assert {name: int(number) for name, number in numbers} == {
         name: len(hv.default_boxes.generate(name)) for name in hv.default_boxes.PRESETS
     }
+
+
+def test_the_pictures_and_tables_of_the_pages_are_made_offline(tmp_path: Path) -> None:
+    pytest.importorskip("pydicom")
+    pytest.importorskip("matplotlib")
+    script = str(DOCS / "make_figures.py")
+    run(f"import runpy, sys; sys.argv[1:] = ['made']; runpy.run_path({script!r}, run_name='__main__')", tmp_path)
+    pages = "".join(page.read_text(encoding="utf-8") for page in PAGES)
+    wanted = set(re.findall(r"figures/(\S+)", pages))
+    assert {path.name for path in (tmp_path / "made").iterdir()} == wanted == {"phantom.png", "phantom.csv"}
+    with (tmp_path / "made" / "phantom.csv").open(encoding="utf-8") as file:
+        rows = {row[0]: [float(value) for value in row[1:]] for row in list(csv.reader(file))[1:]}
+    real, mean, least, most = rows["level at 50 %"]
+    assert least <= mean <= most
+    assert abs(real - mean) < 25
+    assert all(0.5 < mean / real < 2 for name, (real, mean, *_) in rows.items() if name != "level at 5 %")
+
+
+def test_what_the_page_says_of_the_phantom_is_so() -> None:
+    text = (DOCS / "phantom.rst").read_text(encoding="utf-8")
+    said = re.findall(r'\* - ``"(\w+)"``\n +- ([\d.]+)\n +- (\d+) mm', text)
+    assert {name: (float(contrast), float(mm)) for name, contrast, mm in said} == hv.phantom.LEVELS
+    heights = {name: list(organ.outlines) for name, organ in hv.phantom._ATLAS.items()}
+    spans = [max(heights[name]) - min(heights[name]) for name in ("liver", "right kidney", "left kidney")]
+    assert f"- {spans[0]} mm" in text
+    assert f"- {spans[1]}, {spans[2]} mm" in text
+    tissues = {"artery": (1.441, 5), "portal vein": (1.441, 1), "liver": (0.586, 0.4), "muscle": (0.856, 0)}
+    decay = np.array([np.exp(-5.53e-3 * (1 / t1 + 4.3 * mm)) for t1, mm in tissues.values()])
+    signal = (1 - decay) / (1 - decay * np.cos(np.radians(10)))
+    found = [float(x) for x in re.findall(r"ms \[\w+\]_\n +- ([\d.]+)\n", text)]
+    np.testing.assert_allclose(found, signal, atol=0.006)
+    levels = hv.phantom._TISSUES
+    shown = re.findall(r"ms \[\w+\]_\n +- [\d.]+\n +- ([\d.]+)\n", text)
+    assert [float(x) for x in shown] == [levels["artery"][0], levels["portal vein"][1], levels["liver"][1]]
 
 
 def test_a_plug_in_is_found_by_its_entry_point(tmp_path: Path) -> None:

@@ -99,6 +99,8 @@ def test_the_papers_detector_trains_all_of_mobilenet_and_head(slices):
         ({"head_learning_rate": float("inf")}, "head_learning_rate is above 0 and finite, got inf"),
         ({"warmup": -1.0}, "warmup is at least 0 and finite, got -1.0"),
         ({"clip_norm": 0.0}, "clip_norm is above 0 and finite, got 0.0; None: no clipping"),
+        ({"per_patient": 0}, "per_patient is a whole number from 1, or None, got 0"),
+        ({"per_patient": 1.5}, "per_patient is a whole number from 1, or None, got 1.5"),
         ({"momentum": 1.0}, r"momentum is in \[0, 1\), got 1.0"),
         ({"momentum": -0.1}, r"momentum is in \[0, 1\), got -0.1"),
         ({"weight_decay": -1e-4}, "weight_decay is at least 0 and finite, got -0.0001"),

@@ -27,6 +27,8 @@ class Recipe:
             batch norms stay in eval mode.
         balanced: draw training samples, with replacement, so that each class comes as often as any other; for a
             detector or a multi-label classifier the classes are slices with and without lesions.
+        per_patient: at most so many different slices of a patient in an epoch, others each time; None: all. `balanced`
+            then draws among these, see `PatientSampler`.
         monitor: the figure of the history by which the best epoch is chosen: a loss or a part of it is best when
             lowest, anything else when highest. Without validation data the last epoch counts as the best.
         seed: of shuffling, augmentation and dropout.
@@ -54,6 +56,7 @@ class Recipe:
     loss: str | None = None
     frozen: tuple[str, ...] = ()
     balanced: bool = False
+    per_patient: int | None = None
     monitor: str = "val_loss"
     seed: int = 0
 
@@ -65,6 +68,8 @@ class Recipe:
             value = getattr(self, name)
             if not isinstance(value, int) or value < 1:
                 raise ValueError(f"{name} is a whole number from 1, got {value!r}")
+        if self.per_patient is not None and (not isinstance(self.per_patient, int) or self.per_patient < 1):
+            raise ValueError(f"per_patient is a whole number from 1, or None, got {self.per_patient!r}")
         for name in ("learning_rate", "head_learning_rate"):
             value = getattr(self, name)
             if value is not None and not 0 < value < math.inf:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
+import os
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -13,6 +15,7 @@ from torch.utils.data import Dataset
 from hccvision import boxes as box_functions
 from hccvision import images
 from hccvision.contracts import Sample, Targets
+from hccvision.data.cache import ImageCache, hash_file, key
 
 CACHE_LIMIT = 4 * 2**30
 
@@ -52,7 +55,8 @@ class Batch(NamedTuple):
 class SliceDataset(Dataset[Item]):
     """Samples as a model wants them: its image size, resize policy, channels and class ids.
 
-    Each image file is decoded and resized once and then kept as uint8, as long as all of them fit in 4 GiB.
+    Each image file is decoded and resized once and then kept as uint8: in memory, as long as all of them fit in 4 GiB,
+    or in a folder. Files are looked at for changes when the data set is made.
 
     Args:
         samples: with class names for a classifier, with annotations for a detector or a multi-label classifier; free
@@ -64,9 +68,13 @@ class SliceDataset(Dataset[Item]):
         channels: of the model's input.
         multilabel: in classification, whether an image may show several classes or none: those of its boxes.
         window: the model's, how grey levels of any depth come to 8 bits.
+        cache: a folder for the decoded slices, which all workers, processes and later runs share, see `ImageCache`;
+            None: this process's memory.
 
     Raises:
-        ValueError: if a sample lacks what the task needs, or bears a class that the model doesn't know.
+        FileNotFoundError: with a cache folder, if an image file is missing.
+        ValueError: if a sample lacks what the task needs, or bears a class that the model doesn't know, or the cache's
+            limit is too small.
 
     Example:
         >>> len(SliceDataset([], task="detection", classes=["hcc"], image_size=(300, 300)))
@@ -84,6 +92,7 @@ class SliceDataset(Dataset[Item]):
         channels: int = 3,
         multilabel: bool = False,
         window: images.Window = images.DEFAULT_WINDOW,
+        cache: str | os.PathLike[str] | ImageCache | None = None,
     ) -> None:
         self.samples = list(samples)
         self.task = task
@@ -96,8 +105,14 @@ class SliceDataset(Dataset[Item]):
         self._ids = {name: i for i, name in enumerate(classes)}
         for sample in self.samples:
             self._check(sample)
-        size = len(self.samples) * self.channels * image_size[0] * image_size[1]
-        self._cache: dict[int, tuple[Tensor, images.Placement]] | None = {} if size <= CACHE_LIMIT else None
+        self._shape = channels, *image_size
+        size = channels * image_size[0] * image_size[1]
+        fits = len(self.samples) * size <= CACHE_LIMIT and cache is None
+        self._cache: dict[int, tuple[Tensor, images.Placement]] | None = {} if fits else None
+        self._folder = ImageCache(cache) if isinstance(cache, (str, os.PathLike)) else cache
+        if self._folder is not None:
+            self._hashes = self._folder.hashes(sample.path for sample in self.samples)
+            self._folder.reserve([self._key(digest) for digest in self._hashes], size)
 
     def _check(self, sample: Sample) -> None:
         if not self.by_boxes and sample.class_name is None:
@@ -147,19 +162,45 @@ class SliceDataset(Dataset[Item]):
         Returns:
             The placement, to take boxes there and back.
         """
-        if self._cache is not None and index in self._cache:
-            return self._cache[index][1]
+        if self._folder is not None or (self._cache is not None and index in self._cache):
+            return self._image(index)[1]
         return images.place(images.image_size(self.samples[index].path), self.image_size, self.resize)
 
     def _image(self, index: int) -> tuple[Tensor, images.Placement]:
+        if self._folder is not None:
+            return self._mapped(self._folder, index)
         if self._cache is not None and index in self._cache:
             return self._cache[index]
-        image = images.read_image(self.samples[index].path, channels=self.channels, window=self.window)
-        image, placement = images.resize(image, self.image_size, self.resize)
-        entry = torch.from_numpy(np.ascontiguousarray(image.transpose(2, 0, 1))), placement
+        entry = self._read(index)
         if self._cache is not None:
             self._cache[index] = entry
         return entry
+
+    def _mapped(self, folder: ImageCache, index: int) -> tuple[Tensor, images.Placement]:
+        """Map a slice from the folder; put it there first if it isn't."""
+        entry = folder.load(self._key(self._hashes[index]), self._shape)
+        if entry is None:
+            path = self.samples[index].path
+            before = hash_file(path)
+            entry = self._read(index)
+            if hash_file(path) != before:
+                raise OSError(f"{path}: changes while it is read: wait until it is written")
+            self._hashes[index] = before[1]
+            folder.store(self._key(before[1]), *entry)
+        return entry
+
+    def _settings(self) -> dict[str, Any]:
+        """Give all that decides the pixels of a slice besides its file."""
+        shape = {"image_size": self.image_size, "resize": self.resize, "channels": self.channels}
+        return {**shape, "window": dataclasses.asdict(self.window)}
+
+    def _key(self, digest: str) -> str:
+        return key(digest, self._settings())
+
+    def _read(self, index: int) -> tuple[Tensor, images.Placement]:
+        image = images.read_image(self.samples[index].path, channels=self.channels, window=self.window)
+        image, placement = images.resize(image, self.image_size, self.resize)
+        return torch.from_numpy(np.ascontiguousarray(image.transpose(2, 0, 1))), placement
 
 
 def collate(items: Sequence[Item]) -> Batch:

@@ -19,6 +19,7 @@ from tqdm.auto import tqdm
 from hccvision.contracts import Sample
 from hccvision.data.dataset import Batch, SliceDataset, collate, to_float
 from hccvision.data.linter import usable
+from hccvision.data.samplers import PatientSampler
 from hccvision.evaluation import find_metrics, ground_truth, metric_task
 from hccvision.model import Model
 from hccvision.prediction import choose_device, to_original
@@ -45,6 +46,7 @@ def fit(
     metrics: Sequence[str] | None = None,
     seed: int | None = None,
     on_problem: str = "raise",
+    cache: str | os.PathLike[str] | None = None,
 ) -> History:
     """Train a model; afterwards it holds the weights of the best epoch.
 
@@ -61,6 +63,8 @@ def fit(
             several labels, the mean AUC.
         seed: instead of the recipe's.
         on_problem: ``"raise"`` or ``"skip"``, see `linter.usable`.
+        cache: a folder for the decoded slices, shared with other processes and later runs, see `ImageCache`; None: they
+            are kept in memory as long as they fit.
 
     Returns:
         The history.
@@ -89,9 +93,9 @@ def fit(
     names = DEFAULT_METRICS[metric_task(model)] if metrics is None else tuple(metrics)
     scorers = find_metrics(names, metric_task(model))
     augment = AUGMENTATIONS.build(recipe.augmentation)
-    datasets = {"train": _dataset(train, model, on_problem)}
+    datasets = {"train": _dataset(train, model, on_problem, cache)}
     if val is not None:
-        datasets["val"] = _dataset(val, model, on_problem)
+        datasets["val"] = _dataset(val, model, on_problem, cache)
     accelerator = _accelerator(device)
     with _frozen(model, recipe.frozen) as train_mode, torch.random.fork_rng():
         model.to(memory_format=torch.channels_last)
@@ -175,7 +179,9 @@ class _Mean:
         return {name: total / max(1, self.count) for name, total in self.sums.items()}
 
 
-def _dataset(samples: Sequence[Sample], model: Model, on_problem: str) -> SliceDataset:
+def _dataset(
+    samples: Sequence[Sample], model: Model, on_problem: str, cache: str | os.PathLike[str] | None
+) -> SliceDataset:
     return SliceDataset(
         usable(samples, on_problem),
         task=model.task,
@@ -185,13 +191,27 @@ def _dataset(samples: Sequence[Sample], model: Model, on_problem: str) -> SliceD
         channels=model.in_channels,
         multilabel=model.multilabel,
         window=model.window,
+        cache=cache,
     )
 
 
 def _sampler(dataset: SliceDataset, recipe: Recipe, generator: torch.Generator) -> Sampler[int]:
+    classes = [bool(s.annotation) if dataset.by_boxes else s.class_name for s in dataset.samples]
+    if recipe.per_patient is not None:
+        unknown = [str(s.path) for s in dataset.samples if s.patient is None]
+        if unknown:
+            raise ValueError(
+                f"{unknown[0]}: the recipe's per_patient counts slices by patient, and this one's is not known: read "
+                "the folder with patient=, or leave per_patient out"
+            )
+        return PatientSampler(
+            [s.patient for s in dataset.samples],
+            recipe.per_patient,
+            classes=classes if recipe.balanced else None,
+            generator=generator,
+        )
     if not recipe.balanced:
         return RandomSampler(dataset, generator=generator)
-    classes = [bool(s.annotation) if dataset.by_boxes else s.class_name for s in dataset.samples]
     counts = Counter(classes)
     return WeightedRandomSampler([1 / counts[c] for c in classes], len(classes), generator=generator)
 

@@ -1,0 +1,73 @@
+"""Which samples an epoch sees."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Iterator, Sequence
+
+import torch
+from torch.utils.data import Sampler
+
+
+class PatientSampler(Sampler[int]):
+    """Draws at most so many slices of each patient, others each epoch, so that no long series outweighs the rest.
+
+    With ``classes``, as many draws as there are slices drawn are then shared out evenly among the classes that these
+    slices are of, to one draw, and among the slices of a class alike: slices of a rare class come again, those of a
+    common one may be left out. So a patient has no more than ``per_patient`` different slices, however often.
+
+    Args:
+        patients: whose slice each sample is.
+        per_patient: slices of a patient in an epoch, from 1.
+        classes: of the samples, to balance; None: each slice drawn comes once.
+        generator: of the draws; None: torch's own.
+
+    Raises:
+        ValueError: if ``per_patient`` is less than 1, or there are not as many classes as patients.
+
+    Example:
+        >>> epoch = list(PatientSampler(["a", "a", "a", "b"], 1, generator=torch.Generator().manual_seed(0)))
+        >>> len(epoch), 3 in epoch
+        (2, True)
+    """
+
+    def __init__(
+        self,
+        patients: Sequence[Hashable],
+        per_patient: int,
+        *,
+        classes: Sequence[Hashable] | None = None,
+        generator: torch.Generator | None = None,
+    ) -> None:
+        if per_patient < 1:
+            raise ValueError(f"per_patient is a whole number from 1, got {per_patient}")
+        if classes is not None and len(classes) != len(patients):
+            raise ValueError(f"expected a class for each of {len(patients)} samples, got {len(classes)}")
+        self.per_patient = per_patient
+        self.classes = classes
+        self.generator = generator
+        self._slices = list(_groups(range(len(patients)), patients).values())
+
+    def __len__(self) -> int:
+        return sum(min(self.per_patient, len(slices)) for slices in self._slices)
+
+    def __iter__(self) -> Iterator[int]:
+        drawn = [i for slices in self._slices for i in self._shuffled(slices)[: self.per_patient]]
+        if self.classes is None:
+            return iter(self._shuffled(drawn))
+        groups = self._shuffled(list(_groups(drawn, self.classes).values()))
+        epoch = []
+        for number, group in enumerate(groups):
+            share = len(drawn) // len(groups) + (number < len(drawn) % len(groups))
+            whole, rest = divmod(share, len(group))
+            epoch += group * whole + self._shuffled(group)[:rest]
+        return iter(self._shuffled(epoch))
+
+    def _shuffled(self, values: list) -> list:
+        return [values[i] for i in torch.randperm(len(values), generator=self.generator).tolist()]
+
+
+def _groups(numbers: Sequence[int], names: Sequence[Hashable]) -> dict[Hashable, list[int]]:
+    groups: dict[Hashable, list[int]] = {}
+    for number in numbers:
+        groups.setdefault(names[number], []).append(number)
+    return groups
