@@ -11,6 +11,7 @@ reader runs in a process of its own; findings are kept in --keep.
 """
 
 import argparse
+import contextlib
 import hashlib
 import json
 import random
@@ -315,10 +316,8 @@ def dicom(work: Path) -> Callable[[bytes], str]:
     def read(data: bytes) -> str:
         path.write_bytes(data)
         size = None
-        try:
+        with contextlib.suppress(ValueError):
             size = image_size(path)
-        except ValueError:
-            pass
         try:
             pixels = read_image(path)
         except ValueError as error:

@@ -162,7 +162,7 @@ def test_volumes_that_do_not_fit_are_refused(tmp_path):
             masks.write_slices(image, mask, tmp_path / "out")
     with pytest.raises(ValueError, match="at most 256 label values"):
         masks.read(many)
-    with pytest.raises(ValueError, match="holds 2 slices: use masks.write_slices"):
+    with pytest.raises(ValueError, match=r"holds 2 slices: use masks.write_slices"):
         masks.read(image)
     assert masks.read(short).shape == (3, 4)
     with pytest.raises(FileExistsError, match="not empty"):
