@@ -249,7 +249,8 @@ def test_boxes_survive_from_voc_to_coco_to_yolo_to_voc(liver, tmp_path_factory, 
         voc.write(liver / f"{path.stem}.xml", truth, base=base, image_path=path, overwrite=True, whole_pixels=False)
     first = read_voc_folder(liver, base=base)
     coco = read_coco(write_coco(first, work / "all.json"), liver)
-    yolo = read_yolo_folder(write_yolo_folder(coco, work / "yolo"))
+    classes = sorted({name for truth in truths for name in truth.names}) or ["hcc"]
+    yolo = read_yolo_folder(write_yolo_folder(coco, work / "yolo", classes=classes))
     for sample in yolo:
         voc.write(
             work / "yolo" / "images" / f"{sample.path.stem}.xml", sample.annotation, base=base, whole_pixels=False

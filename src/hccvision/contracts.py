@@ -93,6 +93,31 @@ class Annotation:
     def __len__(self) -> int:
         return len(self.boxes)
 
+    def keep(self, numbers: Sequence[int]) -> Annotation:
+        """Give the annotation of some of its boxes, with all that is said of them.
+
+        Args:
+            numbers: indices of the boxes, in the order wanted.
+
+        Returns:
+            A new annotation.
+
+        Example:
+            >>> a = Annotation(np.array([[1, 2, 3, 4], [5, 6, 7, 8]], np.float32), ("hcc", "cyst"))
+            >>> a.keep([1]).names
+            ('cyst',)
+        """
+        chosen = list(numbers)
+        return replace(
+            self,
+            boxes=self.boxes[chosen],
+            names=tuple(self.names[i] for i in chosen),
+            difficult=tuple(self.difficult[i] for i in chosen),
+            truncated=tuple(self.truncated[i] for i in chosen),
+            poses=tuple(self.poses[i] for i in chosen),
+            object_extras=tuple(self.object_extras[i] for i in chosen),
+        )
+
 
 @dataclass(frozen=True, eq=False)
 class Sample:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -151,7 +152,7 @@ def write_slices(
         raise FileExistsError(f"{folder}: the folder is not empty: give a new one")
     import nibabel
 
-    grids = [nibabel.load(path) for path in (volume, mask)]
+    grids: list[Any] = [nibabel.load(path) for path in (volume, mask)]
     if grids[0].shape[:3] != grids[1].shape[:3] or not np.allclose(grids[0].affine, grids[1].affine, atol=1e-3):
         raise ValueError(
             f"{mask}: not on the grid of {volume.name} (shapes {grids[1].shape} and {grids[0].shape}, or another "
@@ -217,9 +218,10 @@ def _planes(path: Path) -> list[np.ndarray]:
     """Give all slices of a NIfTI mask with their values, turned as `images.read_image` turns them."""
     import nibabel
 
-    volume = nibabel.load(path)
+    volume: Any = nibabel.load(path)
     try:
-        values, places = np.unique(_whole_numbers(np.asarray(volume.dataobj)), return_inverse=True)
+        found: Any = np.unique(_whole_numbers(np.asarray(volume.dataobj)), return_inverse=True)
+        values, places = found
     except (ValueError, OSError, EOFError) as error:
         raise ValueError(f"{path}: can't be read as a mask ({error}): export it again") from error
     if len(values) > 256:

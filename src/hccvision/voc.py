@@ -5,7 +5,8 @@ belongs to the box, so the file's ``xmin, ymin, xmax, ymax`` is the box ``xmin -
 ``base="corner"`` takes the four numbers as they stand.
 
 What a file says beside the fields of `Annotation` is kept in its ``extra`` and ``object_extras``, and written back in
-place. So a file that is read and written says the same as before, to the letter where nothing was changed.
+place. So a file that is read and written says the same as before, to the letter where nothing was changed; but
+elements of one name come side by side.
 
 Source: VOC2012 development kit, section 3; LabelImg 1.8.6, ``libs/pascal_voc_io.py``.
 """
@@ -291,8 +292,8 @@ def _root(annotation: Annotation, image_path: str | Path | None, path: Path) -> 
         height, width = annotation.size
         old = root.get("size")
         sides = {"width": str(width), "height": str(height)}
-        root["size"] = {"depth": "3"} | (old if isinstance(old, dict) else {}) | sides
-        root["size"] = {key: root["size"][key] for key in (*sides, *(k for k in root["size"] if k not in sides))}
+        fields = {"depth": "3"} | (old if isinstance(old, dict) else {}) | sides
+        root["size"] = {key: fields[key] for key in (*sides, *(k for k in fields if k not in sides))}
     return root
 
 

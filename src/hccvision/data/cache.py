@@ -267,7 +267,7 @@ def _stat(path: Path) -> list[int]:
 
 
 def _check_sum(pixels: Tensor, placement: dict[str, Any]) -> int:
-    return zlib.crc32(json.dumps(placement).encode(), zlib.crc32(pixels.numpy()))
+    return zlib.crc32(json.dumps(placement).encode(), zlib.crc32(pixels.numpy().data))
 
 
 def _tuples(value: Any) -> Any:

@@ -176,13 +176,15 @@ def write_coco(
     names = class_list(kept, classes)
     places = [os.path.abspath(s.path) for s in kept]
     folder = os.path.abspath(images) if images is not None else os.path.commonpath([os.path.dirname(p) for p in places])
-    entries, objects = [], []
+    entries: list[dict[str, Any]] = []
+    objects: list[dict[str, Any]] = []
     for number, (sample, place) in enumerate(zip(kept, places, strict=True), start=1):
         if os.path.commonpath([folder, place]) != folder:
             raise ValueError(
                 f"{sample.path}: lies outside the folder of images {folder}: give images= one that holds it"
             )
         (height, width), boxes = whole_boxes(sample)
+        assert sample.annotation is not None
         relative = Path(place).relative_to(folder).as_posix()
         entries.append({"id": number, "file_name": relative, "width": width, "height": height})
         for (x1, y1, x2, y2), name, difficult in zip(

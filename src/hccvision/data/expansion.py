@@ -27,7 +27,6 @@ from hccvision.registry import AUGMENTATIONS
 
 TABLE = "expanded.csv"
 _MEDICAL = (".dcm", ".nii", ".nii.gz")
-_PER_BOX = ("names", "difficult", "truncated", "poses")
 
 
 def expand_dataset(
@@ -178,8 +177,7 @@ def _clipped(annotation: Annotation | None, size: tuple[int, int]) -> Annotation
 
 def _kept(annotation: Annotation, boxes: Tensor, numbers: Sequence[int], size: tuple[int, int]) -> Annotation:
     """Give the annotation of these boxes alone, at the places given for all of them."""
-    fields = {f: tuple(getattr(annotation, f)[i] for i in numbers) for f in _PER_BOX}
-    return replace(annotation, boxes=boxes[list(numbers)].numpy(), size=size, problems=(), **fields)
+    return replace(annotation.keep(numbers), boxes=boxes[list(numbers)].numpy(), size=size, problems=())
 
 
 def _augmented(

@@ -125,8 +125,8 @@ class CheckReport:
             "found: " + (", ".join(_counted(counts[n], n) for n in LEVELS if counts[n]) or "nothing"),
         ]
         by_kind: dict[tuple[str, str], list[Finding]] = defaultdict(list)
-        for found in self.findings:
-            by_kind[found.level, found.kind].append(found)
+        for finding in self.findings:
+            by_kind[finding.level, finding.kind].append(finding)
         width = max((len(kind) for _, kind in by_kind), default=0)
         for (level, kind), found in by_kind.items():
             lines.append(f"{level:<8} {kind:<{width}} {len(found):>5}")

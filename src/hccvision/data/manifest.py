@@ -68,9 +68,10 @@ def save_split(
     files = [f.absolute() for s in flat for f in _files(s).values()]
     root = Path(os.path.commonpath([f.parent for f in files]))
     hashes = {f: file_sha256(f) for f in dict.fromkeys(files)}
-    document = {"format": _FORMAT, "seed": seed, "group": group, "parts": {}}
+    contents = {}
     for name, part in zip(names, parts, strict=True):
-        document["parts"][name] = {**_counts(part), "files": [_entry(s, root, hashes) for s in part]}
+        contents[name] = {**_counts(part), "files": [_entry(s, root, hashes) for s in part]}
+    document = {"format": _FORMAT, "seed": seed, "group": group, "parts": contents}
     path = Path(path)
     unfinished = path.with_name(f".{uuid.uuid4().hex}.tmp")
     try:
@@ -114,7 +115,7 @@ def load_split(path: str | os.PathLike[str], data: Sequence[Sample]) -> list[lis
         elif all(p.usable for p in sample.problems):
             faults.append(f"{sample.path}: is not in the split: leave it out, or split again")
     hashes: dict[Path, str] = {}
-    loaded = []
+    loaded: list[list[Sample]] = []
     for entries in parts.values():
         loaded.append([])
         for entry in entries:

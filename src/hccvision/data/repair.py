@@ -191,8 +191,7 @@ def _mended(sample: Sample) -> tuple[Sample | None, list[tuple[str, str, str]]]:
         (file, "duplicate_box", f"box {j + 1} left out, the same as box {i + 1}") for j, i in sorted(again.items())
     ]
     keep = [i for i in range(len(annotation)) if i not in drop and i not in again]
-    parts = {f: tuple(getattr(annotation, f)[i] for i in keep) for f in ("names", "difficult", "truncated", "poses")}
-    return replace(sample, annotation=replace(annotation, boxes=boxes[keep], size=size, **parts)), done
+    return replace(sample, annotation=replace(annotation.keep(keep), boxes=boxes[keep], size=size)), done
 
 
 def _write_annotation(sample: Sample, draft: Path, written: Path, base: str, changed: bool) -> None:
