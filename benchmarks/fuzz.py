@@ -104,7 +104,7 @@ def in_child(name: str, args: argparse.Namespace) -> dict[str, Any]:
         command += ["--atheris"] if args.atheris else []
         died = None
         try:
-            done = subprocess.run(command, timeout=args.seconds + 120, capture_output=True, text=True)
+            done = subprocess.run(command, timeout=args.seconds + 600, capture_output=True, text=True)
             died = f"crash, code {done.returncode}" if done.returncode else None
             noise = done.stderr
         except subprocess.TimeoutExpired:

@@ -86,7 +86,7 @@ def read_coco(
         image = _within(folder, name)
         problems: tuple[Problem, ...] = ()
         if image is None or known is None:
-            kind, message = "unsafe_path", f"its file_name {name!r} leads out of the folder: name a file in {folder}"
+            kind, message = "unsafe_path", f"its file_name {name!r:.200} is no name of a file in {folder}: mend it"
             if known is None or not name:
                 kind, message = "missing_image", "it needs an id and a file_name: mend the entry"
             problems = (Problem(kind, str(path), f"image {number} of the list: {message}", False),)
@@ -297,7 +297,7 @@ def _categories(entries: list[Any], path: Path) -> dict[int | str | None, str]:
 
 def _stated_size(entry: Mapping[str, Any]) -> tuple[int, int] | None:
     height, width = entry.get("height"), entry.get("width")
-    return (height, width) if type(height) is int and type(width) is int and min(height, width) > 0 else None
+    return (height, width) if all(type(n) is int and 0 < n < 2**31 for n in (height, width)) else None
 
 
 def _corners(box: Any) -> list[float]:

@@ -383,9 +383,11 @@ def _sides(size: tuple[int, int] | None) -> str:
 
 
 def _within(folder: Path, name: str) -> Path | None:
-    """Give the file of that relative name, None if the name leads out of the folder."""
+    """Give the file of that relative name, None if the name leads out of the folder or can't be one."""
     parts = name.replace("\\", "/").split("/")
     if not name.strip() or "\0" in name or ".." in parts or parts[0] == "" or re.match("[A-Za-z]:", parts[0]):
+        return None
+    if any(len(part.encode("utf-8", "surrogatepass")) > 255 for part in parts) or len(name) > 2000:
         return None
     return folder.joinpath(*parts)
 
