@@ -107,7 +107,7 @@ class Scanner(NamedTuple):
 
 
 SCANNERS = {
-    "A": Scanner((520, 520), 0.70, (0.60, 0.70), noise=0.042, gain=240.0, gamma=1.0, oversample=1, black=0.03),
+    "A": Scanner((520, 520), 0.70, (0.72, 0.84), noise=0.037, gain=255.0, gamma=1.0, oversample=1, black=0.03),
     "B": Scanner((260, 320), 1.15, (0.90, 1.00), noise=0.034, gain=215.0, gamma=0.85, oversample=2),
 }
 
