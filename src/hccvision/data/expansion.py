@@ -46,7 +46,7 @@ def expand_dataset(
     name ``P007_03__aug002.png``; `splits.split` keeps them together. Augmenting while training (`Recipe`) shows the
     model more variety, and can't leak at all.
 
-    Annotated samples come to ``JPEGImages/`` and ``Annotations/`` (XML in the base ``"voc"``), samples with a class name
+    Annotated samples come to ``JPEGImages/`` and ``Annotations/`` (XML in the base ``"voc"``), those with a class name
     alone to a folder per class. An image is copied as it is, DICOM and NIfTI as PNG, so that no header goes along. The
     table ``expanded.csv`` says ``image``, ``source_id`` and ``patient``, and is what ``patient=`` of the readers takes.
 
