@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from itertools import count, islice
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -178,7 +179,7 @@ def _clipped(annotation: Annotation | None, size: tuple[int, int]) -> Annotation
 
 def _kept(annotation: Annotation, boxes: Tensor, numbers: Sequence[int], size: tuple[int, int]) -> Annotation:
     """Give the annotation of these boxes alone, at the places given for all of them."""
-    fields = {f: tuple(getattr(annotation, f)[i] for i in numbers) for f in _PER_BOX}
+    fields: dict[str, Any] = {f: tuple(getattr(annotation, f)[i] for i in numbers) for f in _PER_BOX}
     return replace(annotation, boxes=boxes[list(numbers)].numpy(), size=size, problems=(), **fields)
 
 

@@ -68,9 +68,11 @@ def save_split(
     files = [f.absolute() for s in flat for f in _files(s).values()]
     root = Path(os.path.commonpath([f.parent for f in files]))
     hashes = {f: file_sha256(f) for f in dict.fromkeys(files)}
-    document = {"format": _FORMAT, "seed": seed, "group": group, "parts": {}}
-    for name, part in zip(names, parts, strict=True):
-        document["parts"][name] = {**_counts(part), "files": [_entry(s, root, hashes) for s in part]}
+    written = {
+        name: {**_counts(part), "files": [_entry(s, root, hashes) for s in part]}
+        for name, part in zip(names, parts, strict=True)
+    }
+    document = {"format": _FORMAT, "seed": seed, "group": group, "parts": written}
     path = Path(path)
     unfinished = path.with_name(f".{uuid.uuid4().hex}.tmp")
     try:
@@ -114,7 +116,7 @@ def load_split(path: str | os.PathLike[str], data: Sequence[Sample]) -> list[lis
         elif all(p.usable for p in sample.problems):
             faults.append(f"{sample.path}: is not in the split: leave it out, or split again")
     hashes: dict[Path, str] = {}
-    loaded = []
+    loaded: list[list[Sample]] = []
     for entries in parts.values():
         loaded.append([])
         for entry in entries:
