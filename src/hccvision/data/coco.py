@@ -297,7 +297,9 @@ def _categories(entries: list[Any], path: Path) -> dict[int | str | None, str]:
 
 def _stated_size(entry: Mapping[str, Any]) -> tuple[int, int] | None:
     height, width = entry.get("height"), entry.get("width")
-    return (height, width) if all(type(n) is int and 0 < n < 2**31 for n in (height, width)) else None
+    if type(height) is int and type(width) is int and 0 < min(height, width) and max(height, width) < 2**31:
+        return height, width
+    return None
 
 
 def _corners(box: Any) -> list[float]:
