@@ -297,7 +297,7 @@ def _categories(entries: list[Any], path: Path) -> dict[int | str | None, str]:
 
 def _stated_size(entry: Mapping[str, Any]) -> tuple[int, int] | None:
     height, width = entry.get("height"), entry.get("width")
-    if type(height) is int and type(width) is int and 0 < min(height, width) and max(height, width) < 2**31:
+    if type(height) is int and type(width) is int and min(height, width) > 0 and max(height, width) < 2**31:
         return height, width
     return None
 
