@@ -10,17 +10,10 @@ breathing ghost, the measured part of k-space and its noise make it the picture 
 Lengths are mm: ``x`` to the right of the image (the patient's left), ``y`` down (to the back), ``z`` up (to the head);
 0 is the middle of the body at the height of the liver's hilum.
 
-The page "The phantom" of the documentation shows it beside a real slice, and its contrast and sizes beside measured
-ones.
-
 Source: the grey levels are those of fat-suppressed T1-weighted gradient echo after gadolinium, set by eye on the slice
-that ships with pydicom (``examples_overlay.dcm``): spoiled, TR 5.5 ms, TE 2.8 ms, flip angle 10°, 1.5 T; their order is
-that of the relaxation times in de Bazelaire et al., Radiology 230, 2004, and of the agent's concentration. The liver's
-height is that of Kratzer et al., Journal of Ultrasound in Medicine 22, 2003; the kidneys' length that of Emamian et
-al., American Journal of Roentgenology 160, 1993; the portal vein's width that of Weinreb et al., ibid. 139, 1982. The
-lesions follow CT/MRI LI-RADS v2018 (American College of Radiology): nonrim arterial phase hyperenhancement, washout,
-enhancing capsule, mosaic architecture. The noise is the magnitude of complex Gaussian noise, hence Rician
-(Gudbjartsson and Patz, Magnetic Resonance in Medicine 34, 1995).
+that ships with pydicom (``examples_overlay.dcm``). The lesions follow CT/MRI LI-RADS v2018 (American College of
+Radiology): nonrim arterial phase hyperenhancement, washout, enhancing capsule, mosaic architecture. The noise is the
+magnitude of complex Gaussian noise, hence Rician (Gudbjartsson and Patz, Magnetic Resonance in Medicine 34, 1995).
 """
 
 from __future__ import annotations
@@ -90,10 +83,9 @@ class Scanner(NamedTuple):
         spacing: mm per pixel, both ways.
         band: share of k-space measured along columns and along rows; the rest is filled with zeros.
         noise: sd of the complex noise, were all of k-space measured, relative to the brightest tissue.
-        gain: grey level of the brightest tissue, less what ``black`` takes.
+        gain: grey level of the brightest tissue.
         gamma: exponent on the tissues' grey levels; below 1 lifts the dark ones.
         oversample: painted points per pixel, both ways.
-        black: signal that is shown as black, as by a window, relative to the brightest tissue.
     """
 
     size: tuple[int, int]
@@ -103,11 +95,10 @@ class Scanner(NamedTuple):
     gain: float
     gamma: float
     oversample: int
-    black: float = 0.0
 
 
 SCANNERS = {
-    "A": Scanner((520, 520), 0.70, (0.72, 0.84), noise=0.037, gain=255.0, gamma=1.0, oversample=1, black=0.03),
+    "A": Scanner((520, 520), 0.70, (0.60, 0.70), noise=0.042, gain=240.0, gamma=1.0, oversample=1),
     "B": Scanner((260, 320), 1.15, (0.90, 1.00), noise=0.034, gain=215.0, gamma=0.85, oversample=2),
 }
 
@@ -139,10 +130,6 @@ _BODY = _mirror((0, -98), (28, -98), (58, -89), (82, -66), (97, -30), (99, 10), 
 _CAVITY = _mirror((0, -91), (30, -90), (60, -80), (81, -57), (93, -26), (95, 10), (87, 46), (68, 70), (46, 76),
                   (28, 66), (20, 46), (14, 26), (0, 18))
 _ATLAS = {  # later organs cover earlier ones
-    "front ribs": _Organ("marrow", {-50: (84, -56, 2.0, 7, -0.5), 62: (91, -36, 2.0, 8, -0.3)}, "bone", 0.9,
-                         paired=True),
-    "side ribs": _Organ("marrow", {-80: (93, -4, 1.8, 9, 0.0), 62: (91, 34, 2.0, 8, 0.25)}, "bone", 0.9, paired=True),
-    "back ribs": _Organ("marrow", {-80: (84, 54, 2.0, 8, 0.45), 62: (66, 77, 2.2, 8, 0.8)}, "bone", 0.9, paired=True),
     "lungs": _Organ("lung", {
         30: (66, 70, 3, 2, 0.0),
         62: ((86, -8), (86, 10), (79, 38), (66, 55), (50, 58), (28, 57), (26, 66), (46, 77), (68, 71), (88, 44),
@@ -428,10 +415,9 @@ def render(patient: Patient, z: float) -> Slice:
 
     y, x = (((np.arange(k, dtype=np.float32) + 0.5) / k - 0.5) * k * spacing for k in size)
     surface = (x / 150) ** 2 + (y[:, None] / 105) ** 2
-    signal *= np.exp(0.22 * _noise(own, size, 190 / spacing, 0) + 0.42 * (surface - 0.6))
+    signal *= np.exp(0.15 * _noise(own, size, 190 / spacing, 0) + 0.28 * (surface - 0.6))
     signal += np.float32(own.uniform(0, 0.025)) * np.roll(signal, int(size[0] * own.uniform(0.2, 0.4)), axis=0)
-    levels = scanner.gain * (_acquire(fresh, signal, scanner) - scanner.black)
-    image = np.clip(np.rint(levels), 0, 255).astype(np.uint8)
+    image = np.clip(np.rint(scanner.gain * _acquire(fresh, signal, scanner)), 0, 255).astype(np.uint8)
     annotation = Annotation(np.array(boxes, np.float32), (LESION,) * len(boxes), size=size)
     return Slice(image, annotation, tuple(diameters), look_alikes)
 
@@ -506,7 +492,7 @@ def write_dataset(
             for place, z in enumerate(patient.heights, start=1):
                 image, annotation, _, look_alikes = render(patient, z)
                 path = Path("JPEGImages", f"{name}_{place:02d}.png")
-                Image.fromarray(image).save(draft / path, compress_level=1)
+                Image.fromarray(image).save(draft / path)
                 voc.write(draft / "Annotations" / f"{path.stem}.xml", annotation, image_path=path)
                 rows.append(
                     {
@@ -726,8 +712,7 @@ def _paint(patient: Patient, z: float, scale: float, size: tuple[int, int]) -> n
         return points + _bend(points, z, patient.waves) + 0.2 * _bend(points, z, patient.ripples)
 
     fat = np.array([1.0, 0.6]) * patient.fat_mm
-    sheets = (("muscle", 0.0), ("belly fat", -1.9), ("muscle", -2.7))
-    for tissue, grow in (("skin", fat), ("fat", fat - 2.2), ("fascia", 1.2), *sheets):
+    for grow, tissue in ((fat, "skin"), (fat - 2.2, "fat"), (1.2, "fascia"), (0.0, "muscle")):
         fill(ring(_BODY, grow), tissue)
     fill(_inset(ring(_CAVITY, 0.0), -1.3), "fascia")
     fill(ring(_CAVITY, 0.0), "belly fat")
