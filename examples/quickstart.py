@@ -14,7 +14,7 @@ from pathlib import Path
 import hccvision as hv
 
 OUT = Path("demo_output")
-SHOWN = 0.2  # least score of a box in pictures: so short a training leaves scores low
+SHOWN = 0.3  # least score of a box in pictures: so short a training leaves scores low
 MARK = "<!-- made by hccvision's quickstart -->"
 
 
