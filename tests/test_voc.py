@@ -676,6 +676,13 @@ def test_nothing_outside_is_fetched(tmp_path, where, encoding):
         voc.read(path)
 
 
+def test_a_file_nested_as_deep_as_its_size_allows_is_refused_at_once(tmp_path):
+    path = tmp_path / "a.xml"
+    path.write_text("<annotation>" + "<a>" * 500_000 + "</a>" * 500_000 + "</annotation>")
+    with pytest.raises(ValueError, match=r"a.xml: not a readable XML file .*at most 64 levels"):
+        voc.read(path)  # quadratic in the depth, it would take hours
+
+
 def test_ten_levels_of_laughs_do_not_expand(tmp_path):
     entities = "".join(f'<!ENTITY l{n + 1} "{f"&l{n};" * 10}">' for n in range(10))
     path = tmp_path / "a.xml"

@@ -190,9 +190,7 @@ def _parse(path: Path) -> dict[str, Any]:
     if b"<!DOCTYPE" in source.replace(b"\0", b""):  # UTF-16 has zeros between the letters
         raise ValueError(f"{path}: a Pascal VOC annotation has no document type (<!DOCTYPE>): {remedy}")
     try:
-        document = xmltodict.parse(
-            source, disable_entities=True, force_list=lambda path, key, _: key == "object" and len(path) == 1
-        )
+        document = xmltodict.parse(source, disable_entities=True, force_list=_is_listed)
     except (ExpatError, ValueError, LookupError) as error:
         raise ValueError(f"{path}: not a readable XML file ({error}): {remedy}") from error
     if "annotation" not in document:
@@ -202,15 +200,6 @@ def _parse(path: Path) -> dict[str, Any]:
     root = document["annotation"] or {}
     if not isinstance(root, dict):
         raise ValueError(f"{path}: <annotation> holds text where its fields should be: {remedy}")
-    levels, level = 0, [root]
-    while level:
-        levels += 1
-        if levels > _MOST_LEVELS:
-            raise ValueError(f"{path}: expected at most {_MOST_LEVELS} levels of elements, got more: {remedy}")
-        children = [child for node in level for child in node.values()]
-        level = [
-            n for child in children for n in (child if isinstance(child, list) else (child,)) if isinstance(n, dict)
-        ]
     return root
 
 
@@ -224,6 +213,13 @@ def _text(node: Any, key: str) -> str:
 
 def _flag(node: Any, key: str) -> bool:
     return _text(node, key).lower() in ("1", "true", "yes")
+
+
+def _is_listed(above: list[Any], key: str, _: Any) -> bool:
+    """Tell xmltodict which elements come as a list; it asks at the end of each, the deepest first."""
+    if len(above) >= _MOST_LEVELS:
+        raise ValueError(f"expected at most {_MOST_LEVELS} levels of elements, got more")
+    return key == "object" and len(above) == 1
 
 
 def _size(root: dict[str, Any]) -> tuple[int, int] | None:
