@@ -17,6 +17,7 @@ import numpy as np
 from hccvision import images, voc
 from hccvision.contracts import Annotation, Sample
 from hccvision.data.duplicates import same_content, thumbnail
+from hccvision.data.folders import _stem
 from hccvision.data.linter import agree, doubled
 
 
@@ -198,7 +199,7 @@ def _write_annotation(sample: Sample, draft: Path, written: Path, base: str, cha
     annotation = sample.annotation
     assert annotation is not None
     (draft / "Annotations").mkdir(exist_ok=True)
-    stem = _stem(written.name)
+    stem = _stem(written)
     path = draft / "Annotations" / f"{stem}.xml"
     if annotation.path is not None and not changed:
         shutil.copyfile(annotation.path, path)
@@ -206,10 +207,6 @@ def _write_annotation(sample: Sample, draft: Path, written: Path, base: str, cha
         whole = bool((annotation.boxes == np.rint(annotation.boxes)).all())
         clean: Annotation = replace(annotation, filename=written.name)
         voc.write(path, clean, base=base, image_path=written, whole_pixels=whole)
-
-
-def _stem(name: str) -> str:
-    return name[: -len(".nii.gz")] if name.lower().endswith(".nii.gz") else Path(name).stem
 
 
 def _folder_name(class_name: str) -> str:
@@ -220,7 +217,7 @@ def _folder_name(class_name: str) -> str:
 
 def _free(path: Path, where: str, taken: set[tuple[str, str]]) -> str:
     """A name whose stem no other image of the folder has: an XML belongs to a stem."""
-    stem = _stem(path.name)
+    stem = _stem(path)
     ending = path.name[len(stem) :]
     name, number = stem, 1
     while (where, name) in taken:
