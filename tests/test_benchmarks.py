@@ -150,3 +150,33 @@ def test_lesion_sizes_cross_validates_and_goes_on_where_it_stopped(tmp_path: Pat
     assert sum(v for k, v in sizes.items() if k.startswith("lesions/")) > 0
     assert str(SCRIPT.parents[1]) not in (tmp_path / "lesion_sizes.json").read_text("utf-8")
     assert "phantom (mild), lesion, light" in (tmp_path / "lesion_sizes.md").read_text(encoding="utf-8")
+
+
+def run(script: str, *args: str) -> str:
+    command = [sys.executable, str(SCRIPT.with_name(script)), *args]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr + done.stdout
+    return done.stdout
+
+
+def test_reading_of_annotations_is_measured(tmp_path: Path) -> None:
+    output = run("annotations.py", "--files", "5", "--out", str(tmp_path))
+    (path,) = tmp_path.glob("annotations-*.json")
+    rows = json.loads(path.read_text(encoding="utf-8"))["rows"]
+    assert {"xml.etree, tree only", "hv.voc.read", "hv.read_voc_folder, with image sizes"} <= {
+        r["reader"] for r in rows
+    }
+    assert all(row["files"] == 5 and row["seconds"] > 0 for row in rows)
+    assert (tmp_path / "annotations.md").read_text(encoding="utf-8") in output
+    assert str(SCRIPT.parents[1]) not in path.read_text(encoding="utf-8")
+
+
+def test_the_fuzzer_finds_nothing_in_a_second(tmp_path: Path) -> None:
+    pytest.importorskip("pydicom")
+    output = run("fuzz.py", "--seconds", "1", "--keep", str(tmp_path / "kept"))
+    results = [json.loads(line) for line in output.splitlines()]
+    assert [result["reader"] for result in results] == ["xml", "coco", "yolo", "dicom"]
+    for result in results:
+        assert result["findings"] == {}
+        assert result["executions"] == sum(result["outcomes"].values()) > 0
+    assert not (tmp_path / "kept").exists()
