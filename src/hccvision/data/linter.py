@@ -7,6 +7,7 @@ import os
 import re
 from collections import Counter, defaultdict
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from difflib import SequenceMatcher
 from pathlib import Path
@@ -529,18 +530,10 @@ def _shortcuts(
 
 
 def _header(path: Path) -> tuple[str, str]:
-    """Colour mode and scanner, "" where the file doesn't tell."""
-    try:
-        with Image.open(path) as file:
-            return file.mode, ""
-    except Exception:  # no picture, or broken
-        pass
-    try:
-        import pydicom
-
-        tags = ["PhotometricInterpretation", "Manufacturer", "ManufacturerModelName"]
-        dataset = pydicom.dcmread(path, stop_before_pixels=True, specific_tags=tags)
-        mode, *scanner = (str(dataset.get(tag) or "") for tag in tags)
-        return mode, " ".join(scanner).strip()
-    except Exception:  # neither DICOM
-        return "", ""
+    """Colour mode of a picture, and scanner of a medical file; "" where the file doesn't tell."""
+    mode = scanner = ""
+    with suppress(OSError, ValueError, SyntaxError), Image.open(path) as file:
+        mode = file.mode
+    with suppress(OSError, ValueError, ImportError):
+        scanner = images.read_provenance(path).scanner or ""
+    return mode, scanner
