@@ -10,10 +10,17 @@ breathing ghost, the measured part of k-space and its noise make it the picture 
 Lengths are mm: ``x`` to the right of the image (the patient's left), ``y`` down (to the back), ``z`` up (to the head);
 0 is the middle of the body at the height of the liver's hilum.
 
+The page "The phantom" of the documentation shows it beside a real slice, and its contrast and sizes beside measured
+ones.
+
 Source: the grey levels are those of fat-suppressed T1-weighted gradient echo after gadolinium, set by eye on the slice
-that ships with pydicom (``examples_overlay.dcm``). The lesions follow CT/MRI LI-RADS v2018 (American College of
-Radiology): nonrim arterial phase hyperenhancement, washout, enhancing capsule, mosaic architecture. The noise is the
-magnitude of complex Gaussian noise, hence Rician (Gudbjartsson and Patz, Magnetic Resonance in Medicine 34, 1995).
+that ships with pydicom (``examples_overlay.dcm``): spoiled, TR 5.5 ms, TE 2.8 ms, flip angle 10°, 1.5 T; their order is
+that of the relaxation times in de Bazelaire et al., Radiology 230, 2004, and of the agent's concentration. The liver's
+height is that of Kratzer et al., Journal of Ultrasound in Medicine 22, 2003; the kidneys' length that of Emamian et
+al., American Journal of Roentgenology 160, 1993; the portal vein's width that of Weinreb et al., ibid. 139, 1982. The
+lesions follow CT/MRI LI-RADS v2018 (American College of Radiology): nonrim arterial phase hyperenhancement, washout,
+enhancing capsule, mosaic architecture. The noise is the magnitude of complex Gaussian noise, hence Rician
+(Gudbjartsson and Patz, Magnetic Resonance in Medicine 34, 1995).
 """
 
 from __future__ import annotations
@@ -492,7 +499,7 @@ def write_dataset(
             for place, z in enumerate(patient.heights, start=1):
                 image, annotation, _, look_alikes = render(patient, z)
                 path = Path("JPEGImages", f"{name}_{place:02d}.png")
-                Image.fromarray(image).save(draft / path)
+                Image.fromarray(image).save(draft / path, compress_level=1)
                 voc.write(draft / "Annotations" / f"{path.stem}.xml", annotation, image_path=path)
                 rows.append(
                     {
