@@ -84,7 +84,7 @@ def measure(name: str, reader: Callable[[], int], count: int) -> dict[str, Any]:
     if boxes != 3 * count:
         raise SystemExit(f"{name} read {boxes} boxes of {3 * count}")
     print(f"{name}: {seconds:.2f} s", flush=True)
-    return {"reader": name, "files": count, "seconds": round(seconds, 3), "files_per_second": round(count / seconds)}
+    return {"reader": name, "files": count, "seconds": round(seconds, 6), "files_per_second": round(count / seconds)}
 
 
 def page(folder: Path) -> str:
