@@ -1,3 +1,4 @@
+import io
 import json
 import logging
 import os
@@ -440,6 +441,26 @@ def test_running_out_of_memory_is_not_blamed_on_the_file(tmp_path, monkeypatch):
     monkeypatch.setattr(images.Image, "open", fail)
     with pytest.raises(MemoryError):
         images.read_image(path)
+
+
+def test_a_jpeg_2000_header_that_breaks_off_is_refused_and_does_not_hang(tmp_path):
+    from pydicom.encaps import encapsulate
+    from pydicom.uid import JPEG2000Lossless
+
+    stream = io.BytesIO()
+    Image.fromarray(GREY).save(stream, "JPEG2000", irreversible=False)
+    header = stream.getvalue()
+    assert header[16:20] == b"ftyp"
+    for name, frame in (("whole", header), ("broken", header[:12] + bytes(4) + header[16:])):
+        path = dicom(GREY, tmp_path / f"{name}.dcm")
+        dataset = pydicom.dcmread(path)
+        dataset.file_meta.TransferSyntaxUID = JPEG2000Lossless
+        dataset.PixelData = encapsulate([frame])
+        dataset["PixelData"].is_undefined_length = True
+        dataset.save_as(path)
+    np.testing.assert_array_equal(grey_of(tmp_path / "whole.dcm"), GREY)
+    with pytest.raises(ValueError, match=r"broken.dcm: can't be read .*a JPEG 2000 header breaks off at byte 12"):
+        images.read_image(tmp_path / "broken.dcm")
 
 
 def test_dicom_of_nan_is_refused(tmp_path):

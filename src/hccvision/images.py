@@ -771,7 +771,9 @@ def _read_dicom(path: Path, frame: int | None, axis: str | None) -> _Slice:
         raise ValueError(f"{path}: holds no pixels, as DICOM reports and plans do: leave it out")
     index = _frame(path, frame, _stated_frames(path, dataset))
     with _dicom(path):
+        from pydicom.encaps import get_frame
         from pydicom.pixels import apply_color_lut, get_decoder, pixel_array
+        from pydicom.uid import JPEG2000TransferSyntaxes
 
         height, width = int(dataset.Rows), int(dataset.Columns)
         if "TransferSyntaxUID" not in dataset.file_meta:
@@ -787,6 +789,8 @@ def _read_dicom(path: Path, frame: int | None, axis: str | None) -> _Slice:
             f"{remedy}, or export the file again uncompressed"
         )
     with _dicom(path):
+        if syntax in JPEG2000TransferSyntaxes:
+            _require_ending(get_frame(dataset.PixelData, index, number_of_frames=_stated_frames(path, dataset)))
         stored = pixel_array(dataset, index=index)
         inverted = dataset.PhotometricInterpretation == "MONOCHROME1"
         if dataset.PhotometricInterpretation == "PALETTE COLOR":
@@ -802,6 +806,16 @@ def _read_dicom(path: Path, frame: int | None, axis: str | None) -> _Slice:
             return _through_voi(values, voi)
 
     return _Slice(values, show, inverted)
+
+
+def _require_ending(frame: bytes) -> None:
+    """Refuse a JP2 header with a box of length 0 before the codestream: pydicom 3.0 would look at it for ever."""
+    at = 12 if frame.startswith(b"\0\0\0\x0cjP  ") else len(frame)
+    while at < len(frame) and frame[at + 4 : at + 8] != b"jp2c":
+        length = int.from_bytes(frame[at : at + 4], "big")
+        if length == 0:
+            raise ValueError(f"a JPEG 2000 header breaks off at byte {at}")
+        at += length
 
 
 def _stated_frames(path: Path, dataset: Any) -> int:
