@@ -190,3 +190,13 @@ def test_what_can_not_be_written_is_refused_and_leaves_nothing(tmp_path):
         write_yolo_folder([good], tmp_path)
     (tmp_path / "empty").mkdir()
     assert len(read_yolo_folder(write_yolo_folder([marked, good], tmp_path / "empty", on_problem="skip"))) == 1
+
+
+def test_labels_are_never_taken_for_a_dicom_image(tmp_path):
+    """DICOM without a suffix is known by the word DICM at byte 128, which may stand in any text."""
+    picture(tmp_path / "a.png")
+    put(tmp_path / "a.txt", "0 0.25 0.5 0.5 1\n".ljust(128) + "DICM\n")
+    (sample,) = read_yolo_folder(tmp_path, NAMES)
+    assert sample.path.name == "a.png"
+    assert [p.kind for p in sample.problems] == ["unknown_category"]
+    assert sample.annotation.names == ("hcc",)

@@ -90,7 +90,8 @@ def read_yolo_folder(
             raise FileNotFoundError(
                 f"{root}: neither a list {subset}.txt nor a folder {subset} of images: check the name"
             )
-        paths = [p for p in sorted(where.rglob("*")) if p.is_file() and images.is_image(p)]
+        found = (p for p in sorted(where.rglob("*")) if p.is_file() and p.suffix != ".txt")
+        paths = [p for p in found if images.is_image(p)]
         samples += _without_image(where, pictures, labels, paths)
         if not paths and not samples:
             raise ValueError(f"{root}: no images and no labels found; expected the folders images/ and labels/")
