@@ -21,7 +21,7 @@ def main() -> None:
     parser.add_argument("--patient", help="regular expression that finds the patient in a file name")
     parser.add_argument("--width", type=float, default=1.0, help="width multiplier of MobileNetV1")
     parser.add_argument("--default-boxes", default="ssd300_mobilenet", help="ssd300_mobilenet (the paper's), lesion, …")
-    parser.add_argument("--augmentation", default="light", help="light, paper, none or your own")
+    parser.add_argument("--augmentation", help="light (default), paper, none or your own")
     parser.add_argument("--epochs", type=int, default=50)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--run", type=Path, help="folder for checkpoints and history (default: runs/<folder>-seed<n>)")
@@ -50,7 +50,9 @@ def main() -> None:
     )
     print(model.weight_report or "random weights: give --weights to transfer from ImageNet")
 
-    recipe = replace(hv.recipes.paper_ssd(), epochs=args.epochs, augmentation=args.augmentation, seed=args.seed)
+    recipe = replace(hv.recipes.paper_ssd(), epochs=args.epochs, seed=args.seed)
+    if args.augmentation:
+        recipe = replace(recipe, augmentation=args.augmentation)
     run = args.run or Path("runs") / f"{args.folder.name}-seed{args.seed}"
     start = time.perf_counter()
     history = hv.fit(model, train, recipe=recipe, run=run, resume=args.resume, device=args.device, on_problem="skip")
