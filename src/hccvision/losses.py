@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -13,12 +14,23 @@ from hccvision.boxes import cxcywh_to_xyxy, giou
 from hccvision.default_boxes import decode
 
 
-def cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
+def cross_entropy(
+    logits: Tensor,
+    labels: Tensor,
+    *,
+    label_smoothing: float = 0.0,
+    class_weights: Tensor | None = None,
+    normaliser: float | None = None,
+) -> Tensor:
     """Give the mean cross-entropy of a batch of images.
 
     Args:
         logits: ``(B, K)``.
         labels: ``(B,) int64``, class ids.
+        label_smoothing: share of each label that is spread evenly over all classes, in [0, 1].
+        class_weights: ``(K,)``; the mean is then weighted, each image by its class. None: all alike.
+        normaliser: divide the sum by this instead of by the images, or by their weights: that of a larger batch of
+            which this is a part, see `image_weights`.
 
     Returns:
         A scalar, in float32.
@@ -27,16 +39,30 @@ def cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
         >>> round(cross_entropy(torch.zeros(1, 2), torch.tensor([1])).item(), 4)
         0.6931
     """
-    return F.cross_entropy(logits.float(), labels)
+    options: dict[str, Any] = {"weight": class_weights, "label_smoothing": label_smoothing}
+    if normaliser is None:
+        return F.cross_entropy(logits.float(), labels, **options)
+    return F.cross_entropy(logits.float(), labels, reduction="sum", **options) / normaliser
 
 
-def focal(logits: Tensor, labels: Tensor, *, gamma: float = 2.0) -> Tensor:
+def focal(
+    logits: Tensor,
+    labels: Tensor,
+    *,
+    gamma: float = 2.0,
+    label_smoothing: float = 0.0,
+    class_weights: Tensor | None = None,
+    normaliser: float | None = None,
+) -> Tensor:
     """Give the mean focal loss of a batch of images: cross-entropy with the easy ones turned down.
 
     Args:
         logits: ``(B, K)``.
         labels: ``(B,) int64``, class ids.
         gamma: at least 0; at 0 it is the cross-entropy.
+        label_smoothing: as in `cross_entropy`; what is easy is judged by the label as it stands.
+        class_weights: as in `cross_entropy`.
+        normaliser: as in `cross_entropy`.
 
     Returns:
         A scalar, in float32.
@@ -51,18 +77,50 @@ def focal(logits: Tensor, labels: Tensor, *, gamma: float = 2.0) -> Tensor:
     Source:
         Lin et al. 2017, arXiv:1708.02002, equation 4.
     """
-    return _focused(F.cross_entropy(logits.float(), labels, reduction="none"), gamma).mean()
+    entropy = F.cross_entropy(logits.float(), labels, reduction="none")
+    smooth = None
+    if label_smoothing:
+        smooth = F.cross_entropy(logits.float(), labels, reduction="none", label_smoothing=label_smoothing)
+    return _mean(_focused(entropy, gamma, smooth), image_weights(labels, class_weights), normaliser)
 
 
-CLASSIFICATION_LOSSES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {"cross_entropy": cross_entropy, "focal": focal}
+def image_weights(labels: Tensor, class_weights: Tensor | None) -> Tensor | None:
+    """Say how much each image counts in a batch's mean; the sum of it is the normaliser of `cross_entropy`.
+
+    Args:
+        labels: ``(B,) int64``, class ids.
+        class_weights: ``(K,)``, or None.
+
+    Returns:
+        ``(B,) float32``; None if all count alike, so that the normaliser is their number.
+
+    Example:
+        >>> image_weights(torch.tensor([1, 0, 1]), torch.tensor([0.5, 2.0]))
+        tensor([2.0000, 0.5000, 2.0000])
+    """
+    return None if class_weights is None else class_weights.to(labels.device, torch.float32)[labels]
 
 
-def binary_cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
+CLASSIFICATION_LOSSES: dict[str, Callable[..., Tensor]] = {"cross_entropy": cross_entropy, "focal": focal}
+
+
+def binary_cross_entropy(
+    logits: Tensor,
+    labels: Tensor,
+    *,
+    label_smoothing: float = 0.0,
+    weights: Tensor | None = None,
+    normaliser: float | None = None,
+) -> Tensor:
     """Give the mean cross-entropy of independent yes-or-no answers.
 
     Args:
         logits: any shape, such as ``(B, K)``.
         labels: the same shape, 0 or 1, int, float or bool.
+        label_smoothing: share of each label that is spread evenly over yes and no, in [0, 1].
+        weights: the same shape; the mean is then weighted, each answer by its own. None: all alike.
+        normaliser: divide the sum by this instead of by the number of answers, or by their weights: that of a larger
+            batch of which this is a part.
 
     Returns:
         A scalar, in float32: the mean over all answers.
@@ -71,16 +129,30 @@ def binary_cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
         >>> round(binary_cross_entropy(torch.zeros(1, 2), torch.tensor([[1, 0]])).item(), 4)
         0.6931
     """
-    return F.binary_cross_entropy_with_logits(logits.float(), labels.float())
+    smoothed = labels.float() if not label_smoothing else labels.float() * (1 - label_smoothing) + label_smoothing / 2
+    if weights is None and normaliser is None:
+        return F.binary_cross_entropy_with_logits(logits.float(), smoothed)
+    return _mean(F.binary_cross_entropy_with_logits(logits.float(), smoothed, reduction="none"), weights, normaliser)
 
 
-def binary_focal(logits: Tensor, labels: Tensor, *, gamma: float = 2.0) -> Tensor:
+def binary_focal(
+    logits: Tensor,
+    labels: Tensor,
+    *,
+    gamma: float = 2.0,
+    label_smoothing: float = 0.0,
+    weights: Tensor | None = None,
+    normaliser: float | None = None,
+) -> Tensor:
     """Give the mean focal loss of independent yes-or-no answers.
 
     Args:
         logits: any shape, such as ``(B, K)``.
         labels: the same shape, 0 or 1, int, float or bool.
         gamma: at least 0; at 0 it is the binary cross-entropy.
+        label_smoothing: as in `binary_cross_entropy`; what is easy is judged by the label as it stands.
+        weights: as in `binary_cross_entropy`.
+        normaliser: as in `binary_cross_entropy`.
 
     Returns:
         A scalar, in float32: the mean over all answers.
@@ -96,21 +168,32 @@ def binary_focal(logits: Tensor, labels: Tensor, *, gamma: float = 2.0) -> Tenso
         Lin et al. 2017, arXiv:1708.02002, equation 4.
     """
     entropy = F.binary_cross_entropy_with_logits(logits.float(), labels.float(), reduction="none")
-    return _focused(entropy, gamma).mean()
+    smooth = None
+    if label_smoothing:
+        smoothed = labels.float() * (1 - label_smoothing) + label_smoothing / 2
+        smooth = F.binary_cross_entropy_with_logits(logits.float(), smoothed, reduction="none")
+    return _mean(_focused(entropy, gamma, smooth), weights, normaliser)
 
 
-BINARY_LOSSES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
+BINARY_LOSSES: dict[str, Callable[..., Tensor]] = {
     "cross_entropy": binary_cross_entropy,
     "focal": binary_focal,
 }
 
 
-def _focused(entropy: Tensor, gamma: float) -> Tensor:
-    """Weigh each cross-entropy, ``-log p``, by ``(1 - p) ** gamma``."""
+def _focused(entropy: Tensor, gamma: float, smooth: Tensor | None = None) -> Tensor:
+    """Weigh each cross-entropy, ``-log p`` or that of the smoothed label, by ``(1 - p) ** gamma``."""
     if not gamma >= 0:
         raise ValueError(f"gamma is at least 0, got {gamma}")
     doubt = -torch.expm1(-entropy)  # 1 - p; kept above 0, where a gamma below 1 has no slope
-    return doubt.clamp(min=torch.finfo(doubt.dtype).tiny) ** gamma * entropy
+    return doubt.clamp(min=torch.finfo(doubt.dtype).tiny) ** gamma * (entropy if smooth is None else smooth)
+
+
+def _mean(values: Tensor, weights: Tensor | None, normaliser: float | None) -> Tensor:
+    """Average, by weights if there are any; a normaliser given stands for that of a larger batch."""
+    if weights is None:
+        return values.mean() if normaliser is None else values.sum() / normaliser
+    return (values * weights).sum() / (weights.sum() if normaliser is None else normaliser)
 
 
 def hard_negatives(background_loss: Tensor, positive: Tensor, *, ratio: float = 3.0, minimum: int = 3) -> Tensor:
@@ -151,6 +234,9 @@ def multibox(
     name: str = "multibox",
     negative_ratio: float = 3.0,
     min_negatives: int = 3,
+    label_smoothing: float = 0.0,
+    class_weights: Tensor | None = None,
+    normaliser: float | None = None,
 ) -> dict[str, Tensor]:
     """Give SSD's loss: the offsets' and the classes', each summed and divided by the number of positives.
 
@@ -165,6 +251,10 @@ def multibox(
             default boxes by `box_focal` instead of mining negatives, and ``"focal_giou"`` does both.
         negative_ratio: negatives for one positive, per image.
         min_negatives: at least so many negatives per image, so that one without lesions teaches too.
+        label_smoothing: of the classes, see `cross_entropy`; the background is one of them.
+        class_weights: ``(K + 1,)``, factors of the classification loss, index 0 is the background; None: 1.
+        normaliser: the number of positives to divide by, instead of those in this batch: that of a larger batch of
+            which this is a part. At least 1 is taken either way.
 
     Returns:
         Scalars in float32: ``regression``, ``classification``, and ``loss``, their sum. The normaliser is the number
@@ -185,15 +275,17 @@ def multibox(
         raise ValueError(f"unknown detection loss {name!r}; known: {', '.join(DETECTION_LOSSES)}")
     logits, offsets = logits.float(), offsets.float()
     positive = classes > 0
-    normaliser = positive.sum().clamp(min=1)
+    count = positive.sum().clamp(min=1) if normaliser is None else max(1.0, float(normaliser))
+    options: dict[str, Any] = {"label_smoothing": label_smoothing}
 
     if name in ("focal", "focal_giou"):
-        classification = box_focal(logits, classes) / normaliser
+        classification = box_focal(logits, classes, class_weights=class_weights, **options) / count
     else:
         with torch.no_grad():
             background_loss = -logits.log_softmax(-1)[..., 0]
             chosen = hard_negatives(background_loss, positive, ratio=negative_ratio, minimum=min_negatives)
-        classification = F.cross_entropy(logits[chosen], classes[chosen], reduction="sum") / normaliser
+        entropy = F.cross_entropy(logits[chosen], classes[chosen], class_weights, reduction="sum", **options)
+        classification = entropy / count
 
     found, wanted = offsets[positive], offset_targets[positive].float()
     if name in ("giou", "focal_giou"):
@@ -202,9 +294,9 @@ def multibox(
         own = default_boxes.expand(len(classes), -1, -1)[positive]
         found = torch.cat((found[:, :2], found[:, 2:].clamp(max=MAX_OFFSET)), 1)
         pairs = (cxcywh_to_xyxy(decode(o, own)) for o in (found, wanted))
-        regression = (1 - giou(*pairs, pairwise=False)).sum() / normaliser
+        regression = (1 - giou(*pairs, pairwise=False)).sum() / count
     else:
-        regression = F.smooth_l1_loss(found, wanted, reduction="sum") / normaliser
+        regression = F.smooth_l1_loss(found, wanted, reduction="sum") / count
     return {"loss": regression + classification, "regression": regression, "classification": classification}
 
 
@@ -212,7 +304,15 @@ DETECTION_LOSSES = ("multibox", "giou", "focal", "focal_giou")
 MAX_OFFSET = 30.0  # e^6 times the default box: beyond any image, and its area is still a finite number
 
 
-def box_focal(logits: Tensor, classes: Tensor, *, alpha: float = 0.25, gamma: float = 2.0) -> Tensor:
+def box_focal(
+    logits: Tensor,
+    classes: Tensor,
+    *,
+    alpha: float = 0.25,
+    gamma: float = 2.0,
+    label_smoothing: float = 0.0,
+    class_weights: Tensor | None = None,
+) -> Tensor:
     """Give the focal loss summed over default boxes: every one counts, the easy ones next to nothing.
 
     The head should start with few positives in mind, ``head_options={"prior": 0.01}``: thousands of undecided
@@ -223,6 +323,8 @@ def box_focal(logits: Tensor, classes: Tensor, *, alpha: float = 0.25, gamma: fl
         classes: ``(B, A) int64``, 0 for background.
         alpha: weight of the lesions, in [0, 1]; the background weighs ``1 - alpha``.
         gamma: at least 0; at 0 it is the weighted cross-entropy.
+        label_smoothing: as in `focal`.
+        class_weights: ``(K + 1,)``, factors besides ``alpha``, index 0 is the background; None: 1.
 
     Returns:
         A scalar, in float32.
@@ -234,6 +336,12 @@ def box_focal(logits: Tensor, classes: Tensor, *, alpha: float = 0.25, gamma: fl
     Source:
         Lin et al. 2017, arXiv:1708.02002, equation 5, with softmax over the classes in place of a sigmoid each.
     """
-    loss = F.cross_entropy(logits.float().flatten(0, 1), classes.flatten(), reduction="none")
-    weight = torch.where(classes.flatten() > 0, alpha, 1 - alpha)
-    return (weight * _focused(loss, gamma)).sum()
+    rows, labels = logits.float().flatten(0, 1), classes.flatten()
+    loss = F.cross_entropy(rows, labels, reduction="none")
+    smooth = None
+    if label_smoothing:
+        smooth = F.cross_entropy(rows, labels, reduction="none", label_smoothing=label_smoothing)
+    weight = torch.where(labels > 0, alpha, 1 - alpha)
+    if class_weights is not None:
+        weight = weight * class_weights.to(weight)[labels]
+    return (weight * _focused(loss, gamma, smooth)).sum()

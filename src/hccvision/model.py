@@ -132,18 +132,19 @@ class Model(nn.Module):
             )
         return self.head(self.backbone((images - self.mean) / self.std))
 
-    def loss(self, output: Any, targets: Targets, *, name: str | None = None) -> dict[str, Tensor]:
+    def loss(self, output: Any, targets: Targets, *, name: str | None = None, **options: Any) -> dict[str, Tensor]:
         """Score a raw output.
 
         Args:
             output: of `forward`.
             targets: in pixels of the model's input.
             name: of one of the head's losses; None: its own default.
+            options: of the head's ``loss``, such as ``label_smoothing``.
 
         Returns:
             ``loss`` and its parts, scalars.
         """
-        return self.head.loss(output, targets, name=name)
+        return self.head.loss(output, targets, name=name, **options)
 
     def decode(self, output: Any, **options: Any) -> Any:
         """Read a raw output.

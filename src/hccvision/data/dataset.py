@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import os
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -152,6 +153,13 @@ class SliceDataset(Dataset[Item]):
             return torch.tensor([int(name in sample.annotation.names) for name in self._ids])
         assert sample.class_name is not None
         return self._ids[sample.class_name]
+
+    @property
+    def hashes(self) -> dict[Path, str]:
+        """SHA-256 of the image files by absolute path, as far as they are known without reading: with a cache folder."""
+        if self._folder is None:
+            return {}
+        return {s.path.absolute(): digest for s, digest in zip(self.samples, self._hashes, strict=True)}
 
     def placement(self, index: int) -> images.Placement:
         """Say how a sample's image lies in the model's input.

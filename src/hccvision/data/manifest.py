@@ -6,7 +6,7 @@ import json
 import os
 import uuid
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -61,17 +61,10 @@ def save_split(
         names = usual.get(len(parts), [f"part {i + 1}" for i in range(len(parts))])
     if not parts or len(set(names)) != len(parts):
         raise ValueError(f"expected parts, and a name of its own for each, got {len(parts)} parts named {list(names)}")
-    flat = [s for part in parts for s in part]
-    if not flat:
+    if not any(parts):
         raise ValueError("there is no sample in any part")
     _check_untorn(parts, names)
-    files = [f.absolute() for s in flat for f in _files(s).values()]
-    root = Path(os.path.commonpath([f.parent for f in files]))
-    hashes = {f: file_sha256(f) for f in dict.fromkeys(files)}
-    contents = {}
-    for name, part in zip(names, parts, strict=True):
-        contents[name] = {**_counts(part), "files": [_entry(s, root, hashes) for s in part]}
-    document = {"format": _FORMAT, "seed": seed, "group": group, "parts": contents}
+    document = split_document(dict(zip(names, parts, strict=True)), seed=seed, group=group)
     path = Path(path)
     unfinished = path.with_name(f".{uuid.uuid4().hex}.tmp")
     try:
@@ -80,6 +73,69 @@ def save_split(
     finally:
         unfinished.unlink(missing_ok=True)
     return path
+
+
+def split_document(
+    parts: Mapping[str, Sequence[Sample]],
+    *,
+    seed: int | None = None,
+    group: str | None = None,
+    known: Mapping[Path, str] | None = None,
+) -> dict[str, Any]:
+    """Say which files parts are made of, whether or not something is in two of them.
+
+    Args:
+        parts: samples by the name of their part; at least one in all.
+        seed: of the split, for the record.
+        group: of the split, for the record.
+        known: SHA-256 of files by absolute path; the others are read.
+
+    Returns:
+        What `save_split` writes.
+
+    Raises:
+        FileNotFoundError: if an image or an annotation is missing.
+    """
+    files = [f.absolute() for part in parts.values() for s in part for f in _files(s).values()]
+    root = Path(os.path.commonpath([f.parent for f in files]))
+    known = known or {}
+    hashes = {f: known.get(f) or file_sha256(f) for f in dict.fromkeys(files)}
+    contents = {}
+    for name, part in parts.items():
+        contents[name] = {**_counts(part), "files": [_entry(s, root, hashes) for s in part]}
+    return {"format": _FORMAT, "seed": seed, "group": group, "parts": contents}
+
+
+def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    """Compare two splits file by file, in their order.
+
+    Args:
+        before: of `split_document`.
+        now: another.
+
+    Returns:
+        A sentence for each part or file that isn't the same.
+
+    Example:
+        >>> before = {"parts": {"train": {"files": [{"image": "a.png", "sha256": "12"}]}}}
+        >>> differences(before, {"parts": {"train": {"files": [{"image": "a.png", "sha256": "34"}]}}})
+        ['a.png: has changed']
+    """
+    faults = []
+    for part in dict.fromkeys([*before["parts"], *now["parts"]]):
+        old, new = (side["parts"].get(part, {"files": []})["files"] for side in (before, now))
+        if len(old) != len(new):
+            faults.append(f"{part}: {len(old)} samples then, {len(new)} now")
+        for a, b in zip(old, new, strict=False):
+            if a["image"] != b["image"]:
+                faults.append(f"{a['image']}: its place in {part} is taken by {b['image']}")
+            elif a["sha256"] != b["sha256"]:
+                faults.append(f"{a['image']}: has changed")
+            elif a != b:
+                keys = [key for key in dict.fromkeys([*a, *b]) if a.get(key) != b.get(key)]
+                named = ("its annotation" if key.startswith("annotation") else f"its {key}" for key in keys)
+                faults.append(f"{a['image']}: {' and '.join(dict.fromkeys(named))} changed")
+    return faults
 
 
 def load_split(path: str | os.PathLike[str], data: Sequence[Sample]) -> list[list[Sample]]:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from hccvision.contracts import FeatureSpec, Targets
-from hccvision.losses import BINARY_LOSSES, CLASSIFICATION_LOSSES
+from hccvision.losses import BINARY_LOSSES, CLASSIFICATION_LOSSES, image_weights
 from hccvision.registry import HEADS
 
 OUTPUTS = ("softmax", "sigmoid", "multilabel")
@@ -98,13 +99,26 @@ class LinearHead(nn.Module):
         """
         return self.layers(self.pool(maps[-1]))
 
-    def loss(self, output: Tensor, targets: Targets, *, name: str | None = None) -> dict[str, Tensor]:
+    def loss(
+        self,
+        output: Tensor,
+        targets: Targets,
+        *,
+        name: str | None = None,
+        label_smoothing: float = 0.0,
+        class_weights: Tensor | None = None,
+        normaliser: float | None = None,
+    ) -> dict[str, Tensor]:
         """Score the logits.
 
         Args:
             output: logits of `forward`.
             targets: with ``image_labels``: ``(B,)`` class ids, or for ``"multilabel"`` ``(B, K)`` of 0 and 1.
             name: of `losses.CLASSIFICATION_LOSSES`, whose binary forms the sigmoids take; None: cross-entropy.
+            label_smoothing: share of each label that is spread evenly, in [0, 1].
+            class_weights: ``(K,)``: how much an image counts by its class, or for ``"multilabel"`` how much a yes does,
+                where a no counts 1; None: all alike.
+            normaliser: instead of the batch's own, that of a larger one of which this is a part, see `normaliser`.
 
         Returns:
             ``loss`` and its one part, ``classification``.
@@ -116,20 +130,49 @@ class LinearHead(nn.Module):
         losses = CLASSIFICATION_LOSSES if self.output == "softmax" else BINARY_LOSSES
         if name not in losses:
             raise ValueError(f"unknown classification loss {name!r}; known: {', '.join(losses)}")
-        labels = targets.image_labels
-        if labels is None:
-            raise ValueError(
-                "the linear head learns from image labels, and these targets have none: give samples with "
-                + ("annotations" if self.multilabel else "class_name")
-            )
+        labels = self._labels(targets)
         expected = tuple(output.shape) if self.multilabel else (len(output),)
         if labels.shape != expected:
             raise ValueError(
                 f"with output={self.output!r} the linear head learns from image labels {expected}, got "
                 f"{tuple(labels.shape)}"
             )
-        loss = losses[name](output, labels[:, None] if self.output == "sigmoid" else labels)
+        options: dict[str, Any] = {"label_smoothing": label_smoothing, "normaliser": normaliser}
+        if self.output == "softmax":
+            options["class_weights"] = class_weights
+        else:
+            weights = self._weights(labels, class_weights)
+            options["weights"] = weights if weights is None or self.multilabel else weights[:, None]
+        loss = losses[name](output, labels[:, None] if self.output == "sigmoid" else labels, **options)
         return {"loss": loss, "classification": loss}
+
+    def normaliser(self, targets: Targets, *, class_weights: Tensor | None = None) -> Tensor:
+        """Say what the loss of these targets is divided by, so that the parts of a batch add up to the whole.
+
+        Args:
+            targets: as for `loss`.
+            class_weights: as for `loss`.
+
+        Returns:
+            A scalar: the number of images, or of answers for ``"multilabel"``, or the sum of their weights.
+        """
+        labels = self._labels(targets)
+        weights = self._weights(labels, class_weights)
+        return torch.tensor(float(labels.numel())) if weights is None else weights.sum()
+
+    def _weights(self, labels: Tensor, class_weights: Tensor | None) -> Tensor | None:
+        if class_weights is None or not self.multilabel:
+            return image_weights(labels, class_weights)
+        return torch.where(labels > 0, class_weights.to(labels.device), 1.0)
+
+    def _labels(self, targets: Targets) -> Tensor:
+        labels = targets.image_labels
+        if labels is None:
+            raise ValueError(
+                "the linear head learns from image labels, and these targets have none: give samples with "
+                + ("annotations" if self.multilabel else "class_name")
+            )
+        return labels
 
     def decode(self, output: Tensor) -> Tensor:
         """Turn logits into probabilities.

@@ -166,13 +166,25 @@ class SSDHead(nn.Module):
         offsets = [_per_box(conv(m), 4) for conv, m in zip(self.box_convs, chosen, strict=True)]
         return SSDOutput(torch.cat(logits, 1), torch.cat(offsets, 1))
 
-    def loss(self, output: SSDOutput, targets: Targets, *, name: str | None = None) -> dict[str, Tensor]:
+    def loss(
+        self,
+        output: SSDOutput,
+        targets: Targets,
+        *,
+        name: str | None = None,
+        label_smoothing: float = 0.0,
+        class_weights: Tensor | None = None,
+        normaliser: float | None = None,
+    ) -> dict[str, Tensor]:
         """Match the truths with the default boxes and score the output.
 
         Args:
             output: of `forward`.
             targets: in pixels of the model's input.
             name: of `losses.DETECTION_LOSSES`; None: ``"multibox"``.
+            label_smoothing: share of each default box's label that is spread evenly over all classes, in [0, 1].
+            class_weights: ``(K,)``, factors of the lesions' classification loss, where the background's is 1.
+            normaliser: instead of the batch's own, that of a larger one of which this is a part, see `normaliser`.
 
         Returns:
             ``loss``, and its parts ``regression`` and ``classification``.
@@ -180,9 +192,9 @@ class SSDHead(nn.Module):
         Raises:
             ValueError: for an unknown name.
         """
-        boxes = targets.boxes / self.scale
-        truth = match(self.default_boxes, boxes, targets.valid, iou_threshold=self.iou_threshold).truth
-        classes, offsets = matched_targets(self.default_boxes, boxes, targets.labels, truth)
+        classes, offsets = self._matched(targets)
+        if class_weights is not None:
+            class_weights = torch.cat((torch.ones(1), class_weights.cpu().float())).to(classes.device)
         return multibox(
             output.logits,
             output.offsets,
@@ -192,7 +204,27 @@ class SSDHead(nn.Module):
             name=name or "multibox",
             negative_ratio=self.negative_ratio,
             min_negatives=self.min_negatives,
+            label_smoothing=label_smoothing,
+            class_weights=class_weights,
+            normaliser=normaliser,
         )
+
+    def normaliser(self, targets: Targets, *, class_weights: Tensor | None = None) -> Tensor:
+        """Say what the loss of these targets is divided by, so that the parts of a batch add up to the whole.
+
+        Args:
+            targets: in pixels of the model's input.
+            class_weights: change nothing here.
+
+        Returns:
+            A scalar: the number of default boxes that are matched with a truth; the loss takes at least 1.
+        """
+        return (self._matched(targets)[0] > 0).sum()
+
+    def _matched(self, targets: Targets) -> tuple[Tensor, Tensor]:
+        boxes = targets.boxes / self.scale
+        truth = match(self.default_boxes, boxes, targets.valid, iou_threshold=self.iou_threshold).truth
+        return matched_targets(self.default_boxes, boxes, targets.labels, truth)
 
     def decode(
         self,

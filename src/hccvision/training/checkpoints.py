@@ -1,19 +1,29 @@
-"""A run folder: recipe, history, best and last model, and the state to go on from. All files are written atomically."""
+"""A run folder: recipe, data, history, best and last model, and the state to go on from. Each file is written whole."""
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import dataclasses
+import hashlib
+import importlib.metadata
+import importlib.util
 import io
 import json
 import os
-from collections.abc import Callable, Iterator, Mapping
+import pickle
+import platform
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
+from tqdm.auto import tqdm
 
+from hccvision import plots
+from hccvision.contracts import Sample
+from hccvision.data.manifest import differences, split_document
 from hccvision.model import Model, read_settings
 from hccvision.recipes import Recipe
 
@@ -69,12 +79,13 @@ class History:
         return True
 
 
-def write_atomically(path: Path, write: Callable[[Path], object]) -> Path:
+def write_atomically(path: Path, write: Callable[[Path], object], *, keep: Path | None = None) -> Path:
     """Write a file under a temporary name, then give it its own: readers see the old file or the new one whole.
 
     Args:
         path: of the file.
         write: writes to the path it is given.
+        keep: what the old file is renamed to; None: it goes.
 
     Returns:
         The path.
@@ -82,6 +93,10 @@ def write_atomically(path: Path, write: Callable[[Path], object]) -> Path:
     partial = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         write(partial)
+        with partial.open("rb+") as file:
+            os.fsync(file.fileno())  # on the disk before its name is, should the power go
+        if keep is not None and path.is_file():
+            os.replace(path, keep)
         os.replace(partial, path)
     finally:
         partial.unlink(missing_ok=True)
@@ -96,31 +111,53 @@ class Run:
         recipe: of the training.
         model: to be trained.
         resume: go on with what is there, instead of refusing it.
+        parts: the samples, ``train`` and ``val``, whose files are written down and, on resuming, compared.
+        hashes: SHA-256 of image files by absolute path, as far as they are known.
+        processes: that train together.
 
     Raises:
         FileExistsError: if the folder has something in it and ``resume`` is False.
-        ValueError: if it holds a run of another recipe or another model, or the model can't be saved.
+        ValueError: if it holds a run of another recipe, another model or other data, or the model can't be saved.
+        OSError: if it can't be written to.
     """
 
-    def __init__(self, folder: str | os.PathLike[str], recipe: Recipe, model: Model, *, resume: bool = False) -> None:
+    def __init__(
+        self,
+        folder: str | os.PathLike[str],
+        recipe: Recipe,
+        model: Model,
+        *,
+        resume: bool = False,
+        parts: Mapping[str, Sequence[Sample]] | None = None,
+        hashes: Mapping[Path, str] | None = None,
+        processes: int = 1,
+    ) -> None:
         self.folder = Path(folder)
-        recipe_file = self.folder / "recipe.json"
-        settings = _plain(model.settings())
-        plain = _plain(dataclasses.asdict(recipe))
-        if self.folder.exists() and any(self.folder.iterdir()):
+        self.made_by: dict[str, Any] = {
+            "recipe": _plain(dataclasses.asdict(recipe)),
+            "model": _plain(model.settings()),
+            "libraries": _libraries(),
+            "processes": processes,
+        }
+        split = split_document(parts, known=hashes) if parts else None
+        there = list(self.folder.iterdir()) if self.folder.exists() else []
+        if any(not _is_leftover(path) for path in there):
             if not resume:
                 raise FileExistsError(
                     f"{self.folder}: there is a run in this folder already; give another folder, or go on with it by "
                     "resume=True"
                 )
-            if not recipe_file.is_file():
-                raise ValueError(f"{self.folder}: not a run folder: there is no recipe.json in it")
-            before = json.loads(recipe_file.read_text(encoding="utf-8"))
-            self._require_same("recipe", before, plain)
-            if self.last.is_file():
-                self._require_same("model", read_settings(self.last), settings)
+            self._compare(split)
+        for path in there:
+            if _is_leftover(path):
+                path.unlink(missing_ok=True)
         self.folder.mkdir(parents=True, exist_ok=True)
-        self._write_text("recipe.json", json.dumps(plain, indent=2))
+        self._write_json("recipe.json", self.made_by["recipe"])
+        self._write_json("run.json", {key: self.made_by[key] for key in ("model", "libraries", "processes")})
+        if split is not None:
+            text = self._write_json("split.json", split)
+            self.made_by["data"] = hashlib.sha256(text.encode()).hexdigest()
+        self._board = _tensorboard(self.folder)
 
     @property
     def best(self) -> Path:
@@ -132,25 +169,65 @@ class Run:
         """The last epoch's model file."""
         return self.folder / "last.safetensors"
 
+    @property
+    def state(self) -> Path:
+        """The file of the state to go on from."""
+        return self.folder / "state.pt"
+
+    @property
+    def previous(self) -> Path:
+        """The file of the state before it, in case that one can't be read."""
+        return self.folder / "state.previous.pt"
+
     def load(self) -> dict[str, Any] | None:
-        """Read the state to go on from.
+        """Read the newest state that can be read; say so if it is not the newest that was written.
 
         Returns:
-            ``history``, ``best``, ``model`` and ``optimiser``, or None if no epoch was completed.
+            What was given to `save_state`, or None if nothing was yet.
+
+        Raises:
+            ValueError: if there are states, and none can be read.
         """
-        path = self.folder / "state.pt"
-        return torch.load(path, map_location="cpu", weights_only=True) if path.is_file() else None
+        faults = []
+        for path in (self.state, self.previous):
+            if not path.is_file():
+                continue
+            try:
+                state = torch.load(path, map_location="cpu", weights_only=True)
+            except (RuntimeError, OSError, EOFError, ValueError, KeyError, pickle.UnpicklingError) as error:
+                faults.append(f"{path}: can't be read ({str(error).splitlines()[0] if str(error) else error!r})")
+                continue
+            if path == self.previous:
+                why = faults[0] if faults else f"{self.state}: is not there"
+                tqdm.write(f"{why}; going on from the state before it, {path.name}")
+            return state
+        if faults:
+            raise ValueError(
+                f"{'; '.join(faults)}: start again in another folder, from the weights of {self.best.name} if you like"
+            )
+        return None
 
-    def save(self, model: Model, history: History, optimiser: Mapping[str, Any], *, is_best: bool) -> None:
-        """Write the epoch just finished.
+    def save_state(self, state: Mapping[str, Any]) -> None:
+        """Write the state to go on from, and keep the one before it.
 
-        The state is written last: should the machine stop in between, the run goes on from the epoch before.
+        Args:
+            state: tensors and plain values.
+
+        Raises:
+            OSError: if it can't be written whole; what was there before still is.
+        """
+        self._write(self.state, lambda path: _save(dict(state) | {"made_by": self.made_by}, path), keep=self.previous)
+
+    def save_epoch(self, model: Model, history: History, *, is_best: bool) -> None:
+        """Write the epoch just finished; `save_state` comes after it, so that a run stopped in between repeats it.
 
         Args:
             model: as it is now.
             history: up to now.
-            optimiser: its state.
             is_best: write the best model too.
+
+        Raises:
+            OSError: if a file can't be written whole; what was there before still is.
         """
         columns = list(dict.fromkeys(k for row in history for k in row))
         text = io.StringIO()
@@ -158,17 +235,51 @@ class Run:
         writer.writeheader()
         writer.writerows(history.rows)
         self._write_text("history.csv", text.getvalue())
-        self._write_text("history.json", json.dumps({"best": history.best, "epochs": history.rows}, indent=2))
+        self._write_json("history.json", {"best": history.best, "epochs": history.rows})
+        if self._board is not None:
+            for name, value in history.rows[-1].items():
+                self._board.add_scalar(name.replace("_", "/", 1), value, len(history))
+            self._board.flush()
         if is_best:
-            model.save(self.best)
-        model.save(self.last)
-        state = {
-            "history": history.rows,
-            "best": history.best,
-            "model": {k: v.cpu() for k, v in model.state_dict().items()},
-            "optimiser": dict(optimiser),
-        }
-        write_atomically(self.folder / "state.pt", lambda p: torch.save(state, p))
+            self._write(self.best, model.save)
+        self._write(self.last, model.save)
+
+    def finish(self, history: History) -> None:
+        """Draw the curves, if matplotlib is installed.
+
+        Args:
+            history: of the whole training.
+        """
+        if self._board is not None:
+            self._board.close()
+        if importlib.util.find_spec("matplotlib") is None or not len(history):
+            return
+        plots.save(plots.training_curves(history.rows, best=history.best), self.folder / "curves.png")
+
+    def _compare(self, split: dict[str, Any] | None) -> None:
+        """Refuse to go on with another recipe, model or other data than the run's."""
+        recipe_file, run_file, split_file = (self.folder / f"{name}.json" for name in ("recipe", "run", "split"))
+        if not recipe_file.is_file():
+            raise ValueError(f"{self.folder}: not a run folder: there is no recipe.json in it")
+        defaults = _plain(dataclasses.asdict(Recipe()))
+        self._require_same("recipe", defaults | _read_json(recipe_file), self.made_by["recipe"])
+        if run_file.is_file():
+            before = _read_json(run_file)
+            self._require_same("model", before["model"], self.made_by["model"])
+            now = self.made_by["libraries"]
+            changed = [f"{k} {v} then, {now.get(k)} now" for k, v in before["libraries"].items() if now.get(k) != v]
+            if changed:
+                tqdm.write(f"{self.folder}: {'; '.join(changed)}: the run may not end on the very same weights")
+        elif self.last.is_file():  # a run of hccvision 0.1
+            self._require_same("model", read_settings(self.last), self.made_by["model"])
+        if split is not None and split_file.is_file():
+            faults = differences(_read_json(split_file), split)
+            if faults:
+                more = f"; and {len(faults) - 3} more" if len(faults) > 3 else ""
+                raise ValueError(
+                    f"{self.folder}: this run has other data ({'; '.join(faults[:3])}{more}); resume it with its own, "
+                    "or start in another folder"
+                )
 
     def _require_same(self, kind: str, there: Mapping[str, Any], now: Mapping[str, Any]) -> None:
         for key, value in now.items():
@@ -178,8 +289,52 @@ class Run:
                     "resume it with its own, or start in another folder"
                 )
 
+    def _write(self, path: Path, write: Callable[[Path], object], *, keep: Path | None = None) -> None:
+        try:
+            write_atomically(path, write, keep=keep)
+        except (OSError, RuntimeError) as error:
+            raise OSError(
+                f"{path}: could not be written ({error}); the run is as it was before: make room on the disk, then go "
+                "on with resume=True"
+            ) from error
+
     def _write_text(self, name: str, text: str) -> None:
-        write_atomically(self.folder / name, lambda p: p.write_text(text, encoding="utf-8", newline=""))
+        self._write(self.folder / name, lambda p: p.write_text(text, encoding="utf-8", newline=""))
+
+    def _write_json(self, name: str, value: Any) -> str:
+        text = json.dumps(value, indent=2, ensure_ascii=False)
+        self._write_text(name, text)
+        return text
+
+
+def _save(state: dict[str, Any], path: Path) -> None:
+    with path.open("wb") as file:
+        torch.save(state, file)
+
+
+def _is_leftover(path: Path) -> bool:
+    """Whether a process that was killed left this file half written."""
+    return path.name.startswith(".") and path.name.endswith(".tmp")
+
+
+def _libraries() -> dict[str, str]:
+    versions = {"python": platform.python_version()}
+    for name in ("hccvision", "torch", "torchvision", "kornia", "accelerate", "numpy", "pillow"):
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+            versions[name] = importlib.metadata.version(name)
+    return versions
+
+
+def _tensorboard(folder: Path) -> Any:
+    if importlib.util.find_spec("tensorboard") is None:
+        return None
+    from torch.utils.tensorboard import SummaryWriter
+
+    return SummaryWriter(str(folder / "tensorboard"))
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    return json.loads(path.read_text(encoding="utf-8"))
 
 
 def _plain(settings: Mapping[str, Any]) -> dict[str, Any]:

@@ -5,27 +5,44 @@ from __future__ import annotations
 import copy
 import math
 import os
+import signal
+import threading
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from torch.utils.data import DataLoader, RandomSampler, Sampler, WeightedRandomSampler
 from tqdm.auto import tqdm
 
-from hccvision.contracts import Sample
+from hccvision.augment import Augmentation
+from hccvision.contracts import Sample, Targets
 from hccvision.data.dataset import Batch, SliceDataset, collate, to_float
 from hccvision.data.linter import usable
 from hccvision.data.samplers import PatientSampler
 from hccvision.evaluation import find_metrics, ground_truth, metric_task
 from hccvision.model import Model
-from hccvision.prediction import choose_device, to_original
+from hccvision.prediction import to_original
 from hccvision.recipes import Recipe, quick
 from hccvision.registry import AUGMENTATIONS
 from hccvision.training.checkpoints import History, Run
+from hccvision.training.optimisers import Freezer, build_optimiser, rate_factor, set_learning_rates
+from hccvision.training.processes import (
+    accelerator,
+    add_up,
+    average_batch_norms,
+    broadcast,
+    gather,
+    share,
+    sum_gradients,
+)
+from hccvision.training.randomness import Randomness, callers_randomness
+from hccvision.weights import read_tensors
 
 DEFAULT_METRICS = {
     "classification": ("balanced_accuracy",),
@@ -42,6 +59,7 @@ def fit(
     recipe: Recipe | None = None,
     run: str | os.PathLike[str] | None = None,
     resume: bool = False,
+    save_every: int | None = None,
     device: str = "auto",
     metrics: Sequence[str] | None = None,
     seed: int | None = None,
@@ -50,14 +68,19 @@ def fit(
 ) -> History:
     """Train a model; afterwards it holds the weights of the best epoch.
 
+    The same call trains in one process or, under ``torchrun`` or ``accelerate launch``, in many: each takes its share
+    of every batch, all make the same step, and the first one alone writes.
+
     Args:
         model: is trained in place.
         train: samples to learn from.
         val: samples to watch; None: none are, and the last epoch counts as the best.
         recipe: how to train; None: `recipes.quick`.
-        run: folder for the history and the best and last model; None: nothing is written.
-        resume: go on with the run in that folder, if there is one. An interrupted run goes on from its last whole
-            epoch, to the same weights as if it had not been interrupted.
+        run: folder for recipe, history, curves, a list of the data's files, the best and last model and the state to
+            go on from, see `Run`; None: nothing is written.
+        resume: go on with the run in that folder, if there is one. An interrupted run goes on from its last saved step,
+            to the same weights as if it had not been interrupted; Ctrl-C saves the step it is at.
+        save_every: save the state after so many steps, besides after each epoch; None: after each epoch only.
         device: ``"auto"`` (CUDA if there is one), ``"cpu"`` or ``"cuda"``.
         metrics: registered names, computed on ``val`` after each epoch; None: mAP, balanced accuracy or, for
             several labels, the mean AUC.
@@ -72,9 +95,10 @@ def fit(
     Raises:
         KeyError: for an unknown metric or augmentation; the message lists the known ones.
         ValueError: for samples with problems (unless skipped) or of classes the model doesn't know, a metric of the
-            other task, or a recipe that doesn't fit the model or, on resuming, the run.
+            other task, or a recipe or, on resuming, data that don't fit the model or the run.
         FileExistsError: if the run folder is in use and ``resume`` is False.
         FloatingPointError: if the loss becomes infinite or NaN; the message names the batch's files.
+        OSError: if the run folder can't be written to; what was there before still is.
 
     Example:
         >>> from hccvision import phantom
@@ -93,74 +117,321 @@ def fit(
     names = DEFAULT_METRICS[metric_task(model)] if metrics is None else tuple(metrics)
     scorers = find_metrics(names, metric_task(model))
     augment = AUGMENTATIONS.build(recipe.augmentation)
+    _require_an_end(recipe, val, save_every, run)
     datasets = {"train": _dataset(train, model, on_problem, cache)}
     if val is not None:
         datasets["val"] = _dataset(val, model, on_problem, cache)
-    accelerator = _accelerator(device)
-    with _frozen(model, recipe.frozen) as train_mode, torch.random.fork_rng():
-        model.to(memory_format=torch.channels_last)
-        optimiser = _optimiser(model, recipe)
-        folder = None if run is None else Run(run, recipe, model, resume=resume)
-        shuffle = torch.Generator()
-        draws = torch.Generator()
-        sampler = _sampler(datasets["train"], recipe, shuffle)
-        loader = DataLoader(datasets["train"], recipe.batch, sampler=sampler, collate_fn=collate)
-        network, optimiser, loader = accelerator.prepare(model, optimiser, loader)
-        history = History(run=None if folder is None else folder.folder)
-        best = copy.deepcopy(model.state_dict())
-        if folder is not None and (state := folder.load()) is not None:
-            history.rows, history.best = state["history"], state["best"]
-            model.load_state_dict(state["model"])
-            optimiser.load_state_dict(state["optimiser"])
-            best = _best_weights(folder)
-        try:
-            for epoch in range(len(history), recipe.epochs):
-                # Every draw of an epoch follows from the seed and its number alone, so a resumed run repeats it.
-                for generator in (shuffle, draws, torch.random):
-                    generator.manual_seed(recipe.seed * 1_000_003 + epoch)
-                train_mode()
-                totals = _Mean()
-                bar = tqdm(loader, desc=f"epoch {epoch + 1}/{recipe.epochs}", leave=False, disable=None)
-                for step, batch in enumerate(bar):
-                    rate = _set_learning_rate(optimiser, recipe, epoch, step, len(loader))
-                    images, targets = augment(to_float(batch.images), batch.targets, draws)
-                    parts = model.loss(network(images), targets, name=recipe.loss)
-                    _require_finite(parts["loss"], batch, datasets["train"], epoch)
-                    accelerator.backward(parts["loss"])
-                    if recipe.clip_norm is not None:
-                        accelerator.clip_grad_norm_(network.parameters(), recipe.clip_norm)
-                    optimiser.step()
-                    optimiser.zero_grad(set_to_none=True)
-                    totals.add(parts, len(batch.indices))
-                    bar.set_postfix({k: f"{v:.3f}" for k, v in totals.means().items()})
-                row: dict[str, float] = {"epoch": epoch + 1, "learning_rate": rate}
-                row |= {f"train_{k}": v for k, v in totals.means().items()}
-                if "val" in datasets:
-                    figures = _validate(model, datasets["val"], recipe, scorers, epoch)
-                    row |= {f"val_{k}": v for k, v in figures.items()}
-                    if recipe.monitor not in row:
-                        raise ValueError(
-                            f"the recipe monitors {recipe.monitor!r}, which is not in the history; it has: "
-                            f"{', '.join(row)}"
-                        )
-                is_best = history.add(row, recipe.monitor)
-                if is_best:
-                    best = copy.deepcopy(model.state_dict())
-                if folder is not None:
-                    folder.save(model, history, optimiser.state_dict(), is_best=is_best)
-                tqdm.write(
-                    "  ".join(f"{k} {v:.4g}" for k, v in row.items())
-                    + ("  (best)" if is_best and "val" in datasets else "")
-                )
-        except KeyboardInterrupt:
-            where = f"; go on with run={str(folder.folder)!r}, resume=True" if folder is not None else ""
-            tqdm.write(f"stopped after {len(history)} whole epochs{where}")
-            raise
-    model.load_state_dict(best)
+    processes = accelerator(device, recipe.precision)
+    freezer = Freezer(model, recipe)
+    with freezer(), callers_randomness():
+        model.to(processes.device, memory_format=torch.channels_last)
+        training = _Training(model, datasets, recipe, augment, scorers, freezer, processes, save_every)
+        training.open(run, resume)
+        training.run()
+    model.load_state_dict(training.best)
     model.eval()
-    if folder is not None:
-        tqdm.write(f"written to {folder.folder}: best.safetensors, last.safetensors, history.csv")
-    return history
+    return training.history
+
+
+class _Training:
+    """A training under way: what a step, an epoch and a state consist of."""
+
+    def __init__(
+        self,
+        model: Model,
+        datasets: dict[str, SliceDataset],
+        recipe: Recipe,
+        augment: Augmentation,
+        scorers: dict[str, Any],
+        freezer: Freezer,
+        processes: Any,
+        save_every: int | None,
+    ) -> None:
+        self.model = model
+        self.datasets = datasets
+        self.recipe = recipe
+        self.augment = augment
+        self.scorers = scorers
+        self.freezer = freezer
+        self.processes = processes
+        self.save_every = save_every
+        self.optimiser = processes.prepare(build_optimiser(model, recipe))
+        self.average = None
+        if recipe.ema is not None:
+            self.average = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(recipe.ema), use_buffers=True)
+        self.random = Randomness()
+        self.sampler = _sampler(datasets["train"], recipe, self.random.shuffle)
+        self.loss_options = _loss_options(model, datasets["train"], recipe, processes.device)
+        self.history = History()
+        self.best = copy.deepcopy(model.state_dict())
+        self.step = 0  # steps done of the epoch under way, whose losses so far are these
+        self.totals = _Mean()
+        self.folder: Run | None = None
+        self.interrupted = False
+
+    @property
+    def epoch(self) -> int:
+        """Whole epochs done."""
+        return len(self.history)
+
+    @property
+    def judged(self) -> Model:
+        """The model that is validated and kept: the averaged one, if there is one."""
+        return self.model if self.average is None else self.average.module
+
+    @property
+    def is_main(self) -> bool:
+        """Whether this process is the one that writes and prints."""
+        return bool(self.processes.is_main_process)
+
+    # the run
+
+    def run(self) -> None:
+        """Train from where the training stands to its end."""
+        with _interrupts(self._interrupt if self.history.run is not None else None):
+            try:
+                while not self._finished():
+                    self._train_epoch()
+                    self._close_epoch()
+            except KeyboardInterrupt:
+                self._say(f"stopped after {self.epoch} whole epochs" + self._how_to_go_on())
+                raise
+            finally:
+                self.optimiser.zero_grad(set_to_none=True)
+        if self.folder is not None:
+            self.folder.finish(self.history)
+            self._say(f"written to {self.folder.folder}: best.safetensors, last.safetensors, history.csv")
+
+    def _finished(self) -> bool:
+        waited = 0 if self.history.best is None else self.epoch - 1 - self.history.best
+        if self.epoch < self.recipe.epochs and waited >= (self.recipe.patience or math.inf):
+            self._say(f"stopped early: {self.recipe.monitor} has not become better in {waited} epochs")
+            return True
+        return self.epoch >= self.recipe.epochs
+
+    def _train_epoch(self) -> None:
+        """Make the steps that are still to do in this epoch."""
+        resumed = self.random.state() if self.step else None
+        self.random.seed(self.recipe.seed, epoch=self.epoch, process=self.processes.process_index)
+        self.freezer.train(self.epoch)
+        batches = _cut(list(self.sampler), self.recipe.batch)
+        loader = iter(_loader(self.datasets["train"], batches[self.step :], self.processes))
+        if resumed is not None:
+            self.random.restore(resumed)
+        title = f"epoch {self.epoch + 1}/{self.recipe.epochs}"
+        with self._bar(total=len(batches), initial=self.step, desc=title) as bar:
+            for numbers, batch in zip(batches[self.step :], loader, strict=True):
+                factor = rate_factor(self.recipe, self.epoch, self.step, len(batches))
+                set_learning_rates(self.optimiser, factor)
+                self.totals.add(self._step(batch, numbers), len(numbers))
+                self.step += 1
+                bar.update()
+                bar.set_postfix({k: f"{v:.3f}" for k, v in self.totals.means().items()})
+                self._pause(self.epoch * len(batches) + self.step, in_epoch=self.step < len(batches))
+
+    def _close_epoch(self) -> None:
+        """Validate, remember the epoch and write it down."""
+        rate = float(self.optimiser.param_groups[-1]["lr"])
+        row: dict[str, float] = {"epoch": self.epoch + 1, "learning_rate": rate}
+        row |= {f"train_{k}": v for k, v in self.totals.means().items()}
+        if "val" in self.datasets:
+            row |= {f"val_{k}": v for k, v in self._validate().items()}
+            if self.recipe.monitor not in row:
+                raise ValueError(
+                    f"the recipe monitors {self.recipe.monitor!r}, which is not in the history; it has: "
+                    f"{', '.join(row)}"
+                )
+        is_best = self.history.add(row, self.recipe.monitor)
+        if is_best:
+            self.best = copy.deepcopy(self.judged.state_dict())
+        self.step, self.totals = 0, _Mean()
+        if self.folder is not None:
+            self.folder.save_epoch(self.judged, self.history, is_best=is_best)
+        self._save_state()
+        figures = "  ".join(f"{k} {v:.4g}" for k, v in row.items())
+        self._say(figures + "  (best)" * (is_best and "val" in self.datasets))
+        if any(gather(self.interrupted, self.processes)):
+            raise KeyboardInterrupt
+
+    # a step
+
+    def _step(self, batch: Batch | None, numbers: Sequence[int]) -> dict[str, float]:
+        """Make one step on a batch, or this process's share of it; gives the whole batch's losses."""
+        pieces = [] if batch is None else self._pieces(batch)
+        normaliser = self._normaliser([targets for _, targets in pieces])
+        losses: dict[str, float] = {}
+        for images, targets in pieces:
+            parts = self._loss(self.model, images, targets, normaliser)
+            self.processes.backward(parts["loss"])
+            losses = add_up([losses, {name: float(value.detach()) for name, value in parts.items()}])
+        losses = add_up(gather(losses, self.processes))
+        _require_finite(losses, [self.datasets["train"].samples[i] for i in numbers], self.epoch)
+        sum_gradients(self.model, self.processes)
+        average_batch_norms(self.model, 0 if batch is None else len(batch.indices), self.processes)
+        if self.recipe.clip_norm is not None:
+            self.processes.clip_grad_norm_(self.model.parameters(), self.recipe.clip_norm)
+        self.optimiser.step()
+        self.optimiser.zero_grad(set_to_none=True)
+        if self.average is not None:
+            self.average.update_parameters(self.model)
+        return losses
+
+    def _pieces(self, batch: Batch) -> list[tuple[Tensor, Targets]]:
+        """Augment a batch as a whole, then cut it into what goes through the network at a time."""
+        images, targets = self.augment(to_float(batch.images), batch.targets, self.random.draws)
+        if self.recipe.accumulate == 1:
+            return [(images, targets)]
+        rows = torch.arange(len(images), device=images.device).chunk(self.recipe.accumulate)
+        return [(images[some], _rows(targets, some)) for some in rows]
+
+    def _normaliser(self, pieces: Sequence[Targets]) -> float | None:
+        """Give what the loss of a whole batch is divided by; None where one piece in one process is the whole."""
+        if self.processes.num_processes == 1 and len(pieces) == 1:
+            return None
+        own = 0.0
+        for targets in pieces:
+            if hasattr(self.model.head, "normaliser"):
+                weights = self.loss_options.get("class_weights")
+                own += float(self.model.head.normaliser(targets, class_weights=weights))
+            else:
+                own += len(targets)
+        return sum(gather(own, self.processes))
+
+    def _loss(self, model: Model, images: Tensor, targets: Targets, normaliser: float | None) -> dict[str, Tensor]:
+        return self._scored(model, self._forward(model, images), targets, normaliser)
+
+    def _forward(self, model: Model, images: Tensor) -> Any:
+        with self.processes.autocast():
+            return model(images)
+
+    def _scored(self, model: Model, output: Any, targets: Targets, normaliser: float | None) -> dict[str, Tensor]:
+        """Give the losses of one piece; those of all pieces add up to the batch's."""
+        if normaliser is None:
+            return model.loss(output, targets, name=self.recipe.loss, **self.loss_options)
+        if hasattr(model.head, "normaliser"):
+            return model.loss(output, targets, name=self.recipe.loss, normaliser=normaliser, **self.loss_options)
+        parts = model.loss(output, targets, name=self.recipe.loss, **self.loss_options)
+        return {name: value * (len(targets) / normaliser) for name, value in parts.items()}
+
+    # validation
+
+    @torch.inference_mode()
+    def _validate(self) -> dict[str, float]:
+        """Loss, its parts and the metrics on the validation set; the metrics are those that ``hv.evaluate`` would give."""
+        model, dataset = self.judged.eval(), self.datasets["val"]
+        totals = _Mean()
+        found: dict[int, Any] = {}
+        batches = _cut(range(len(dataset)), self.recipe.batch)
+        for numbers, batch in zip(batches, _loader(dataset, batches, self.processes), strict=True):
+            pieces = [] if batch is None else [batch.targets]
+            normaliser = self._normaliser(pieces)
+            losses: dict[str, float] = {}
+            if batch is not None:
+                output = self._forward(model, to_float(batch.images))
+                parts = self._scored(model, output, batch.targets, normaliser)
+                losses = {name: float(value) for name, value in parts.items()}
+                found |= _read(model, output, batch, dataset)
+            losses = add_up(gather(losses, self.processes))
+            _require_finite(losses, [dataset.samples[i] for i in numbers], self.epoch)
+            totals.add(losses, len(numbers))
+        for others in gather(found, self.processes):
+            found |= others
+        predictions = [found[i] for i in range(len(dataset))]
+        truths = ground_truth(dataset.samples, model)
+        positive = {"positive": model.classes.index(model.positive)}
+        options = positive if metric_task(model) == "classification" else {}
+        figures = totals.means()
+        for scorer in self.scorers.values():
+            figures |= scorer(predictions, truths, classes=model.classes, **options)
+        return figures
+
+    # states
+
+    def open(self, run: str | os.PathLike[str] | None, resume: bool) -> None:
+        """Make the run folder or go on with what is in it; only the first process reads and writes there."""
+        if run is None:
+            return
+        found: tuple[Any, Any] | None = None
+        if self.is_main:
+            parts = {name: dataset.samples for name, dataset in self.datasets.items()}
+            known = {path: digest for dataset in self.datasets.values() for path, digest in dataset.hashes.items()}
+            self.folder = Run(
+                run, self.recipe, self.model, resume=resume, parts=parts, hashes=known,
+                processes=self.processes.num_processes,
+            )  # fmt: skip
+            state = self.folder.load()
+            if state is not None:
+                found = state, read_tensors(self.folder.best) if state["history"] else None
+        self.history.run = Path(run)
+        found = broadcast(found, self.processes)
+        if found is not None:
+            self._load_state(*found)
+
+    def _state(self) -> dict[str, Any]:
+        """Give all that the rest of the training follows from."""
+        scaler = self.processes.scaler
+        return {
+            "history": self.history.rows,
+            "best": self.history.best,
+            "step": self.step,
+            "totals": {"sums": dict(self.totals.sums), "count": self.totals.count},
+            "model": {k: v.cpu() for k, v in self.model.state_dict().items()},
+            "optimiser": self.optimiser.state_dict(),
+            "average": None if self.average is None else {k: v.cpu() for k, v in self.average.state_dict().items()},
+            "scaler": None if scaler is None else scaler.state_dict(),
+            "random": gather(self.random.state(), self.processes),
+        }
+
+    def _load_state(self, state: dict[str, Any], best: dict[str, Tensor] | None) -> None:
+        self.history.rows, self.history.best = state["history"], state["best"]
+        self.model.load_state_dict(state["model"])
+        self.optimiser.load_state_dict(state["optimiser"])
+        if best is not None:
+            self.best = best
+        self.step = state.get("step", 0)  # a run of hccvision 0.1 was saved after whole epochs only
+        if self.step:
+            processes = self.processes
+            if len(state["random"]) != processes.num_processes:
+                raise ValueError(
+                    f"{self.history.run}: {len(state['random'])} processes stopped in the middle of an epoch; go on "
+                    f"with as many, not with {processes.num_processes}"
+                )
+            self.random.restore(state["random"][processes.process_index])
+            self.totals.sums.update(state["totals"]["sums"])
+            self.totals.count = state["totals"]["count"]
+        if self.average is not None:
+            self.average.load_state_dict(state["average"])
+        if self.processes.scaler is not None and state.get("scaler"):
+            self.processes.scaler.load_state_dict(state["scaler"])
+
+    def _save_state(self) -> None:
+        if self.history.run is None:
+            return
+        state = self._state()
+        if self.folder is not None:
+            self.folder.save_state(state)
+
+    def _pause(self, steps: int, *, in_epoch: bool) -> None:
+        """After a step: save the state if it is time to, or if someone has pressed Ctrl-C."""
+        stop = any(gather(self.interrupted, self.processes))
+        if in_epoch and (stop or (self.save_every is not None and steps % self.save_every == 0)):
+            self._save_state()
+            if stop:
+                self._say(f"saved in epoch {self.epoch + 1} after {self.step} steps" + self._how_to_go_on())
+                raise KeyboardInterrupt
+
+    def _interrupt(self) -> None:
+        self.interrupted = True
+
+    def _how_to_go_on(self) -> str:
+        return "" if self.history.run is None else f"; go on with run={str(self.history.run)!r}, resume=True"
+
+    def _bar(self, **options: Any) -> Any:
+        return tqdm(leave=False, disable=None if self.is_main else True, **options)
+
+    def _say(self, text: str) -> None:
+        if self.is_main:
+            tqdm.write(text)
 
 
 class _Mean:
@@ -170,13 +441,21 @@ class _Mean:
         self.sums: dict[str, float] = defaultdict(float)
         self.count = 0
 
-    def add(self, parts: dict[str, Tensor], images: int) -> None:
+    def add(self, parts: dict[str, float], images: int) -> None:
         for name, value in parts.items():
-            self.sums[name] += float(value.detach()) * images
+            self.sums[name] += value * images
         self.count += images
 
     def means(self) -> dict[str, float]:
-        return {name: total / max(1, self.count) for name, total in self.sums.items()}
+        """Give the averages; the loss must be the sum of the others."""
+        means = {name: total / max(1, self.count) for name, total in self.sums.items()}
+        parts = sum(value for name, value in means.items() if name != "loss")
+        if not math.isclose(parts, means["loss"], rel_tol=1e-3, abs_tol=1e-6):
+            raise ValueError(
+                f"the head's loss is {means['loss']:g} and its parts add up to {parts:g}: a head gives its loss as "
+                "their sum"
+            )
+        return means
 
 
 def _dataset(
@@ -216,115 +495,95 @@ def _sampler(dataset: SliceDataset, recipe: Recipe, generator: torch.Generator) 
     return WeightedRandomSampler([1 / counts[c] for c in classes], len(classes), generator=generator)
 
 
-def _accelerator(device: str) -> Any:
-    from accelerate import Accelerator
-    from accelerate.state import AcceleratorState, PartialState
+def _require_an_end(
+    recipe: Recipe, val: Sequence[Sample] | None, save_every: int | None, run: str | os.PathLike[str] | None
+) -> None:
+    if recipe.patience is not None and val is None and not recipe.monitor.startswith("train_"):
+        raise ValueError(
+            f"patience waits for a better {recipe.monitor}, and there are no validation data: give val, or monitor "
+            '"train_loss"'
+        )
+    if save_every is not None and (run is None or save_every < 1):
+        raise ValueError(f"save_every counts steps from 1 and needs a run folder, got {save_every} and run={run!r}")
 
-    wanted = choose_device(device)
-    if PartialState._shared_state and PartialState().num_processes == 1:
-        AcceleratorState._reset_state(reset_partial_state=True)  # an earlier fit may have used another device
-    return Accelerator(cpu=wanted.type == "cpu")
+
+def _loss_options(model: Model, dataset: SliceDataset, recipe: Recipe, device: torch.device) -> dict[str, Any]:
+    """Give the loss's keyword arguments; none that the recipe leaves alone, as not every head knows them."""
+    options: dict[str, Any] = {}
+    if recipe.label_smoothing:
+        options["label_smoothing"] = recipe.label_smoothing
+    if recipe.class_weights is not None:
+        options["class_weights"] = torch.tensor(_class_weights(model, dataset, recipe), device=device)
+    return options
+
+
+def _class_weights(model: Model, dataset: SliceDataset, recipe: Recipe) -> list[float]:
+    classes = model.classes
+    if recipe.class_weights != "balanced":
+        weights = list(map(float, recipe.class_weights or ()))
+        if len(weights) != len(classes):
+            raise ValueError(f"the recipe has {len(weights)} class weights, the model {len(classes)}: {classes}")
+        return weights
+    counts: Counter[str | None] = Counter()
+    for sample in dataset.samples:
+        names = sample.annotation.names if dataset.by_boxes and sample.annotation else (sample.class_name,)
+        counts.update(set(names) if model.multilabel else names)
+    missing = [name for name in classes if not counts[name]]
+    if missing:
+        raise ValueError(f"no training sample shows {missing[0]!r}: balanced class weights need one of each class")
+    if model.multilabel:
+        return [(len(dataset) - counts[name]) / counts[name] for name in classes]
+    total = sum(counts[name] for name in classes)
+    return [total / (len(classes) * counts[name]) for name in classes]
 
 
 @contextmanager
-def _frozen(model: Model, parts: Sequence[str]) -> Iterator[Any]:
-    """Freeze parts by the start of their names; yields what puts the rest into training mode."""
+def _interrupts(act: Callable[[], None] | None) -> Iterator[None]:
+    """Let the first Ctrl-C only call a function, so that a step is finished and saved; the second one stops at once."""
+    if act is None or threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.getsignal(signal.SIGINT)
 
-    def concerned(name: str) -> bool:
-        return any(name == p or name.startswith(f"{p}.") for p in parts)
+    def first(*_: Any) -> None:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        os.write(2, b"\nstopping after this step, or once validated; Ctrl-C again stops at once\n")
+        act()
 
-    for part in parts:
-        if not any(name == part or name.startswith(f"{part}.") for name, _ in model.named_parameters()):
-            raise ValueError(
-                f"the recipe freezes {part!r}, and the model has no such part; parts are backbone, head, …"
-            )
-    flags = {name: p.requires_grad for name, p in model.named_parameters()}
-    frozen = [m for name, m in model.named_modules() if concerned(name)]
-    for name, p in model.named_parameters():
-        p.requires_grad_(flags[name] and not concerned(name))
-
-    def train_mode() -> None:
-        model.train()
-        for module in frozen:
-            module.eval()
-
+    signal.signal(signal.SIGINT, first)
     try:
-        yield train_mode
+        yield
     finally:
-        for name, p in model.named_parameters():
-            p.requires_grad_(flags[name])
+        signal.signal(signal.SIGINT, before)
 
 
-def _optimiser(model: Model, recipe: Recipe) -> torch.optim.Optimizer:
-    groups: list[dict[str, Any]] = []
-    for part, rate in (
-        (model.backbone, recipe.learning_rate),
-        (model.head, recipe.head_learning_rate or recipe.learning_rate),
-    ):
-        parameters = [p for p in part.parameters() if p.requires_grad]
-        if parameters:
-            groups.append({"params": parameters, "lr": rate, "base_lr": rate})
-    if not groups:
-        raise ValueError("the recipe freezes every parameter: nothing is left to train")
-    if recipe.optimiser == "sgd":
-        return torch.optim.SGD(groups, momentum=recipe.momentum, weight_decay=recipe.weight_decay)
-    kind = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[recipe.optimiser]
-    return kind(groups, weight_decay=recipe.weight_decay)
-
-
-def _set_learning_rate(
-    optimiser: torch.optim.Optimizer, recipe: Recipe, epoch: int, step: int = 0, steps: int = 1
-) -> float:
-    factor = 1.0 if recipe.schedule == "constant" else (1 + math.cos(math.pi * epoch / recipe.epochs)) / 2
-    done = epoch * steps + step + 1
-    factor *= min(1.0, done / max(1.0, recipe.warmup * steps))
-    for group in optimiser.param_groups:
-        group["lr"] = group["base_lr"] * factor
-    return float(optimiser.param_groups[-1]["lr"])
-
-
-def _require_finite(loss: Tensor, batch: Batch, dataset: SliceDataset, epoch: int) -> None:
-    if not math.isfinite(float(loss.detach())):
-        files = ", ".join(str(dataset.samples[i].path) for i in batch.indices.tolist())
+def _require_finite(losses: dict[str, float], samples: Sequence[Sample], epoch: int) -> None:
+    if not math.isfinite(losses["loss"]):
         raise FloatingPointError(
-            f"the loss became {float(loss.detach())} in epoch {epoch + 1}, on the batch of {files}: look at these "
-            "files with hv.check, or lower the learning rate"
+            f"the loss became {losses['loss']} in epoch {epoch + 1}, on the batch of "
+            f"{', '.join(str(s.path) for s in samples)}: look at these files with hv.check, or lower the learning rate"
         )
 
 
-def _batches(dataset: SliceDataset, batch: int, device: torch.device) -> Iterable[Batch]:
-    for b in DataLoader(dataset, batch, collate_fn=collate):
-        yield Batch(b.images.to(device), b.targets.to(device), b.indices)
+def _cut(numbers: Sequence[int], batch: int) -> list[Sequence[int]]:
+    return [numbers[i : i + batch] for i in range(0, len(numbers), batch)]
 
 
-@torch.inference_mode()
-def _validate(
-    model: Model, dataset: SliceDataset, recipe: Recipe, scorers: dict[str, Any], epoch: int
-) -> dict[str, float]:
-    """Loss, its parts and the metrics on a data set; the metrics are those that ``hv.evaluate`` would give."""
-    model.eval()
-    totals = _Mean()
-    predictions: list[Any] = []
-    for batch in _batches(dataset, recipe.batch, model.device):
-        output = model(to_float(batch.images))
-        parts = model.loss(output, batch.targets, name=recipe.loss)
-        _require_finite(parts["loss"], batch, dataset, epoch)
-        totals.add(parts, len(batch.indices))
-        decoded = model.decode(output)
-        if model.task == "classification":
-            predictions += decoded.cpu().tolist()
-        else:
-            placed = zip(decoded, map(dataset.placement, batch.indices.tolist()), strict=True)
-            predictions += [to_original(found, placement).as_dict() for found, placement in placed]
-    figures = totals.means()
-    truths = ground_truth(dataset.samples, model)
-    options = {"positive": model.classes.index(model.positive)} if metric_task(model) == "classification" else {}
-    for scorer in scorers.values():
-        figures |= scorer(predictions, truths, classes=model.classes, **options)
-    return figures
+def _loader(dataset: SliceDataset, batches: Sequence[Sequence[int]], processes: Any) -> Iterator[Batch | None]:
+    """Load this process's share of each batch onto its device; None where a small batch leaves it nothing."""
+    shares = [share(numbers, processes) for numbers in batches]
+    loader = DataLoader(dataset, batch_sampler=shares, collate_fn=lambda items: collate(items) if items else None)
+    return (b and Batch(b.images.to(processes.device), b.targets.to(processes.device), b.indices) for b in iter(loader))
 
 
-def _best_weights(folder: Run) -> dict[str, Tensor]:
-    from hccvision.weights import read_tensors
+def _rows(targets: Targets, rows: Tensor) -> Targets:
+    labels = targets.image_labels
+    return Targets(targets.boxes[rows], targets.labels[rows], None if labels is None else labels[rows])
 
-    return read_tensors(folder.best)
+
+def _read(model: Model, output: Any, batch: Batch, dataset: SliceDataset) -> dict[int, Any]:
+    """Decode a batch into what metrics take, by the samples' numbers."""
+    decoded, numbers = model.decode(output), batch.indices.tolist()
+    if model.task == "classification":
+        return dict(zip(numbers, decoded.cpu().tolist(), strict=True))
+    return {i: to_original(found, dataset.placement(i)).as_dict() for i, found in zip(numbers, decoded, strict=True)}

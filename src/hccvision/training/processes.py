@@ -1,0 +1,144 @@
+"""One training in one or many processes, on Accelerate: each takes its share of every batch, and all do the same step."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, TypeVar
+
+import torch
+from torch import nn
+
+from hccvision.prediction import choose_device
+
+PRECISIONS = {"fp32": "no", "bf16": "bf16", "fp16": "fp16"}  # as Accelerate names them
+T = TypeVar("T")
+
+
+def accelerator(device: str = "auto", precision: str = "fp32") -> Any:
+    """Join the other processes, if ``torchrun`` or ``accelerate launch`` started several.
+
+    Args:
+        device: ``"auto"`` (CUDA if there is one), ``"cpu"`` or ``"cuda"``.
+        precision: of ``PRECISIONS``.
+
+    Returns:
+        An ``accelerate.Accelerator``.
+
+    Raises:
+        ValueError: if the device isn't there, or can't do that precision.
+
+    Example:
+        >>> accelerator("cpu").num_processes
+        1
+    """
+    from accelerate import Accelerator
+    from accelerate.state import AcceleratorState, PartialState
+
+    wanted = choose_device(device)
+    if precision == "fp16" and wanted.type == "cpu":
+        raise ValueError('precision="fp16" needs CUDA, and this training runs on the CPU: take "bf16" or "fp32"')
+    if PartialState._shared_state:  # an earlier fit may have used another device or precision
+        AcceleratorState._reset_state(reset_partial_state=PartialState().num_processes == 1)
+    return Accelerator(cpu=wanted.type == "cpu", mixed_precision=PRECISIONS[precision])
+
+
+def share(items: Sequence[T], processes: Any) -> list[T]:
+    """Give this process's share of a batch: none comes twice, and the last processes may have one less.
+
+    Args:
+        items: of the whole batch.
+        processes: of `accelerator`.
+
+    Returns:
+        Every so-many-th.
+    """
+    return list(items[processes.process_index :: processes.num_processes])
+
+
+def gather(value: T, processes: Any) -> list[T]:
+    """Collect a value from each process.
+
+    Args:
+        value: this process's, anything that can be pickled.
+        processes: of `accelerator`.
+
+    Returns:
+        All of them, by process.
+    """
+    if processes.num_processes == 1:
+        return [value]
+    from accelerate.utils import gather_object
+
+    return list(gather_object([value]))
+
+
+def broadcast(value: T, processes: Any) -> T:
+    """Give all processes what the first one has.
+
+    Args:
+        value: anything that can be pickled.
+        processes: of `accelerator`.
+
+    Returns:
+        The first process's value.
+    """
+    if processes.num_processes == 1:
+        return value
+    from accelerate.utils import broadcast_object_list
+
+    return broadcast_object_list([value])[0]
+
+
+def add_up(parts: Iterable[Mapping[str, float]]) -> dict[str, float]:
+    """Add named numbers.
+
+    Args:
+        parts: of the processes; one without a share has none.
+
+    Returns:
+        The sums by name.
+
+    Example:
+        >>> add_up([{"loss": 1.0}, {}, {"loss": 0.5}])
+        {'loss': 1.5}
+    """
+    sums: dict[str, float] = {}
+    for part in parts:
+        for name, value in part.items():
+            sums[name] = sums.get(name, 0.0) + value
+    return sums
+
+
+def sum_gradients(model: nn.Module, processes: Any) -> None:
+    """Add up the gradients of all processes in one go, so that each of them makes the same step.
+
+    Args:
+        model: with gradients; a process that had no image has none.
+        processes: of `accelerator`.
+    """
+    parameters = [p for p in model.parameters() if p.requires_grad]
+    if processes.num_processes == 1 or not parameters:
+        return
+    gradients = [torch.zeros_like(p) if p.grad is None else p.grad for p in parameters]
+    summed = processes.reduce(torch.cat([g.flatten() for g in gradients]), "sum")
+    for parameter, part in zip(parameters, summed.split([p.numel() for p in parameters]), strict=True):
+        parameter.grad = torch.empty_like(parameter).copy_(part.view(parameter.shape))
+
+
+def average_batch_norms(model: nn.Module, images: int, processes: Any) -> None:
+    """Give all processes the mean of their batch norms' running statistics, weighted by the images that each saw.
+
+    Args:
+        model: whose batch norms in training mode are concerned.
+        images: that this process saw in the step.
+        processes: of `accelerator`.
+    """
+    kinds = nn.modules.batchnorm._BatchNorm
+    norms = [m for m in model.modules() if isinstance(m, kinds) and m.training and m.running_mean is not None]
+    if processes.num_processes == 1 or not norms:
+        return
+    buffers = [b for m in norms for b in (m.running_mean, m.running_var) if b is not None]
+    own = torch.cat([*(b.flatten() * images for b in buffers), buffers[0].new_tensor([images])])
+    total = processes.reduce(own, "sum")
+    for buffer, part in zip(buffers, (total[:-1] / total[-1]).split([b.numel() for b in buffers]), strict=True):
+        buffer.copy_(part.view(buffer.shape))

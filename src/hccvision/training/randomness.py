@@ -1,0 +1,88 @@
+"""The random numbers of a training: they follow from its seed and the epoch, and can be saved in the middle of one."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import torch
+
+
+class Randomness:
+    """All generators that a training draws from: its own two, torch's, NumPy's and Python's.
+
+    Example:
+        >>> numbers = Randomness()
+        >>> numbers.seed(0, epoch=3)
+        >>> before = numbers.state()
+        >>> first = torch.rand(1, generator=numbers.draws)
+        >>> numbers.restore(before)
+        >>> bool(first == torch.rand(1, generator=numbers.draws))
+        True
+    """
+
+    def __init__(self) -> None:
+        self.shuffle = torch.Generator()
+        self.draws = torch.Generator()
+
+    def seed(self, seed: int, *, epoch: int, process: int = 0) -> None:
+        """Start an epoch: every draw of it follows from these numbers alone.
+
+        Args:
+            seed: of the training.
+            epoch: whole epochs before.
+            process: of many; all shuffle alike, and draw their own augmentation and dropout.
+        """
+        start = seed * 1_000_003 + epoch
+        self.shuffle.manual_seed(start)
+        own = start + process * 2_147_483_647
+        self.draws.manual_seed(own)
+        torch.random.manual_seed(own)
+        np.random.seed(own % 2**32)
+        random.seed(own)
+
+    def state(self) -> dict[str, Any]:
+        """Give the state of all generators, as tensors and plain values."""
+        key = np.random.get_state(legacy=False)
+        assert isinstance(key, dict)
+        version, words, gauss = random.getstate()
+        return {
+            "shuffle": self.shuffle.get_state(),
+            "draws": self.draws.get_state(),
+            "torch": torch.random.get_rng_state(),
+            "cuda": torch.cuda.get_rng_state() if torch.cuda.is_available() else None,
+            "numpy": {**key, "state": {**key["state"], "key": torch.from_numpy(key["state"]["key"].astype(np.int64))}},
+            "python": [version, list(words), gauss],
+        }
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Go on from a state.
+
+        Args:
+            state: of `state`.
+        """
+        self.shuffle.set_state(state["shuffle"])
+        self.draws.set_state(state["draws"])
+        torch.random.set_rng_state(state["torch"])
+        if state["cuda"] is not None and torch.cuda.is_available():
+            torch.cuda.set_rng_state(state["cuda"])
+        numbers = state["numpy"]
+        key = numbers["state"]["key"].numpy().astype(np.uint32)
+        np.random.set_state({**numbers, "state": {**numbers["state"], "key": key}})
+        version, words, gauss = state["python"]
+        random.setstate((version, tuple(words), gauss))
+
+
+@contextmanager
+def callers_randomness() -> Iterator[None]:
+    """Leave the caller's random numbers, in the end, as if none had been drawn."""
+    numpys, pythons = np.random.get_state(), random.getstate()
+    with torch.random.fork_rng():
+        try:
+            yield
+        finally:
+            np.random.set_state(numpys)
+            random.setstate(pythons)
