@@ -1,8 +1,16 @@
 """The run folder: what is in it, that nothing overwrites it, and that an interrupted run ends as if it had not been."""
 
 import csv
+import hashlib
 import json
+import shutil
+import signal
+import subprocess
+import sys
+import time
 from dataclasses import asdict, replace
+from importlib.metadata import version
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,14 +18,24 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file
 
-from hccvision.contracts import Sample
+from hccvision.contracts import Annotation, Sample
 from hccvision.model import build_model, load_model
 from hccvision.recipes import Recipe
 from hccvision.registry import AUGMENTATIONS
 from hccvision.training.checkpoints import write_atomically
 from hccvision.training.engine import fit
 
-FILES = {"recipe.json", "history.csv", "history.json", "best.safetensors", "last.safetensors", "state.pt"}
+WRITTEN = {
+    "recipe.json",
+    "run.json",
+    "split.json",
+    "history.csv",
+    "history.json",
+    "best.safetensors",
+    "last.safetensors",
+}
+STATES = {"state.pt", "state.previous.pt"}
+FILES = WRITTEN | STATES | {"curves.png"}
 RECIPE = Recipe(
     optimiser="adamw", learning_rate=3e-3, weight_decay=1e-2, schedule="cosine", epochs=4, batch=2, augmentation="frail"
 )
@@ -88,7 +106,12 @@ def test_a_run_folder_holds_recipe_history_models_and_state(slices, fails_at, tm
     history = fit(model, slices, slices, recipe=RECIPE, run=run, device="cpu")
     assert history.run == run
     assert {path.name for path in run.iterdir()} == FILES
-    assert Recipe(**{**json.loads((run / "recipe.json").read_text()), "frozen": ()}) == RECIPE
+    assert Recipe(**json.loads((run / "recipe.json").read_text())) == RECIPE
+    split = json.loads((run / "split.json").read_text())["parts"]
+    for name in ("train", "val"):
+        assert [Path(entry["image"]).name for entry in split[name]["files"]] == [s.path.name for s in slices]
+        assert split[name]["files"][0]["sha256"] == hashlib.sha256(slices[0].path.read_bytes()).hexdigest()
+    assert json.loads((run / "run.json").read_text())["libraries"]["torch"] == version("torch")
 
     written = json.loads((run / "history.json").read_text())
     assert written == {"best": history.best, "epochs": history.rows}
@@ -102,7 +125,8 @@ def test_a_run_folder_holds_recipe_history_models_and_state(slices, fails_at, tm
     assert best.image_size == (48, 48)
     assert_same_state(best.state_dict(), model.state_dict())
     state = torch.load(run / "state.pt", weights_only=True)
-    assert state.keys() == {"history", "best", "model", "optimiser"}
+    assert state["made_by"]["recipe"] == json.loads((run / "recipe.json").read_text())
+    assert state["made_by"]["data"] == hashlib.sha256((run / "split.json").read_bytes()).hexdigest()
     assert_same_state(state["model"], load_file(run / "last.safetensors"))
     assert (state["history"], state["best"]) == (history.rows, history.best)
 
@@ -133,7 +157,7 @@ def test_a_folder_of_other_things_is_neither_overwritten_nor_resumed(slices, fai
 def test_an_empty_folder_is_as_good_as_none(slices, fails_at, tmp_path):
     (tmp_path / "run").mkdir()
     fit(classifier(), slices, recipe=replace(RECIPE, epochs=1), run=tmp_path / "run", device="cpu")
-    assert set(files(tmp_path / "run")) == FILES
+    assert set(files(tmp_path / "run")) == FILES - {"state.previous.pt"}
 
 
 def test_a_model_that_cannot_be_saved_is_refused_before_training(slices, fails_at, tmp_path):
@@ -166,7 +190,7 @@ def test_an_interrupted_run_goes_on_to_the_very_same_end(optimiser, error, slice
     assert history.rows == expected.rows
     assert history.best == expected.best
     assert_same_state(resumed.state_dict(), whole.state_dict())
-    for name in FILES - {"state.pt"}:
+    for name in FILES - STATES:
         assert (tmp_path / "run" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes(), name
 
 
@@ -189,17 +213,17 @@ def test_a_run_stopped_while_it_wrote_goes_on_from_the_epoch_before(slices, fail
     run = tmp_path / "run"
     save = torch.save
 
-    def disk_full(state, path):
-        save(state, path)
+    def disk_full(state, file):
+        save(state, file)
         if len(state["history"]) == 3:
-            path.write_bytes(path.read_bytes()[:100])
+            file.truncate(100)
             raise OSError("no space left on device")
 
     with monkeypatch.context() as patch:
         patch.setattr(torch, "save", disk_full)
         with pytest.raises(OSError, match="no space left"):
             fit(classifier(), slices, slices, recipe=RECIPE, run=run, device="cpu")
-    assert set(files(run)) == FILES
+    assert set(files(run)) == WRITTEN | STATES
     assert len(torch.load(run / "state.pt", weights_only=True)["history"]) == 2
 
     resumed = classifier()
@@ -256,8 +280,246 @@ def test_the_seed_argument_is_kept_in_the_recipe_of_the_run(slices, fails_at, tm
     run = tmp_path / "run"
     recipe = replace(RECIPE, epochs=1)
     fit(classifier(), slices, recipe=recipe, seed=7, run=run, device="cpu")
-    assert json.loads((run / "recipe.json").read_text()) == {**asdict(recipe), "seed": 7, "frozen": []}
+    assert json.loads((run / "recipe.json").read_text()) == {
+        **asdict(recipe), "seed": 7, "frozen": [], "thaw": []
+    }  # fmt: skip
     fit(classifier(), slices, recipe=replace(recipe, seed=7), run=run, resume=True, device="cpu")
+
+
+# stopped at any step
+
+STEPS = replace(RECIPE, batch=1, epochs=3, augmentation="paper", ema=0.9, patience=3)
+
+
+@pytest.mark.parametrize("stop", [1, 2, 4, 5, 7, 10])  # four steps an epoch
+def test_a_run_stopped_at_any_step_goes_on_to_the_very_same_end(stop, slices, tmp_path, monkeypatch):
+    build = classifier if stop % 2 else detector
+    data = slices if stop % 2 else boxed(slices)
+    whole = build()
+    expected = fit(whole, data, data, recipe=STEPS, run=tmp_path / "whole", device="cpu")
+
+    made = 0
+    step = torch.optim.AdamW.step
+
+    def killed(self, *args, **kwargs):
+        nonlocal made
+        result = step(self, *args, **kwargs)
+        made += 1
+        if made == stop:
+            raise RuntimeError("the power went out")
+        return result
+
+    with monkeypatch.context() as patch:
+        patch.setattr(torch.optim.AdamW, "step", killed)
+        with pytest.raises(RuntimeError, match="power"):
+            fit(build(), data, data, recipe=STEPS, run=tmp_path / "run", save_every=1, device="cpu")
+    # what was saved last is the state after the step before
+    state = torch.load(tmp_path / "run" / "state.pt", weights_only=True) if stop > 1 else {"history": [], "step": 0}
+    assert 4 * len(state["history"]) + state["step"] == stop - 1
+
+    torch.manual_seed(77)
+    resumed = build(seed=99 if stop > 1 else 0)
+    history = fit(resumed, data, data, recipe=STEPS, run=tmp_path / "run", resume=True, save_every=1, device="cpu")
+    assert history.rows == expected.rows
+    assert_same_state(resumed.state_dict(), whole.state_dict())
+    for name in WRITTEN:
+        assert (tmp_path / "run" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes(), name
+
+
+def boxed(slices):
+    annotation = Annotation(np.array([(10, 5, 40, 30)]), ("hcc",), size=(40, 50))
+    return [Sample(s.path, annotation=annotation) for s in slices]
+
+
+def detector(seed=0):
+    options = {"classes": ["hcc"], "image_size": 48, "backbone_options": {"width": 0.1}}
+    return build_model("mobilenet_v1", "ssd", **options, seed=seed)
+
+
+def test_a_state_that_cannot_be_read_is_replaced_by_the_one_before(slices, fails_at, tmp_path, capsys):
+    whole = classifier()
+    fit(whole, slices, slices, recipe=RECIPE, run=tmp_path / "whole", device="cpu")
+    run = tmp_path / "run"
+    fails_at[6] = RuntimeError("the power went out")
+    with pytest.raises(RuntimeError):
+        fit(classifier(), slices, slices, recipe=RECIPE, run=run, device="cpu")
+    (run / "state.pt").write_bytes((run / "state.pt").read_bytes()[:5000])
+    resumed = classifier()
+    fit(resumed, slices, slices, recipe=RECIPE, run=run, resume=True, device="cpu")
+    assert "going on from the state before it, state.previous.pt" in capsys.readouterr().out
+    assert_same_state(resumed.state_dict(), whole.state_dict())
+    for path in (run / "state.pt", run / "state.previous.pt"):
+        path.write_bytes(b"PK" + bytes(100))
+    with pytest.raises(ValueError, match=r"state\.pt: can't be read .*state\.previous\.pt: can't be read"):
+        fit(classifier(), slices, slices, recipe=RECIPE, run=run, resume=True, device="cpu")
+
+
+def test_a_state_that_would_run_code_is_not_loaded(slices, fails_at, tmp_path):
+    run = tmp_path / "run"
+    fit(classifier(), slices, recipe=replace(RECIPE, epochs=1), run=run, device="cpu")
+    torch.save({"history": [], "evil": Path("a")}, run / "state.pt")  # a pickled object that isn't plain data
+    with pytest.raises(ValueError, match=r"state\.pt: can't be read"):
+        fit(classifier(), slices, recipe=replace(RECIPE, epochs=1), run=run, resume=True, device="cpu")
+
+
+def test_a_run_is_not_resumed_with_other_data(slices, fails_at, tmp_path):
+    run, recipe = tmp_path / "run", replace(RECIPE, epochs=1)
+    fit(classifier(), slices, slices[:2], recipe=recipe, run=run, device="cpu")
+    before = files(run)
+    for train, val, message in (
+        (slices[:3], slices[:2], "train: 4 samples then, 3 now"),
+        (slices, slices[1:3], "0.png: its place in val is taken by 1.png"),
+        (slices, None, "val: 2 samples then, 0 now"),
+        ([Sample(s.path, class_name="normal") for s in slices], slices[:2], "1.png: its class_name changed"),
+    ):
+        with pytest.raises(ValueError, match=f"this run has other data .*{message}.*resume it with its own"):
+            fit(classifier(), train, val, recipe=recipe, run=run, resume=True, device="cpu")
+    pixels = slices[0].path.read_bytes()
+    Image.fromarray(np.zeros((40, 50), np.uint8)).save(slices[0].path)
+    with pytest.raises(ValueError, match=r"0\.png: has changed"):
+        fit(classifier(), slices, slices[:2], recipe=recipe, run=run, resume=True, device="cpu")
+    slices[0].path.write_bytes(pixels)
+    fit(classifier(), slices, slices[:2], recipe=recipe, run=run, resume=True, device="cpu")
+    assert {k: v for k, v in files(run).items() if k != "curves.png"} == {
+        k: v for k, v in before.items() if k != "curves.png"
+    }
+
+
+# killed, interrupted, and out of space: in a process of its own
+
+PROGRAM = """
+import resource, signal, sys, threading, time
+from pathlib import Path
+import torch
+torch.set_num_threads(1)
+from hccvision.data.folders import read_image_folder
+from hccvision.model import build_model
+from hccvision.recipes import Recipe
+from hccvision.training.engine import fit
+
+folder, run, what = Path(sys.argv[1]), sys.argv[2], sys.argv[3]
+model = build_model(
+    "mobilenet_v1", "linear", classes=["normal", "cancer"], image_size=48, backbone_options={"width": 0.1},
+    head_options={"hidden": (8,), "pool": "avg", "dropout": 0.3}, seed=0,
+)
+data = read_image_folder(folder, {"normal": "normal", "cancer": "cancer"})
+if what == "full":  # a write fails in the middle of a file, as on a full disk
+    signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[4]),) * 2)
+print("ready", flush=True)
+recipe = Recipe(epochs=8, batch=2, augmentation="paper", ema=0.9, learning_rate=3e-3)
+fit(model, data, data, recipe=recipe, run=run, resume=True, save_every=1, device="cpu")
+print("done", flush=True)
+"""
+
+
+@pytest.fixture
+def program(tmp_path, slices):
+    """Starts the program on a folder of slices; its run ends on the same weights however often it is stopped."""
+    script = tmp_path / "train.py"
+    script.write_text(PROGRAM)
+    for sample in slices:
+        (tmp_path / "data" / sample.class_name).mkdir(parents=True, exist_ok=True)
+        shutil.copy(sample.path, tmp_path / "data" / sample.class_name / sample.path.name)
+
+    def start(run, what="train", *more):
+        command = [sys.executable, str(script), str(tmp_path / "data"), str(run), what, *map(str, more)]
+        return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+
+    return start
+
+
+def assert_readable(run):
+    """Whatever moment the process was stopped at, each file there is whole."""
+    for path in run.glob("*.safetensors"):
+        load_model(path)
+    for path in run.glob("*.json"):
+        json.loads(path.read_text())
+    for path in run.glob("state*.pt"):
+        torch.load(path, weights_only=True)
+
+
+def kill_at_random_moments(program, tmp_path, kills, seed):
+    whole = tmp_path / "whole"
+    text, _ = program(whole).communicate(timeout=300)
+    assert text.endswith("done\n"), text
+    run, rng, killed, inside_a_write = tmp_path / "run", np.random.default_rng(seed), 0, 0
+    for attempt in range(20 * kills):
+        process = program(run)
+        assert process.stdout.readline() == "ready\n"
+        try:
+            process.wait(timeout=float(rng.uniform(0.02, 2.0 if attempt % 4 else 0.5)))
+        except subprocess.TimeoutExpired:
+            process.kill()
+            killed += process.wait() == -signal.SIGKILL
+        process.stdout.close()
+        if run.exists():
+            assert_readable(run)
+            inside_a_write += any(path.name.startswith(".") for path in run.iterdir())
+        if process.returncode == 0:
+            for name in WRITTEN - {"split.json"}:
+                assert (run / name).read_bytes() == (whole / name).read_bytes(), name
+            shutil.rmtree(run)
+        if killed == kills:
+            break
+    assert killed == kills
+    text, _ = program(run).communicate(timeout=300)
+    assert text.endswith("done\n"), text
+    assert not [path for path in run.iterdir() if path.name.startswith(".")]  # nothing half written is left
+    for name in WRITTEN - {"split.json"}:
+        assert (run / name).read_bytes() == (whole / name).read_bytes(), name
+    return inside_a_write
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="there is no SIGKILL on Windows")
+def test_killed_at_random_moments_a_run_stays_readable_and_ends_the_same(program, tmp_path):
+    kill_at_random_moments(program, tmp_path, kills=3, seed=0)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform == "win32", reason="there is no SIGKILL on Windows")
+def test_killed_fifty_times_a_run_stays_readable_and_ends_the_same(program, tmp_path):
+    inside_a_write = kill_at_random_moments(program, tmp_path, kills=50, seed=1)
+    print(f"{inside_a_write} of 50 kills were inside a write")
+    assert inside_a_write
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no limit of file sizes")
+@pytest.mark.parametrize("space", [30_000, 80_000])
+def test_a_full_disk_is_an_error_that_spoils_nothing(space, program, tmp_path):
+    run = tmp_path / "run"
+    process = program(run)
+    assert process.stdout.readline() == "ready\n"
+    while not (run / "state.pt").exists():
+        time.sleep(0.01)
+    process.kill()
+    process.communicate()
+    before = files(run)
+    text, _ = program(run, "full", space).communicate(timeout=300)
+    assert "could not be written" in text
+    assert "make room on the disk, then go on with resume=True" in text
+    assert_readable(run)
+    assert not [path for path in run.iterdir() if path.name.startswith(".")]
+    assert set(files(run)) >= {name for name in before if not name.startswith(".")}
+    text, _ = program(run).communicate(timeout=300)
+    assert text.endswith("done\n"), text
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="signals differ on Windows")
+def test_ctrl_c_saves_the_step_and_says_how_to_go_on(program, tmp_path):
+    run = tmp_path / "run"
+    process = program(run)
+    assert process.stdout.readline() == "ready\n"
+    while not (run / "state.pt").exists():
+        time.sleep(0.01)
+    process.send_signal(signal.SIGINT)
+    text, _ = process.communicate(timeout=120)
+    assert process.returncode != 0
+    assert f"go on with run={str(run)!r}, resume=True" in text
+    assert "KeyboardInterrupt" in text
+    assert_readable(run)
+    text, _ = program(run).communicate(timeout=300)
+    assert text.endswith("done\n"), text
 
 
 # writing

@@ -359,3 +359,96 @@ def test_binary_focal_and_its_gradient_are_finite_however_sure_the_model(gamma, 
         loss = binary_focal(logits, labels, gamma=gamma)
         assert torch.isfinite(loss)
         assert torch.isfinite(torch.autograd.grad(loss, logits)[0]).all()
+
+
+# smoothed labels, weighted classes, and batches in parts
+
+WEIGHTS = torch.tensor([0.5, 2.0, 1.0, 3.0])
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
+@pytest.mark.parametrize("weights", [None, WEIGHTS])
+def test_smoothing_and_weights_are_torchs(smoothing, weights):
+    logits, labels = logits_and_labels()
+    expected = F.cross_entropy(logits, labels, weights, label_smoothing=smoothing)
+    options = {"label_smoothing": smoothing, "class_weights": weights}
+    torch.testing.assert_close(cross_entropy(logits, labels, **options), expected)
+    if smoothing == 0.0 or weights is None:  # torch weighs each class's share of a smoothed label by itself
+        torch.testing.assert_close(focal(logits, labels, gamma=0.0, **options), expected)
+
+
+def test_smoothed_and_weighted_binary_losses_are_torchs():
+    logits, labels = logits_and_labels()
+    yes = answers(logits, labels).float()
+    weights = torch.where(yes > 0, WEIGHTS, 1.0)
+    expected = F.binary_cross_entropy_with_logits(logits, 0.9 * yes + 0.05, weights, reduction="sum") / weights.sum()
+    for loss in (binary_cross_entropy, lambda *args, **options: binary_focal(*args, gamma=0.0, **options)):
+        torch.testing.assert_close(loss(logits, yes, label_smoothing=0.1, weights=weights), expected)
+
+
+def test_weighted_focal_is_its_formula():
+    logits, labels = logits_and_labels()
+    p = logits.double().softmax(-1)[torch.arange(len(labels)), labels]
+    own = WEIGHTS.double()[labels]
+    expected = (own * -((1 - p) ** 2) * p.log()).sum() / own.sum()
+    assert focal(logits, labels, class_weights=WEIGHTS).item() == pytest.approx(expected.item(), rel=1e-5)
+
+
+def test_smoothing_and_weights_in_the_detection_loss_are_torchs():
+    logits, offsets, classes, targets = random_batch(0)
+    plain = multibox(logits, offsets, classes, targets)
+    chosen = hard_negatives(-logits.log_softmax(-1)[..., 0], classes > 0)
+    for options in ({"label_smoothing": 0.1}, {"class_weights": WEIGHTS}):
+        found = multibox(logits, offsets, classes, targets, **options)
+        torch_options = {"weight": options.get("class_weights"), "label_smoothing": options.get("label_smoothing", 0)}
+        expected = F.cross_entropy(logits[chosen], classes[chosen], reduction="sum", **torch_options) / 14
+        torch.testing.assert_close(found["classification"], expected)
+        assert found["regression"] == plain["regression"]
+        assert found["classification"] != plain["classification"]
+    focus = multibox(logits, offsets, classes, targets, name="focal", class_weights=WEIGHTS)["classification"]
+    p = logits.double().softmax(-1).gather(-1, classes[..., None])[..., 0]
+    alpha = torch.where(classes > 0, 0.25, 0.75) * WEIGHTS[classes]
+    assert focus.item() == pytest.approx(((-alpha * (1 - p) ** 2 * p.log()).sum() / 14).item(), rel=1e-5)
+
+
+@pytest.mark.parametrize("name", DETECTION_LOSSES)
+@pytest.mark.parametrize("positives", [(4, 1, 9), (0, 3, 0), (0, 0, 0)])
+def test_the_parts_of_a_batch_add_up_to_the_whole(name, positives):
+    batch = random_batch(3, positives=positives)
+    grid = generate("ssd300_mobilenet")[: batch[2].shape[1]]
+    whole = multibox(*batch, grid, name=name)
+    pieces = [
+        multibox(*(part[rows] for part in batch), grid, name=name, normaliser=float(sum(positives)))
+        for rows in (slice(0, 1), slice(1, 3))
+    ]
+    for key, value in whole.items():
+        torch.testing.assert_close(sum(piece[key] for piece in pieces), value, rtol=1e-6, atol=1e-6)
+
+
+@pytest.mark.parametrize("name", CLASSIFICATION_LOSSES)
+@pytest.mark.parametrize("weights", [None, WEIGHTS])
+def test_the_parts_of_a_batch_of_images_add_up_to_the_whole(name, weights):
+    logits, labels = logits_and_labels()
+    loss = CLASSIFICATION_LOSSES[name]
+    total = float(len(labels)) if weights is None else float(weights[labels].sum())
+    pieces = [
+        loss(logits[rows], labels[rows], class_weights=weights, label_smoothing=0.1, normaliser=total)
+        for rows in (slice(0, 7), slice(7, 20))
+    ]
+    whole = loss(logits, labels, class_weights=weights, label_smoothing=0.1)
+    torch.testing.assert_close(sum(pieces), whole, rtol=1e-6, atol=1e-6)
+
+
+def test_negatives_that_are_equal_but_for_rounding_are_chosen_by_their_place():
+    losses = torch.full((1, 3000), 0.7)
+    noise = 1e-6 * torch.randn(1, 3000, generator=torch.Generator().manual_seed(0))
+    positive = torch.arange(3000)[None] == 1234
+    chosen = hard_negatives(losses, positive)
+    assert chosen[0].nonzero()[:, 0].tolist() == [0, 1, 2, 1234]
+    assert torch.equal(hard_negatives(losses + noise, positive), chosen)
+
+
+def test_a_box_of_no_finite_loss_is_chosen_so_that_it_is_noticed():
+    losses = torch.tensor([[0.1, torch.nan, 0.3, torch.inf, 0.2]])
+    chosen = hard_negatives(losses, torch.zeros(1, 5, dtype=torch.bool), minimum=2)
+    assert chosen.tolist() == [[False, True, False, True, False]]

@@ -22,7 +22,8 @@ from hccvision.model import build_model
 from hccvision.recipes import Recipe
 from hccvision.registry import AUGMENTATIONS, METRICS
 from hccvision.training.checkpoints import History
-from hccvision.training.engine import _optimiser, _sampler, fit
+from hccvision.training.engine import _sampler, fit
+from hccvision.training.optimisers import build_optimiser
 
 SIZE = (48, 72)
 LESION = (20, 10, 50, 34)
@@ -270,7 +271,7 @@ def test_every_trained_parameter_is_in_one_group_at_its_parts_rate(build, frozen
     for name, parameter in model.named_parameters():
         parameter.requires_grad_(not name.startswith(tuple(f"{part}." for part in frozen)))
     recipe = Recipe(optimiser=optimiser, learning_rate=1e-3, head_learning_rate=1e-2, weight_decay=5e-4, momentum=0.8)
-    groups = _optimiser(model, recipe).param_groups
+    groups = build_optimiser(model, recipe).param_groups
     rates = {id(p): group["lr"] for group in groups for p in group["params"]}
     assert len(rates) == sum(len(group["params"]) for group in groups)
     expected = {
@@ -283,7 +284,7 @@ def test_every_trained_parameter_is_in_one_group_at_its_parts_rate(build, frozen
 
 
 def test_without_a_rate_of_its_own_the_head_learns_at_the_backbones():
-    groups = _optimiser(classifier(), Recipe(learning_rate=3e-4)).param_groups
+    groups = build_optimiser(classifier(), Recipe(learning_rate=3e-4)).param_groups
     assert [group["lr"] for group in groups] == [3e-4, 3e-4]
 
 
@@ -424,6 +425,151 @@ def test_a_classifiers_metrics_are_of_its_positive_class(slices):
     model.head.layers[-1].bias.data = torch.tensor([1.0, -1.0])  # everything is called cancer
     row = fit(model, slices, slices, recipe=STILL, metrics=["sensitivity", "specificity"], device="cpu").rows[0]
     assert (row["val_sensitivity"], row["val_specificity"]) == (1.0, 0.0)
+
+
+# a batch in parts, averaged weights, weighted and smoothed labels, precision, stopping early
+
+
+def without_batch_norms(model):
+    return tuple(name for name, module in model.named_modules() if isinstance(module, nn.BatchNorm2d))
+
+
+@BOTH
+@pytest.mark.parametrize("parts", [2, 3, 7])
+def test_a_batch_in_parts_is_the_batch_in_one(build, parts, slices):
+    frozen = without_batch_norms(build())
+    recipe = Recipe(optimiser="sgd", learning_rate=1e-3, epochs=2, batch=7, augmentation="paper", frozen=frozen)
+    ends, rows = [], []
+    for accumulate in (1, parts):
+        model = build()
+        rows.append(fit(model, slices, recipe=replace(recipe, accumulate=accumulate), device="cpu").rows)
+        ends.append(weights(model))
+    for name, value in ends[0].items():
+        torch.testing.assert_close(ends[1][name], value, rtol=0, atol=1e-6)
+    for one, other in zip(*rows, strict=True):
+        assert other == pytest.approx(one, rel=1e-6)
+
+
+def test_a_weighted_batch_in_parts_is_the_batch_in_one(slices):
+    frozen = without_batch_norms(classifier())
+    recipe = Recipe(optimiser="sgd", learning_rate=1e-2, epochs=1, batch=7, frozen=frozen, class_weights="balanced")
+    ends = []
+    for accumulate in (1, 3):
+        model = classifier()
+        fit(model, slices, recipe=replace(recipe, accumulate=accumulate, label_smoothing=0.1), device="cpu")
+        ends.append(weights(model))
+    for name, value in ends[0].items():
+        torch.testing.assert_close(ends[1][name], value, rtol=0, atol=1e-6)
+
+
+def test_the_averaged_weights_are_those_of_the_formula(slices):
+    recipe = Recipe(optimiser="sgd", learning_rate=1e-2, momentum=0.0, epochs=1, batch=3)
+    steps = []  # three, of 3, 3 and 1 images
+    start = classifier()
+    average = weights(start)
+    step = torch.optim.SGD.step
+
+    def recorded(self, *args, **kwargs):
+        result = step(self, *args, **kwargs)
+        steps.append([p.detach().clone() for group in self.param_groups for p in group["params"]])
+        return result
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(torch.optim.SGD, "step", recorded)
+        model = classifier()
+        history = fit(model, slices, slices, recipe=replace(recipe, ema=0.6), metrics=[], device="cpu")
+    assert len(steps) == 3
+    names = [name for part in ("backbone", "head") for name, _ in start.named_parameters() if name.startswith(part)]
+    expected = {name: average[name] for name in names}
+    for number, values in enumerate(steps):
+        for name, value in zip(names, values, strict=True):
+            expected[name] = value if number == 0 else 0.6 * expected[name] + 0.4 * value
+    found = weights(model)
+    for name in names:
+        torch.testing.assert_close(found[name], expected[name])
+        assert not torch.equal(found[name], dict(zip(names, steps[-1], strict=True))[name])
+    # it is the average that is validated
+    again = fit(model, slices, slices, recipe=replace(STILL, frozen=("backbone",)), metrics=[], device="cpu")
+    assert again["val_loss"] == pytest.approx(history["val_loss"], rel=1e-5)
+
+
+@pytest.mark.parametrize(("given", "expected"), [((0.5, 2.0), (0.5, 2.0)), ("balanced", (7 / 4, 7 / 10))])
+def test_class_weights_and_smoothing_reach_the_loss(given, expected, slices, batches):
+    model = classifier()
+    recipe = replace(STILL, batch=7, class_weights=given, label_smoothing=0.2, augmentation="recorded")
+    (row,) = fit(copy.deepcopy(model), slices, recipe=recipe, device="cpu").rows
+    ((images, targets),) = batches
+    loss = nn.functional.cross_entropy(
+        model.train()(images), targets.image_labels, torch.tensor(expected), label_smoothing=0.2
+    )
+    assert row["train_loss"] == pytest.approx(loss.item(), rel=1e-5)
+
+
+def test_class_weights_of_lesions_reach_the_detectors_loss(slices):
+    rows = [
+        fit(detector(), slices, recipe=replace(STILL, batch=7, class_weights=w), device="cpu").rows[0]
+        for w in (None, (3.0,))
+    ]
+    assert rows[1]["train_regression"] == pytest.approx(rows[0]["train_regression"])
+    assert rows[1]["train_classification"] > 1.1 * rows[0]["train_classification"]
+
+
+def test_class_weights_that_do_not_fit_are_refused(slices):
+    with pytest.raises(ValueError, match=r"3 class weights, the model 2: \('normal', 'cancer'\)"):
+        fit(classifier(), slices, recipe=replace(STILL, class_weights=(1.0, 2.0, 3.0)), device="cpu")
+    normal = [s for s in slices if s.class_name == "normal"]
+    with pytest.raises(ValueError, match="no training sample shows 'cancer'"):
+        fit(classifier(), normal, recipe=replace(STILL, class_weights="balanced"), device="cpu")
+
+
+def test_patience_ends_a_training(slices, monkeypatch, capsys):
+    scores = iter([0.2, 0.9, 0.5, 0.9, 0.8, 0.7])
+    monkeypatch.setitem(METRICS._builders, "scripted", lambda *_, **__: {"scripted": next(scores)})
+    monkeypatch.setitem(METRICS._tags, "scripted", {})
+    recipe = replace(STILL, epochs=6, monitor="val_scripted", patience=2)
+    history = fit(classifier(), slices[:2], slices[:2], recipe=recipe, metrics=["scripted"], device="cpu")
+    assert (len(history), history.best) == (4, 1)
+    assert "stopped early: val_scripted has not become better in 2 epochs" in capsys.readouterr().out
+
+
+def test_patience_without_validation_data_is_refused(slices):
+    with pytest.raises(ValueError, match='give val, or monitor "train_loss"'):
+        fit(classifier(), slices, recipe=replace(STILL, patience=2), device="cpu")
+
+
+@pytest.mark.parametrize("build", [detector, classifier])
+def test_half_precision_trains_with_a_loss_in_full_precision(build, slices, monkeypatch):
+    kinds = set()
+    model = build()
+    loss = model.head.loss
+
+    def recorded(output, *args, **options):
+        parts = loss(output, *args, **options)
+        kinds.add((getattr(output, "logits", output).dtype, parts["loss"].dtype))
+        return parts
+
+    model.head.loss = recorded
+    full = fit(build(), slices, slices, recipe=replace(STILL, batch=7), metrics=[], device="cpu").rows[0]
+    recipe = replace(STILL, batch=7, precision="bf16")
+    half = fit(model, slices, slices, recipe=recipe, metrics=[], device="cpu").rows[0]
+    assert kinds == {(torch.bfloat16, torch.float32)}
+    assert half != full
+    assert half == pytest.approx(full, rel=0.05)
+    assert {p.dtype for p in model.parameters()} == {torch.float32}
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device here")
+def test_fp16_on_a_cpu_is_refused(slices):
+    with pytest.raises(ValueError, match='precision="fp16" needs CUDA'):
+        fit(classifier(), slices, recipe=replace(STILL, precision="fp16"), device="cpu")
+
+
+def test_a_head_whose_parts_do_not_add_up_is_refused(slices):
+    model = classifier()
+    loss = model.head.loss
+    model.head.loss = lambda *args, **options: {**loss(*args, **options), "other": torch.tensor(1.0)}
+    with pytest.raises(ValueError, match="its parts add up to .*: a head gives its loss as their sum"):
+        fit(model, slices, recipe=STILL, device="cpu")
 
 
 # the best epoch

@@ -219,9 +219,16 @@ def hard_negatives(background_loss: Tensor, positive: Tensor, *, ratio: float = 
     """
     wanted = (positive.sum(1, keepdim=True) * ratio).clamp(min=minimum)
     most = min(math.ceil(max(wanted.flatten().tolist(), default=0)), background_loss.shape[1])
-    hardest = background_loss.detach().masked_fill(positive, -torch.inf).topk(most, dim=1).indices
+    hardest = _ranks(background_loss.detach()).masked_fill(positive, -1).topk(most, dim=1).indices
     counted = torch.arange(most, device=hardest.device) < wanted
     return positive | torch.zeros_like(positive).scatter_(1, hardest, counted)
+
+
+def _ranks(losses: Tensor) -> Tensor:
+    """Rank by loss, and what is equal but for rounding errors by place: a batch cut into parts chooses the same."""
+    steps = (losses.float().nan_to_num(nan=torch.inf).clamp(0, 1e6) * 2**13).long()
+    place = torch.arange(losses.shape[1] - 1, -1, -1, device=losses.device)
+    return steps * losses.shape[1] + place
 
 
 def multibox(

@@ -180,6 +180,11 @@ class _Training:
         return self.model if self.average is None else self.average.module
 
     @property
+    def draws_alike(self) -> bool:
+        """Whether every process augments the whole batch, so that an image is augmented as it would be by a single one."""
+        return self.processes.num_processes > 1 and self.recipe.augmentation != "none"
+
+    @property
     def is_main(self) -> bool:
         """Whether this process is the one that writes and prints."""
         return bool(self.processes.is_main_process)
@@ -215,7 +220,7 @@ class _Training:
         self.random.seed(self.recipe.seed, epoch=self.epoch, process=self.processes.process_index)
         self.freezer.train(self.epoch)
         batches = _cut(list(self.sampler), self.recipe.batch)
-        loader = iter(_loader(self.datasets["train"], batches[self.step :], self.processes))
+        loader = iter(_loader(self.datasets["train"], batches[self.step :], self.processes, whole=self.draws_alike))
         if resumed is not None:
             self.random.restore(resumed)
         title = f"epoch {self.epoch + 1}/{self.recipe.epochs}"
@@ -256,7 +261,7 @@ class _Training:
     # a step
 
     def _step(self, batch: Batch | None, numbers: Sequence[int]) -> dict[str, float]:
-        """Make one step on a batch, or this process's share of it; gives the whole batch's losses."""
+        """Make one step on a batch of which this process has its share; gives the whole batch's losses."""
         pieces = [] if batch is None else self._pieces(batch)
         normaliser = self._normaliser([targets for _, targets in pieces])
         losses: dict[str, float] = {}
@@ -267,7 +272,7 @@ class _Training:
         losses = add_up(gather(losses, self.processes))
         _require_finite(losses, [self.datasets["train"].samples[i] for i in numbers], self.epoch)
         sum_gradients(self.model, self.processes)
-        average_batch_norms(self.model, 0 if batch is None else len(batch.indices), self.processes)
+        average_batch_norms(self.model, sum(len(images) for images, _ in pieces), self.processes)
         if self.recipe.clip_norm is not None:
             self.processes.clip_grad_norm_(self.model.parameters(), self.recipe.clip_norm)
         self.optimiser.step()
@@ -277,12 +282,16 @@ class _Training:
         return losses
 
     def _pieces(self, batch: Batch) -> list[tuple[Tensor, Targets]]:
-        """Augment a batch as a whole, then cut it into what goes through the network at a time."""
+        """Augment a batch, then cut this process's share of it into what goes through the network at a time."""
         images, targets = self.augment(to_float(batch.images), batch.targets, self.random.draws)
-        if self.recipe.accumulate == 1:
+        rows = torch.arange(len(images), device=images.device)
+        if self.draws_alike:
+            rows = rows[self.processes.process_index :: self.processes.num_processes]
+            if not len(rows):
+                return []
+        if len(rows) == len(images) and self.recipe.accumulate == 1:
             return [(images, targets)]
-        rows = torch.arange(len(images), device=images.device).chunk(self.recipe.accumulate)
-        return [(images[some], _rows(targets, some)) for some in rows]
+        return [(images[some], _rows(targets, some)) for some in rows.chunk(self.recipe.accumulate)]
 
     def _normaliser(self, pieces: Sequence[Targets]) -> float | None:
         """Give what the loss of a whole batch is divided by; None where one piece in one process is the whole."""
@@ -569,9 +578,11 @@ def _cut(numbers: Sequence[int], batch: int) -> list[Sequence[int]]:
     return [numbers[i : i + batch] for i in range(0, len(numbers), batch)]
 
 
-def _loader(dataset: SliceDataset, batches: Sequence[Sequence[int]], processes: Any) -> Iterator[Batch | None]:
-    """Load this process's share of each batch onto its device; None where a small batch leaves it nothing."""
-    shares = [share(numbers, processes) for numbers in batches]
+def _loader(
+    dataset: SliceDataset, batches: Sequence[Sequence[int]], processes: Any, *, whole: bool = False
+) -> Iterator[Batch | None]:
+    """Load this process's share of each batch, or all of it, onto its device; None where it has no share."""
+    shares = [numbers if whole else share(numbers, processes) for numbers in batches]
     loader = DataLoader(dataset, batch_sampler=shares, collate_fn=lambda items: collate(items) if items else None)
     return (b and Batch(b.images.to(processes.device), b.targets.to(processes.device), b.indices) for b in iter(loader))
 

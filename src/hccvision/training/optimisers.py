@@ -71,9 +71,9 @@ def parameter_table(model: nn.Module, recipe: Recipe) -> ParameterTable:
         >>> recipe = Recipe(learning_rate=1e-4, head_learning_rate=1e-3, frozen=("backbone.layers.0",))
         >>> table = parameter_table(model, recipe)
         >>> print("\\n".join(str(table).splitlines()[-4:]))
-        backbone.layers.26.1.bias               1024  backbone  0.0001
-        head.layers.0.weight                  2×1024  head      0.001
-        head.layers.0.bias                         2  head      0.001
+        backbone.layers.13.4.bias               1024  backbone  0.0001
+        head.layers.1.weight                  2×1024  head      0.001
+        head.layers.1.bias                         2  head      0.001
         3,208,098 of 3,209,026 numbers are trained
     """
     frozen = frozen_epochs(model, recipe)
@@ -157,7 +157,7 @@ class Freezer:
 
 
 def build_optimiser(model: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
-    """Build a recipe's optimiser with a group for the backbone and one for the head, fused on CUDA.
+    """Build a recipe's optimiser with a group for the backbone and one for the head, fused where torch can.
 
     Args:
         model: on its device.
@@ -179,7 +179,7 @@ def build_optimiser(model: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
     if not groups:
         raise ValueError("the recipe freezes every parameter: nothing is left to train")
     options: dict[str, Any] = {"weight_decay": recipe.weight_decay}
-    if all(p.is_cuda for group in groups.values() for p in group["params"]):
+    if all(p.device.type in ("cpu", "cuda") and p.is_floating_point() for p in parameters.values()):
         options["fused"] = True
     if recipe.optimiser == "sgd":
         return torch.optim.SGD(list(groups.values()), momentum=recipe.momentum, **options)

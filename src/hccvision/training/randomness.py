@@ -34,12 +34,12 @@ class Randomness:
         Args:
             seed: of the training.
             epoch: whole epochs before.
-            process: of many; all shuffle alike, and draw their own augmentation and dropout.
+            process: of many; all shuffle and augment alike, and draw their own dropout.
         """
         start = seed * 1_000_003 + epoch
         self.shuffle.manual_seed(start)
+        self.draws.manual_seed(start)
         own = start + process * 2_147_483_647
-        self.draws.manual_seed(own)
         torch.random.manual_seed(own)
         np.random.seed(own % 2**32)
         random.seed(own)

@@ -1,0 +1,151 @@
+"""What is trained, from when on and how fast: groups, freezing and thawing, and schedules equal to torch's."""
+
+import math
+from dataclasses import replace
+
+import pytest
+import torch
+from torch import nn
+
+from hccvision.model import build_model
+from hccvision.recipes import Recipe
+from hccvision.training.optimisers import Freezer, build_optimiser, parameter_table, rate_factor, set_learning_rates
+
+
+def classifier():
+    return build_model(
+        "mobilenet_v1", "linear", classes=["normal", "cancer"], image_size=64, seed=0,
+        backbone_options={"width": 0.1}, head_options={"hidden": (), "pool": "avg"},
+    )  # fmt: skip
+
+
+def twins(recipe):
+    """An optimiser of ours, and one of torch's own with the same two rates."""
+    theirs = torch.optim.SGD(
+        [
+            {"params": [nn.Parameter(torch.zeros(()))], "lr": recipe.learning_rate},
+            {"params": [nn.Parameter(torch.zeros(()))], "lr": recipe.head_learning_rate},
+        ]
+    )
+    return build_optimiser(classifier(), recipe), theirs
+
+
+# schedules
+
+RATES = Recipe(optimiser="sgd", learning_rate=1e-3, head_learning_rate=1e-2, epochs=7)
+
+
+@pytest.mark.parametrize(
+    ("recipe", "scheduler"),
+    [
+        (RATES, lambda o: torch.optim.lr_scheduler.ConstantLR(o, factor=1.0)),
+        (replace(RATES, schedule="cosine"), lambda o: torch.optim.lr_scheduler.CosineAnnealingLR(o, T_max=7)),
+        (
+            replace(RATES, schedule="step", step_epochs=3, step_factor=0.2),
+            lambda o: torch.optim.lr_scheduler.StepLR(o, step_size=3, gamma=0.2),
+        ),
+    ],
+)
+def test_rates_by_epoch_are_those_of_torch(recipe, scheduler):
+    ours, theirs = twins(recipe)
+    schedule = scheduler(theirs)
+    for epoch in range(recipe.epochs):
+        for step in range(4):
+            set_learning_rates(ours, rate_factor(recipe, epoch, step, 4))
+            assert [g["lr"] for g in ours.param_groups] == pytest.approx([g["lr"] for g in theirs.param_groups])
+        theirs.step()
+        schedule.step()
+
+
+@pytest.mark.parametrize(("epochs", "steps", "rise"), [(7, 4, 0.3), (2, 5, 0.5), (1, 20, 0.1), (3, 1, 0.34)])
+def test_one_cycle_is_torchs_own(epochs, steps, rise):
+    recipe = replace(RATES, schedule="onecycle", epochs=epochs, rise=rise)
+    ours, theirs = twins(recipe)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(
+        theirs, max_lr=[1e-3, 1e-2], total_steps=epochs * steps, pct_start=rise, cycle_momentum=False
+    )
+    for epoch in range(epochs):
+        for step in range(steps):
+            set_learning_rates(ours, rate_factor(recipe, epoch, step, steps))
+            expected = [g["lr"] for g in theirs.param_groups]
+            assert [g["lr"] for g in ours.param_groups] == pytest.approx(expected, rel=1e-9), (epoch, step)
+            theirs.step()
+            if epoch * steps + step + 1 < epochs * steps:
+                schedule.step()
+
+
+def test_one_cycle_of_a_single_step_is_finite():
+    recipe = replace(RATES, schedule="onecycle", epochs=1)
+    assert 0 < rate_factor(recipe, 0, 0, 1) <= 1
+
+
+def test_a_warm_up_ends_where_the_schedule_goes_on():
+    recipe = replace(RATES, schedule="cosine", warmup=2.0)
+    plain = replace(recipe, warmup=0.0)
+    factors = [rate_factor(recipe, epoch, step, 5) for epoch in range(7) for step in range(5)]
+    expected = [rate_factor(plain, epoch, step, 5) for epoch in range(7) for step in range(5)]
+    assert factors[9:] == expected[9:]
+    assert factors[:10] == pytest.approx([(i + 1) / 10 * e for i, e in enumerate(expected[:10])])
+
+
+# groups
+
+
+def test_the_table_has_each_parameter_once_and_says_how_it_is_trained():
+    model = classifier()
+    model.backbone.layers[1][0].weight.requires_grad_(False)
+    recipe = replace(RATES, frozen=("backbone.layers.0",), thaw=((2, "backbone.layers.3"),))
+    table = parameter_table(model, recipe)
+    assert [row.name for row in table] == [name for name, _ in model.named_parameters()]
+    rows = {row.name: row for row in table}
+    assert rows["backbone.layers.0.0.weight"][2:] == (None, 0.0, math.inf)
+    assert rows["backbone.layers.1.0.weight"].group is None  # frozen by hand
+    assert rows["backbone.layers.2.0.weight"][2:] == ("backbone", 1e-3, 0.0)
+    assert rows["backbone.layers.3.0.weight"][2:] == ("backbone", 1e-3, 2.0)
+    assert rows["head.layers.1.bias"][1:] == ((2,), "head", 1e-2, 0.0)
+    trained = {id(p) for group in build_optimiser(model, recipe).param_groups for p in group["params"]}
+    assert trained == {id(p) for name, p in model.named_parameters() if rows[name].group is not None}
+    text = str(table)
+    assert "from epoch 3 on" in text
+    assert text.splitlines()[0].split()[-1] == "frozen"
+    sizes = {name: p.numel() for name, p in model.named_parameters()}
+    count = sum(size for name, size in sizes.items() if rows[name].group)
+    assert text.splitlines()[-1] == f"{count:,} of {sum(sizes.values()):,} numbers are trained"
+
+
+# freezing and thawing
+
+
+def test_parts_thaw_one_after_the_other_with_their_batch_norms():
+    model = classifier()
+    freezer = Freezer(model, Recipe(thaw=((3, "backbone"), (1, "backbone.layers.13"))))
+    for epoch, trained in enumerate([("head",), ("head", "backbone.layers.13"), ("head", "backbone.layers.13"), ("",)]):
+        freezer.train(epoch)
+        wanted = {name for name, p in model.named_parameters() if p.requires_grad}
+        assert wanted == {name for name, _ in model.named_parameters() if name.startswith(trained)}
+        modes = {name: m.training for name, m in model.named_modules() if isinstance(m, nn.BatchNorm2d)}
+        assert modes == {name: name.startswith(trained) for name in modes}
+
+
+def test_the_longest_name_decides_what_stays_frozen():
+    model = classifier()
+    freezer = Freezer(model, Recipe(frozen=("backbone.layers.2",), thaw=((1, "backbone"),)))
+    freezer.train(5)
+    frozen = {name for name, p in model.named_parameters() if not p.requires_grad}
+    assert frozen == {name for name in dict(model.named_parameters()) if name.startswith("backbone.layers.2.")}
+    with freezer():
+        pass
+    assert all(p.requires_grad for p in model.parameters())
+
+
+@pytest.mark.parametrize(
+    ("recipe", "message"),
+    [
+        (Recipe(thaw=((1, "neck"),)), "freezes 'neck', and the model has no such part"),
+        (Recipe(thaw=((1, "backbone"), (1, "head"))), "nothing is left to train"),
+        (Recipe(frozen=("backbone",), thaw=((1, "backbone"),)), "name a part twice: backbone, backbone"),
+    ],
+)
+def test_a_recipe_that_does_not_fit_is_refused(recipe, message):
+    with pytest.raises(ValueError, match=message):
+        Freezer(classifier(), recipe)
