@@ -568,7 +568,7 @@ def test_a_head_whose_parts_do_not_add_up_is_refused(slices):
     model = classifier()
     loss = model.head.loss
     model.head.loss = lambda *args, **options: {**loss(*args, **options), "other": torch.tensor(1.0)}
-    with pytest.raises(ValueError, match="its parts add up to .*: a head gives its loss as their sum"):
+    with pytest.raises(ValueError, match=r"its parts add up to .*: a head gives its loss as their sum"):
         fit(model, slices, recipe=STILL, device="cpu")
 
 

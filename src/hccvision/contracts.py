@@ -343,8 +343,8 @@ class Head(Protocol):
     """Turns feature maps into a raw output, and knows how to score and to read that output.
 
     A head is a ``torch.nn.Module`` built as ``builder(features: FeatureSpec, num_classes: int, **options)``. A recipe
-    with ``label_smoothing`` or ``class_weights`` asks for a ``loss`` that takes them. A loss that is no mean over images
-    takes ``normaliser`` and the head has a method of this name, see `SSDHead`: then a batch may be cut into parts.
+    with ``label_smoothing`` or ``class_weights`` asks for a ``loss`` that takes them. A loss that is no mean over
+    images takes ``normaliser`` and the head has a method of this name, see `SSDHead`: then a batch may be cut up.
     """
 
     task: str  # "classification" or "detection"

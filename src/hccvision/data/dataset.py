@@ -156,7 +156,7 @@ class SliceDataset(Dataset[Item]):
 
     @property
     def hashes(self) -> dict[Path, str]:
-        """SHA-256 of the image files by absolute path, as far as they are known without reading: with a cache folder."""
+        """SHA-256 of the image files by absolute path, as far as a cache folder knows them."""
         if self._folder is None:
             return {}
         return {s.path.absolute(): digest for s, digest in zip(self.samples, self._hashes, strict=True)}

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -124,7 +124,7 @@ def fit(
     processes = accelerator(device, recipe.precision)
     freezer = Freezer(model, recipe)
     with freezer(), callers_randomness():
-        model.to(processes.device, memory_format=torch.channels_last)
+        model.to(processes.device).to(memory_format=torch.channels_last)
         training = _Training(model, datasets, recipe, augment, scorers, freezer, processes, save_every)
         training.open(run, resume)
         training.run()
@@ -177,11 +177,11 @@ class _Training:
     @property
     def judged(self) -> Model:
         """The model that is validated and kept: the averaged one, if there is one."""
-        return self.model if self.average is None else self.average.module
+        return self.model if self.average is None else cast(Model, self.average.module)
 
     @property
     def draws_alike(self) -> bool:
-        """Whether every process augments the whole batch, so that an image is augmented as it would be by a single one."""
+        """Whether every process augments the whole batch, so that images are augmented as they would be by one."""
         return self.processes.num_processes > 1 and self.recipe.augmentation != "none"
 
     @property
@@ -326,7 +326,7 @@ class _Training:
 
     @torch.inference_mode()
     def _validate(self) -> dict[str, float]:
-        """Loss, its parts and the metrics on the validation set; the metrics are those that ``hv.evaluate`` would give."""
+        """Loss, its parts and the metrics on the validation set; the metrics are those that ``hv.evaluate`` gives."""
         model, dataset = self.judged.eval(), self.datasets["val"]
         totals = _Mean()
         found: dict[int, Any] = {}
@@ -582,7 +582,7 @@ def _loader(
     dataset: SliceDataset, batches: Sequence[Sequence[int]], processes: Any, *, whole: bool = False
 ) -> Iterator[Batch | None]:
     """Load this process's share of each batch, or all of it, onto its device; None where it has no share."""
-    shares = [numbers if whole else share(numbers, processes) for numbers in batches]
+    shares = [list(numbers) if whole else share(numbers, processes) for numbers in batches]
     loader = DataLoader(dataset, batch_sampler=shares, collate_fn=lambda items: collate(items) if items else None)
     return (b and Batch(b.images.to(processes.device), b.targets.to(processes.device), b.indices) for b in iter(loader))
 

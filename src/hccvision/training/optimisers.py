@@ -70,7 +70,7 @@ def parameter_table(model: nn.Module, recipe: Recipe) -> ParameterTable:
         >>> model = build_model("mobilenet_v1", "linear", classes=["normal", "cancer"], head_options=head)
         >>> recipe = Recipe(learning_rate=1e-4, head_learning_rate=1e-3, frozen=("backbone.layers.0",))
         >>> table = parameter_table(model, recipe)
-        >>> print("\\n".join(str(table).splitlines()[-4:]))
+        >>> print(*str(table).splitlines()[-4:], sep=chr(10))
         backbone.layers.13.4.bias               1024  backbone  0.0001
         head.layers.1.weight                  2×1024  head      0.001
         head.layers.1.bias                         2  head      0.001

@@ -1,4 +1,4 @@
-"""One training in one or many processes, on Accelerate: each takes its share of every batch, and all do the same step."""
+"""One training in one or many processes, on Accelerate: each takes its share of a batch, and all do the same step."""
 
 from __future__ import annotations
 
