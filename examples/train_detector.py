@@ -7,6 +7,7 @@ ImageSets/Main/ these are used; otherwise a fifth of the patients is kept for te
 """
 
 import argparse
+import os
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -57,6 +58,8 @@ def main() -> None:
     start = time.perf_counter()
     history = hv.fit(model, train, recipe=recipe, run=run, resume=args.resume, device=args.device, on_problem="skip")
     seconds = time.perf_counter() - start
+    if int(os.environ.get("RANK", "0")) > 0:
+        return  # under torchrun or accelerate launch all train, and the first one goes on
     print(f"{len(history)} epochs in {seconds / 60:.1f} min: {len(history) * len(train) / seconds:.1f} images/s")
 
     report = hv.evaluate(model, test, device=args.device, on_problem="skip")

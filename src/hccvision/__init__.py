@@ -62,6 +62,7 @@ _NAMES = {
     "Recipe": "recipes",
     "fit": "training.engine",
     "History": "training.checkpoints",
+    "parameter_table": "training.optimisers",
     "evaluate": "evaluation",
     "Report": "reporting",
     "predict": "prediction",
@@ -116,6 +117,7 @@ if TYPE_CHECKING:
     from hccvision.reporting import Report
     from hccvision.training.checkpoints import History
     from hccvision.training.engine import fit
+    from hccvision.training.optimisers import parameter_table
 
 __all__ = [
     "AUGMENTATIONS",
@@ -154,6 +156,7 @@ __all__ = [
     "masks",
     "metrics",
     "nested_folds",
+    "parameter_table",
     "phantom",
     "plots",
     "predict",
