@@ -211,6 +211,18 @@ class Targets:
     def __len__(self) -> int:
         return len(self.labels)
 
+    def take(self, rows: Tensor) -> Targets:
+        """Give the targets of some of the images.
+
+        Args:
+            rows: ``(M,) int64``, which of them, in any order.
+
+        Returns:
+            New targets of M images, padded as these are.
+        """
+        labels = self.image_labels
+        return Targets(self.boxes[rows], self.labels[rows], None if labels is None else labels[rows])
+
     def to(self, device: torch.device | str) -> Targets:
         """Move to a device.
 
@@ -344,7 +356,9 @@ class Head(Protocol):
 
     A head is a ``torch.nn.Module`` built as ``builder(features: FeatureSpec, num_classes: int, **options)``. A recipe
     with ``label_smoothing`` or ``class_weights`` asks for a ``loss`` that takes them. A loss that is no mean over
-    images takes ``normaliser`` and the head has a method of this name, see `SSDHead`: then a batch may be cut up.
+    images takes ``normaliser`` and the head has a method of this name, see `SSDHead`: then a batch may be cut up. A
+    head may have ``select(maps)``, which gives what it needs of the maps, in less space, such that it makes the same of
+    both: that is what a feature cache keeps.
     """
 
     task: str  # "classification" or "detection"

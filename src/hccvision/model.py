@@ -125,12 +125,26 @@ class Model(nn.Module):
         Raises:
             ValueError: for images of another shape.
         """
+        return self.head(self.maps(images))
+
+    def maps(self, images: Tensor) -> tuple[Tensor, ...]:
+        """Compute the feature maps, of which the head makes the raw output.
+
+        Args:
+            images: as for `forward`.
+
+        Returns:
+            The backbone's maps.
+
+        Raises:
+            ValueError: for images of another shape.
+        """
         expected = (self.in_channels, *self.image_size)
         if images.dim() != 4 or tuple(images.shape[1:]) != expected:
             raise ValueError(
                 f"expected images (B, {', '.join(map(str, expected))}), got {tuple(images.shape)}; hv.predict resizes"
             )
-        return self.head(self.backbone((images - self.mean) / self.std))
+        return self.backbone((images - self.mean) / self.std)
 
     def loss(self, output: Any, targets: Targets, *, name: str | None = None, **options: Any) -> dict[str, Tensor]:
         """Score a raw output.

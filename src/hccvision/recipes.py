@@ -32,6 +32,8 @@ class Recipe:
         warmup: epochs, whole or not, over which the learning rates first rise step by step.
         clip_norm: gradients of all parameters together are scaled down to this norm; None: never.
         augmentation: a registered name.
+        views: so many augmented views of each training image are drawn once and stay the same in all epochs; an epoch
+            has all of them, as with the paper's 2000 images made of 334. None: each epoch draws anew.
         loss: one of the head's losses by name; None: the head's own.
         label_smoothing: share of each label that is spread evenly over all classes, in [0, 1).
         class_weights: how much each of the model's classes counts in the classification loss: numbers in their order,
@@ -79,6 +81,7 @@ class Recipe:
     warmup: float = 0.0
     clip_norm: float | None = None
     augmentation: str = "none"
+    views: int | None = None
     loss: str | None = None
     label_smoothing: float = 0.0
     class_weights: str | tuple[float, ...] | None = None
@@ -102,8 +105,8 @@ class Recipe:
         for name, known in _KNOWN.items():
             if getattr(self, name) not in known:
                 raise ValueError(f"unknown {name} {getattr(self, name)!r}; known: {', '.join(known)}")
-        for name in ("epochs", "batch", "accumulate", "step_epochs", "per_patient", "patience"):
-            value, optional = getattr(self, name), name in ("per_patient", "patience")
+        for name in ("epochs", "batch", "accumulate", "step_epochs", "views", "per_patient", "patience"):
+            value, optional = getattr(self, name), name in ("views", "per_patient", "patience")
             if not (optional and value is None) and (not isinstance(value, int) or value < 1):
                 raise ValueError(f"{name} is a whole number from 1{', or None' * optional}, got {value!r}")
         for name in ("learning_rate", "head_learning_rate", "step_factor"):

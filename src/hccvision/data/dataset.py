@@ -43,12 +43,12 @@ class Batch(NamedTuple):
     """Samples side by side.
 
     Args:
-        images: ``(B, C, H, W) uint8``.
+        images: ``(B, C, H, W) uint8``; from a feature cache the backbone's maps, ``(B, …) float32`` each.
         targets: padded, in pixels of the model's input.
         indices: ``(B,) int64``, in the data set.
     """
 
-    images: Tensor
+    images: Any
     targets: Targets
     indices: Tensor
 

@@ -99,6 +99,17 @@ class LinearHead(nn.Module):
         """
         return self.layers(self.pool(maps[-1]))
 
+    def select(self, maps: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        """Give what the head needs of the maps: the last one, pooled if the head pools.
+
+        Args:
+            maps: of the backbone.
+
+        Returns:
+            One map, of which `forward` makes the same logits.
+        """
+        return (self.pool[0](maps[-1]),)
+
     def loss(
         self,
         output: Tensor,

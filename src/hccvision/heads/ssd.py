@@ -166,6 +166,17 @@ class SSDHead(nn.Module):
         offsets = [_per_box(conv(m), 4) for conv, m in zip(self.box_convs, chosen, strict=True)]
         return SSDOutput(torch.cat(logits, 1), torch.cat(offsets, 1))
 
+    def select(self, maps: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        """Give what the head needs of the maps: those it predicts from; the others come without channels.
+
+        Args:
+            maps: of the backbone.
+
+        Returns:
+            As many maps, of which `forward` makes the same output.
+        """
+        return tuple(m if i in self.sources else m[:, :0] for i, m in enumerate(maps))
+
     def loss(
         self,
         output: SSDOutput,

@@ -1,0 +1,180 @@
+"""What a frozen backbone makes of each image is computed once, and the head trains from that."""
+
+from __future__ import annotations
+
+import math
+import os
+import shutil
+import tempfile
+import weakref
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, Dataset
+from tqdm.auto import tqdm
+
+from hccvision.augment import Augmentation
+from hccvision.contracts import Sample, Targets
+from hccvision.data.dataset import Batch, Item, SliceDataset, collate, to_float
+from hccvision.model import Model
+
+LIMIT = 2 * 2**30  # bytes of features that are kept in memory, in float32
+
+
+class Views(Dataset[Item]):
+    """A data set in which every image comes so many times, to be augmented differently each time.
+
+    Args:
+        dataset: of the images.
+        views: of each of them, from 1. View ``v`` of image ``i`` has the number ``v * len(dataset) + i``.
+    """
+
+    def __init__(self, dataset: SliceDataset, views: int = 1) -> None:
+        self.dataset = dataset
+        self.samples: list[Sample] = dataset.samples * views
+        self.by_boxes = dataset.by_boxes
+
+    def __len__(self) -> int:
+        return len(self.samples)
+
+    def __getitem__(self, number: int) -> Item:
+        return self.dataset[number % len(self.dataset)]._replace(number=number)
+
+
+def augment_views(
+    augment: Augmentation, images: Tensor, targets: Targets, numbers: Sequence[int], *, seed: int
+) -> tuple[Tensor, Targets]:
+    """Augment each image by its own number alone, whatever batch it is in.
+
+    Args:
+        augment: what to do.
+        images: ``(B, C, H, W) float`` in [0, 1].
+        targets: of these images.
+        numbers: of the views, B of them.
+        seed: of all views.
+
+    Returns:
+        Images and targets, as ``augment`` gives them.
+
+    Example:
+        >>> from hccvision.augment import paper
+        >>> images, targets = torch.rand(2, 3, 8, 8), Targets(torch.zeros(2, 0, 4), torch.zeros(2, 0).long())
+        >>> both, _ = augment_views(paper(), images, targets, [4, 7], seed=0)
+        >>> second, _ = augment_views(paper(), images[1:], targets.take(torch.tensor([1])), [7], seed=0)
+        >>> bool((both[1] == second[0]).all())
+        True
+    """
+    parts = []
+    for row, number in enumerate(numbers):
+        one = torch.tensor([row], device=images.device)
+        generator = torch.Generator().manual_seed(seed * 1_000_003 + number)
+        parts.append(augment(images[one], targets.take(one), generator))
+    moved = [t for _, t in parts]
+    labels = None if targets.image_labels is None else torch.cat([t.image_labels for t in moved])  # type: ignore[misc]
+    boxes, kinds = torch.cat([t.boxes for t in moved]), torch.cat([t.labels for t in moved])
+    return torch.cat([image for image, _ in parts]), Targets(boxes, kinds, labels)
+
+
+class FeatureCache(Dataset[Batch]):
+    """The features of a data set's images, or of their views, with their targets; it gives batches by their numbers.
+
+    They are kept in memory in float32 or, where that takes more than ``limit``, in float16 in a file that goes with the
+    cache.
+
+    Args:
+        model: whose backbone doesn't change and is in eval mode.
+        dataset: of the images.
+        augment: of the views; None: the images as they are.
+        seed: of the views.
+        batch: images at a time.
+        processes: of `processes.accelerator`.
+        limit: bytes to keep in memory.
+        folder: for the file; None: the system's folder for temporary files.
+
+    Raises:
+        OSError: if there is no room for the file.
+    """
+
+    maps: tuple[Tensor, ...]
+    targets: Targets
+
+    def __init__(
+        self,
+        model: Model,
+        dataset: Views,
+        augment: Augmentation | None,
+        *,
+        seed: int,
+        processes: Any,
+        batch: int = 32,
+        limit: int = LIMIT,
+        folder: str | os.PathLike[str] | None = None,
+    ) -> None:
+        self.samples = dataset.samples
+        self.path: Path | None = None
+        select = getattr(model.head, "select", None)
+        found: list[Targets] = []
+        done = 0
+        loader = DataLoader(dataset, batch, collate_fn=collate)
+        with torch.no_grad(), tqdm(total=len(dataset), desc="features", leave=False, disable=_quiet(processes)) as bar:
+            for images, targets, indices in loader:
+                numbers = indices.tolist()
+                images, targets = to_float(images.to(processes.device)), targets.to(processes.device)
+                if augment is not None:
+                    images, targets = augment_views(augment, images, targets, numbers, seed=seed)
+                with processes.autocast():
+                    maps = model.maps(images)
+                    maps = maps if select is None else select(maps)
+                if not done:
+                    self.maps = self._room(maps, len(dataset), limit, folder)
+                for kept, new in zip(self.maps, maps, strict=True):
+                    kept[done : done + len(new)] = new.to(kept)
+                    if not kept[done : done + len(new)].isfinite().all():
+                        raise ValueError(
+                            f"{self.samples[done].path} and the {len(new) - 1} images after it: the features reach "
+                            f"{float(new.abs().max()):g}, and {str(kept.dtype).removeprefix('torch.')} can't hold "
+                            "that: train without the feature cache"
+                        )
+                found.append(targets.to("cpu"))
+                done += len(numbers)
+                bar.update(len(numbers))
+        most = max(t.labels.shape[1] for t in found)
+        labels = [t.image_labels for t in found if t.image_labels is not None]
+        self.targets = Targets(
+            torch.cat([nn.functional.pad(t.boxes, (0, 0, 0, most - t.boxes.shape[1])) for t in found]),
+            torch.cat([nn.functional.pad(t.labels, (0, most - t.labels.shape[1]), value=-1) for t in found]),
+            torch.cat(labels) if labels else None,
+        )
+
+    def __len__(self) -> int:
+        return len(self.samples)
+
+    def __getitems__(self, numbers: list[int]) -> Batch:
+        rows = torch.tensor(numbers, dtype=torch.int64)
+        return Batch(tuple(m[rows].float() for m in self.maps), self.targets.take(rows), rows)
+
+    def _room(
+        self, maps: tuple[Tensor, ...], count: int, limit: int, folder: str | os.PathLike[str] | None
+    ) -> tuple[Tensor, ...]:
+        shapes = [(count, *m.shape[1:]) for m in maps]
+        sizes = [math.prod(shape) for shape in shapes]
+        if 4 * sum(sizes) <= limit:
+            return tuple(torch.empty(shape) for shape in shapes)
+        own = Path(tempfile.mkdtemp(prefix="hccvision-features-", dir=folder))
+        weakref.finalize(self, shutil.rmtree, own, ignore_errors=True)
+        self.path = own / "features.f16"
+        free = shutil.disk_usage(own).free
+        if 2 * sum(sizes) > free:
+            raise OSError(
+                f"{own.parent}: the features of {count} images take {2 * sum(sizes):,} bytes, and {free:,} are free: "
+                "name another folder, or let the head pool"
+            )
+        mapped = torch.from_file(str(self.path), shared=True, size=sum(sizes), dtype=torch.float16)
+        return tuple(part.view(shape) for part, shape in zip(mapped.split(sizes), shapes, strict=True))
+
+
+def _quiet(processes: Any) -> bool | None:
+    return None if processes.is_main_process else True
