@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import inspect
 import math
 from collections.abc import Callable
 from dataclasses import replace
+from functools import lru_cache
+from typing import Any
 
 import torch
-from torch import Generator, Tensor
+from torch import Generator, Tensor, nn
+from torch.nn.functional import affine_grid, grid_sample, interpolate
 
 from hccvision import boxes as box_functions
 from hccvision.contracts import Targets
@@ -69,30 +73,35 @@ def move_images(images: Tensor, matrix: Tensor) -> Tensor:
     Returns:
         ``(B, C, H, W)`` in [0, 1].
     """
-    from kornia.geometry.transform import warp_affine
-
-    half = torch.eye(3, device=matrix.device)
-    half[:2, 2] = 0.5
-    centred = torch.linalg.inv(half) @ matrix @ half  # kornia's pixel centres lie at 0
-    size = (images.shape[-2], images.shape[-1])
-    moved = warp_affine(images, centred[:, :2].to(images), size, align_corners=True)
-    return moved.clamp(0, 1)  # the four weights of a pixel sum to a little more than 1 here and there
+    height, width = images.shape[-2:]
+    shares = torch.tensor([[2 / width, 0, -1], [0, 2 / height, -1], [0, 0, 1]])  # of pixels, in [-1, 1] over the image
+    back = shares.to(matrix) @ torch.linalg.inv_ex(matrix).inverse @ torch.linalg.inv_ex(shares).inverse.to(matrix)
+    grid = affine_grid(back[:, :2].to(images), list(images.shape), align_corners=False)
+    moved = grid_sample(images, grid, align_corners=False)
+    return moved.clamp_(0, 1)  # the four weights of a pixel sum to a little more than 1 here and there
 
 
-def move_boxes(targets: Targets, matrix: Tensor, size: tuple[int, int], *, visible: float = 0.4) -> Targets:
+BOUNDS = ("ellipse", "corners")
+
+
+def move_boxes(
+    targets: Targets, matrix: Tensor, size: tuple[int, int], *, visible: float = 0.4, bound: str = "ellipse"
+) -> Targets:
     """Move boxes by their image's map, cut them off at the borders, and drop what is hardly visible any more.
-
-    A lesion is round rather than square, so a rotated box is bounded by its inscribed ellipse, not by its corners,
-    which would grow it by up to 40 %.
 
     Args:
         targets: in pixels of the images.
         matrix: ``(B, 3, 3)`` from `draw_affine`.
         size: ``(height, width)`` of the images in pixels.
         visible: a box keeps its label if at least this share of its area stays inside, in [0, 1].
+        bound: what a turned box is bounded by: its inscribed ``"ellipse"``, as lesions are round rather than square, or
+            its ``"corners"``, which make it larger by up to 41 % of each side.
 
     Returns:
         New targets; dropped boxes are padding (label −1).
+
+    Raises:
+        ValueError: for an unknown bound.
 
     Example:
         >>> t = Targets(torch.tensor([[[0.0, 0.0, 4.0, 4.0]]]), torch.tensor([[0]]))
@@ -104,8 +113,10 @@ def move_boxes(targets: Targets, matrix: Tensor, size: tuple[int, int], *, visib
     m = matrix.to(targets.boxes).unsqueeze(1)
     x = m[..., 0, 0] * cx + m[..., 0, 1] * cy + m[..., 0, 2]
     y = m[..., 1, 0] * cx + m[..., 1, 1] * cy + m[..., 1, 2]
-    width = ((m[..., 0, 0] * w) ** 2 + (m[..., 0, 1] * h) ** 2).sqrt()
-    height = ((m[..., 1, 0] * w) ** 2 + (m[..., 1, 1] * h) ** 2).sqrt()
+    sides = m[..., :2, :2].abs() * torch.stack((w, h), -1).unsqueeze(-2)
+    if bound not in BOUNDS:
+        raise ValueError(f"unknown bound {bound!r}; known: {', '.join(BOUNDS)}")
+    width, height = (sides.norm(dim=-1) if bound == "ellipse" else sides.sum(-1)).unbind(-1)
     whole = box_functions.cxcywh_to_xyxy(torch.stack((x, y, width, height), -1))
     inside = box_functions.clip(whole, size)
     area = box_functions.area(inside)
@@ -129,13 +140,13 @@ def add_noise(images: Tensor, generator: Generator, *, share: float, std: float)
     Returns:
         ``(B, C, H, W)`` in [0, 1].
     """
-    chosen = (torch.rand(len(images), generator=generator) < share).nonzero().squeeze(1).to(images.device)
+    chosen = _choose(len(images), share, generator)
     if not len(chosen):
         return images
-    from kornia.augmentation import RandomGaussianNoise
-
-    noisy = _seeded(RandomGaussianNoise(std=std, p=1.0), images[chosen], generator)
-    return images.index_copy(0, chosen, noisy.clamp(0, 1))
+    noisy = images.clone()
+    for i, noise in zip(chosen.tolist(), _normals(images[chosen].shape, images, generator), strict=True):
+        noisy[i].add_(noise, alpha=std).clamp_(0, 1)
+    return noisy
 
 
 def blur(images: Tensor, generator: Generator, *, share: float, sigma: tuple[float, float]) -> Tensor:
@@ -150,14 +161,16 @@ def blur(images: Tensor, generator: Generator, *, share: float, sigma: tuple[flo
     Returns:
         ``(B, C, H, W)`` in [0, 1].
     """
-    chosen = (torch.rand(len(images), generator=generator) < share).nonzero().squeeze(1).to(images.device)
+    chosen = _choose(len(images), share, generator)
     if not len(chosen):
         return images
-    from kornia.augmentation import RandomGaussianBlur
+    from kornia.filters import gaussian_blur2d
 
-    size = 2 * math.ceil(3 * sigma[1]) + 1
-    blurred = _seeded(RandomGaussianBlur((size, size), sigma, p=1.0), images[chosen], generator)
-    return images.index_copy(0, chosen, blurred.clamp(0, 1))
+    side = 2 * math.ceil(3 * sigma[1]) + 1
+    spread = sigma[0] + torch.rand(len(chosen), 1, generator=generator) * (sigma[1] - sigma[0])
+    rows = chosen.to(images.device, non_blocking=True)
+    blurred = gaussian_blur2d(images[rows], (side, side), spread.expand(-1, 2).to(images))
+    return images.index_copy(0, rows, blurred.clamp_(0, 1))
 
 
 def adjust_intensity(
@@ -180,13 +193,146 @@ def adjust_intensity(
     return images.clamp(0, 1) ** (1 + gamma * u[2]) if gamma else images.clamp(0, 1)
 
 
-def _seeded(module: Callable[[Tensor], Tensor], images: Tensor, generator: Generator) -> Tensor:
-    """Run a kornia module, which draws from torch's global generator, by our own generator."""
-    seed = int(torch.randint(2**31, (), generator=generator))
-    devices = [images.device] if images.is_cuda else []
-    with torch.random.fork_rng(devices):
-        torch.manual_seed(seed)
-        return module(images)
+def shade(images: Tensor, generator: Generator, *, strength: float, cells: int = 4) -> Tensor:
+    """Brighten and darken each image by a smooth field, as uneven coils do.
+
+    Args:
+        images: ``(B, C, H, W) float`` in [0, 1].
+        generator: on the CPU.
+        strength: standard deviation of the field's logarithm at its knots.
+        cells: knots along each side.
+
+    Returns:
+        ``(B, C, H, W)`` in [0, 1].
+
+    Source:
+        The multiplicative bias field of Sled, Zijdenbos and Evans 1998, doi:10.1109/42.668698, as a smooth random one.
+    """
+    knots = strength * torch.randn(len(images), 1, cells, cells, generator=generator)
+    field = interpolate(knots.to(images), images.shape[-2:], mode="bicubic", align_corners=True)
+    return (images * field.exp()).clamp_(0, 1)
+
+
+def add_rician_noise(images: Tensor, generator: Generator, *, share: float, std: float) -> Tensor:
+    """Add the noise of magnitude images to a share of them: Gaussian where it is bright, never negative where dark.
+
+    Args:
+        images: ``(B, C, H, W) float`` in [0, 1].
+        generator: on the CPU.
+        share: probability for each image, in [0, 1].
+        std: standard deviation in both channels of the receiver, on the scale of the images.
+
+    Returns:
+        ``(B, C, H, W)`` in [0, 1].
+
+    Source:
+        Gudbjartsson and Patz 1995, doi:10.1002/mrm.1910340618.
+    """
+    chosen = _choose(len(images), share, generator)
+    if not len(chosen):
+        return images
+    noisy, shape = images.clone(), images[chosen].shape
+    both = _normals(shape, images, generator), _normals(shape, images, generator)
+    for i, real, imaginary in zip(chosen.tolist(), *both, strict=True):
+        noisy[i] = torch.hypot(noisy[i] + std * real, std * imaginary).clamp_(0, 1)
+    return noisy
+
+
+def ghost(
+    images: Tensor,
+    generator: Generator,
+    *,
+    share: float,
+    strength: tuple[float, float],
+    copies: tuple[int, int] = (2, 6),
+) -> Tensor:
+    """Lay faint shifted copies over a share of the images, as breathing does along the phase direction.
+
+    Args:
+        images: ``(B, C, H, W) float`` in [0, 1].
+        generator: on the CPU.
+        share: probability for each image, in [0, 1].
+        strength: by which share every n-th line of the spectrum is weakened, from and to, in [0, 1].
+        copies: n, from and to; so many ghosts lie across the image, up and down or, for every other image, sideways.
+
+    Returns:
+        ``(B, C, H, W)`` in [0, 1].
+
+    Source:
+        Pérez-García, Sparks and Ourselin 2021, TorchIO, doi:10.1016/j.cmpb.2021.106236, "RandomGhosting".
+    """
+    chosen = _choose(len(images), share, generator)
+    if not len(chosen):
+        return images
+    ghosted = images.clone()
+    u = torch.rand(len(chosen), 3, generator=generator).tolist()
+    for i, (along, weak, number) in zip(chosen.tolist(), u, strict=True):
+        dim = -2 if along < 0.5 else -1
+        every = copies[0] + int(number * (copies[1] - copies[0] + 1))
+        spectrum = torch.fft.fft(ghosted[i], dim=dim)
+        factor = torch.ones(spectrum.shape[dim], device=images.device, dtype=images.dtype)
+        factor[every::every] = 1 - strength[0] - weak * (strength[1] - strength[0])
+        middle = spectrum.shape[dim] // 50 + 1  # the lowest frequencies, the brightness, stay
+        factor[:middle] = factor[-middle:] = 1
+        shape = (-1, 1) if dim == -2 else (-1,)
+        ghosted[i] = torch.fft.ifft(spectrum * factor.view(shape), dim=dim).abs().clamp_(0, 1)
+    return ghosted
+
+
+def draw_crop(
+    targets: Targets, size: tuple[int, int], generator: Generator, *, share: float, zoom: tuple[float, float]
+) -> Tensor:
+    """Draw a part of each image that holds one of its lesions whole, if it has any that fits, and fills the image.
+
+    Args:
+        targets: in pixels of the images.
+        size: ``(height, width)`` in pixels.
+        generator: on the CPU.
+        share: probability for each image, in [0, 1]; the others stay whole.
+        zoom: from and to, at least 1.
+
+    Returns:
+        ``(B, 3, 3) float32``, as of `draw_affine`, on the targets' device.
+    """
+    device, count = targets.boxes.device, len(targets)
+    u = torch.rand(count, 4, generator=generator)
+    factor = torch.where(u[:, 0] < share, zoom[0] + u[:, 1] * (zoom[1] - zoom[0]), 1.0).to(device)
+    whole = torch.tensor([size[1], size[0]], dtype=torch.float32).to(device)
+    window = whole / factor.unsqueeze(1)
+    least, most = torch.zeros_like(window), whole - window  # of the window's corner
+    if targets.labels.shape[1]:
+        order = torch.rand(count, targets.labels.shape[1], generator=generator).to(device)
+        lesion = order.masked_fill(~targets.valid, -1).argmax(1, keepdim=True)
+        box = targets.boxes.gather(1, lesion.unsqueeze(-1).expand(-1, -1, 4))[:, 0]
+        low, high = torch.maximum(box[:, 2:] - window, least), torch.minimum(box[:, :2], most)
+        holds = (targets.valid.any(1, keepdim=True) & (low <= high)).all(1, keepdim=True)
+        least, most = torch.where(holds, low, least), torch.where(holds, high, most)
+    corner = least + u[:, 2:].to(device) * (most - least)
+    matrix = torch.eye(3, device=device).repeat(count, 1, 1)
+    matrix[:, 0, 0] = matrix[:, 1, 1] = factor
+    matrix[:, :2, 2] = -corner * factor.unsqueeze(1)
+    return matrix
+
+
+POOL = 2**20
+
+
+@lru_cache(maxsize=4)
+def _pool(device: torch.device) -> Tensor:
+    """Standard normals to read noise from at random places: drawing each anew costs more than all the rest."""
+    return torch.randn(POOL, generator=Generator().manual_seed(0)).to(device)
+
+
+def _normals(shape: torch.Size, like: Tensor, generator: Generator) -> Tensor:
+    """Give noise of a shape ``(N, …)``, each of the N from a place of the pool of its own."""
+    pool, size = _pool(like.device), shape[1:].numel()
+    pool = pool if size < POOL // 2 else pool.repeat(2 * size // POOL + 1)
+    places = torch.randint(len(pool) - size, shape[:1], generator=generator).tolist()
+    return torch.stack([pool[i : i + size] for i in places]).view(shape).to(like.dtype)
+
+
+def _choose(count: int, share: float, generator: Generator) -> Tensor:
+    return (torch.rand(count, generator=generator) < share).nonzero().squeeze(1)
 
 
 def _check(images: Tensor, targets: Targets) -> None:
@@ -199,6 +345,13 @@ def _check(images: Tensor, targets: Targets) -> None:
             f"{len(images)} images on {images.device} need as many targets there, got {len(targets)} on "
             f"{targets.boxes.device}"
         )
+    if images.device.type == "cpu" and images.numel():  # elsewhere a look would have to wait for the device
+        low, high = (float(value) for value in images.aminmax())
+        if not (low >= 0 and high <= 1):
+            raise ValueError(
+                f"augmentation takes images in [0, 1], got {low:g} to {high:g}: divide 8-bit images by 255, and let "
+                "the model normalise them afterwards"
+            )
 
 
 @AUGMENTATIONS.register("none")
@@ -231,6 +384,7 @@ def paper(
     noise_std: float = 0.02,
     blurred: float = 0.1,
     visible: float = 0.4,
+    bound: str = "ellipse",
 ) -> Augmentation:
     """Give the paper's augmentation: flip 0.3, rotation 25°, noise 0.5, blur 0.1, and translation.
 
@@ -245,6 +399,7 @@ def paper(
         noise_std: its standard deviation, for images in [0, 1].
         blurred: probability of Gaussian blur.
         visible: share of a box that must stay inside the image for its label to be kept.
+        bound: of turned boxes, see `move_boxes`.
 
     Returns:
         A callable on (images, targets, generator).
@@ -264,13 +419,11 @@ def paper(
     def apply(images: Tensor, targets: Targets, generator: Generator) -> tuple[Tensor, Targets]:
         _check(images, targets)
         size = (images.shape[-2], images.shape[-1])
-        matrix = draw_affine(len(images), size, generator, flip=flip, rotation=rotation, translation=translation).to(
-            images.device
-        )
+        matrix = draw_affine(len(images), size, generator, flip=flip, rotation=rotation, translation=translation)
         images = move_images(images, matrix)
         images = add_noise(images, generator, share=noise, std=noise_std)
         images = blur(images, generator, share=blurred, sigma=(0.5, 1.5))
-        return images, move_boxes(targets, matrix, size, visible=visible)
+        return images, move_boxes(targets, matrix.to(images.device), size, visible=visible, bound=bound)
 
     return apply
 
@@ -284,6 +437,7 @@ def light(
     gain: float = 0.25,
     offset: float = 0.12,
     visible: float = 0.4,
+    bound: str = "ellipse",
 ) -> Augmentation:
     """Give a mild augmentation: mirror image, a little scale and shift, brightness and contrast; no rotation.
 
@@ -294,6 +448,7 @@ def light(
         gain: contrast changes by up to this share.
         offset: brightness shifts by up to so much, for images in [0, 1].
         visible: share of a box that must stay inside the image for its label to be kept.
+        bound: of turned boxes, see `move_boxes`.
 
     Returns:
         A callable on (images, targets, generator).
@@ -307,10 +462,142 @@ def light(
     def apply(images: Tensor, targets: Targets, generator: Generator) -> tuple[Tensor, Targets]:
         _check(images, targets)
         size = (images.shape[-2], images.shape[-1])
-        matrix = draw_affine(len(images), size, generator, flip=flip, scale=scale, translation=translation).to(
-            images.device
-        )
+        matrix = draw_affine(len(images), size, generator, flip=flip, scale=scale, translation=translation)
         images = move_images(adjust_intensity(images, generator, gain=gain, offset=offset), matrix)
-        return images, move_boxes(targets, matrix, size, visible=visible)
+        return images, move_boxes(targets, matrix.to(images.device), size, visible=visible, bound=bound)
 
     return apply
+
+
+@AUGMENTATIONS.register("mri")
+def mri(
+    *,
+    flip: float = 0.0,
+    rotation: float = 8.0,
+    scale: tuple[float, float] = (0.9, 1.1),
+    translation: float = 0.05,
+    crop: float = 0.3,
+    zoom: tuple[float, float] = (1.0, 1.5),
+    bias: float = 0.15,
+    gain: float = 0.2,
+    offset: float = 0.05,
+    gamma: float = 0.2,
+    noise: float = 0.3,
+    noise_std: float = 0.02,
+    ghosting: float = 0.1,
+    ghost_strength: tuple[float, float] = (0.2, 0.5),
+    visible: float = 0.4,
+    bound: str = "ellipse",
+) -> Augmentation:
+    """Give what varies between MR scans: position, coil shading, contrast, Rician noise, breathing; no mirror image.
+
+    A mirrored abdomen has its liver on the wrong side, so ``flip`` is 0 unless asked for. Crop, mirror image, scale,
+    rotation and shift are one map: the image is resampled once.
+
+    Args:
+        flip: probability of a left-right mirror image.
+        rotation: largest angle in degrees, either way.
+        scale: smallest and largest factor.
+        translation: largest shift as a share of the side, either way.
+        crop: probability of a crop, which keeps a lesion whole before it is turned and shifted.
+        zoom: smallest and largest factor of a crop.
+        bias: strength of the coil shading, see `shade`.
+        gain: contrast changes by up to this share.
+        offset: brightness shifts by up to so much, for images in [0, 1].
+        gamma: the exponent of the grey levels lies in ``1 ± gamma``.
+        noise: probability of Rician noise.
+        noise_std: its standard deviation, for images in [0, 1].
+        ghosting: probability of motion ghosts.
+        ghost_strength: from and to, see `ghost`.
+        visible: share of a box that must stay inside the image for its label to be kept.
+        bound: of turned boxes, see `move_boxes`.
+
+    Returns:
+        A callable on (images, targets, generator).
+
+    Example:
+        >>> images = torch.rand(2, 1, 32, 32)
+        >>> lesion = torch.tensor([[8.0, 8.0, 16.0, 16.0]])
+        >>> targets = Targets.pad([lesion, torch.zeros(0, 4)], [torch.zeros(1), torch.zeros(0)])
+        >>> mri()(images, targets, torch.Generator().manual_seed(0))[0].shape
+        torch.Size([2, 1, 32, 32])
+    """
+
+    def apply(images: Tensor, targets: Targets, generator: Generator) -> tuple[Tensor, Targets]:
+        _check(images, targets)
+        size = (images.shape[-2], images.shape[-1])
+        part = draw_crop(targets, size, generator, share=crop, zoom=zoom)
+        affine = draw_affine(
+            len(images), size, generator, flip=flip, rotation=rotation, translation=translation, scale=scale
+        )
+        matrix = affine.to(images.device) @ part
+        images = move_images(images, matrix)
+        images = shade(images, generator, strength=bias)
+        images = adjust_intensity(images, generator, gain=gain, offset=offset, gamma=gamma)
+        images = ghost(images, generator, share=ghosting, strength=ghost_strength)
+        images = add_rician_noise(images, generator, share=noise, std=noise_std)
+        return images, move_boxes(targets, matrix, size, visible=visible, bound=bound)
+
+    return apply
+
+
+def adapt(transform: Callable[..., Any], *, visible: float = 0.4) -> Augmentation:
+    """Make an augmentation of any kornia module, or of any callable on (images, targets).
+
+    Args:
+        transform: a kornia augmentation, or several in an ``AugmentationSequential``, which moves the boxes too; or a
+            callable that takes images and targets and gives both, by torch's global random numbers.
+        visible: share of a box that must stay inside the image for its label to be kept, where kornia moves it.
+
+    Returns:
+        A callable on (images, targets, generator), to be registered: ``AUGMENTATIONS.register("mine")(lambda:
+        adapt(…))``.
+
+    Raises:
+        TypeError: if it is neither.
+
+    Example:
+        >>> from kornia.augmentation import RandomHorizontalFlip
+        >>> mirror = adapt(RandomHorizontalFlip(p=1.0))
+        >>> lesion = Targets.pad([torch.tensor([[2.0, 2.0, 4.0, 4.0]])], [torch.zeros(1)])
+        >>> mirror(torch.zeros(1, 1, 8, 8), lesion, torch.Generator())[1].boxes
+        tensor([[[4., 2., 6., 4.]]])
+    """
+    if isinstance(transform, nn.Module) and type(transform).__module__.startswith("kornia."):
+        change = _kornia(transform, visible)
+    elif callable(transform) and len(inspect.signature(transform).parameters) == 2:
+        change = transform
+    else:
+        raise TypeError(f"expected a kornia module, or a callable on (images, targets), got {transform!r}")
+
+    def apply(images: Tensor, targets: Targets, generator: Generator) -> tuple[Tensor, Targets]:
+        _check(images, targets)
+        seed = int(torch.randint(2**31, (), generator=generator))
+        with torch.random.fork_rng([images.device] if images.is_cuda else []):
+            torch.manual_seed(seed)
+            images, targets = change(images, targets)
+        return images.clamp(0, 1), targets
+
+    return apply
+
+
+def _kornia(module: nn.Module, visible: float) -> Callable[[Tensor, Targets], tuple[Tensor, Targets]]:
+    from kornia.augmentation import AugmentationSequential
+
+    parts: list[Any] = list(module.children()) if isinstance(module, AugmentationSequential) else [module]
+    both = AugmentationSequential(*parts, data_keys=["input", "bbox_xyxy"])
+    alone = AugmentationSequential(*parts, data_keys=["input"])
+
+    def change(images: Tensor, targets: Targets) -> tuple[Tensor, Targets]:
+        if not targets.labels.shape[1]:
+            return alone(images), targets
+        size = (images.shape[-2], images.shape[-1])
+        moved, whole = both(images, targets.boxes - 0.5)  # kornia's pixel centres lie at whole numbers
+        whole = whole.as_subclass(Tensor) + 0.5
+        inside = box_functions.clip(whole, size)
+        area = box_functions.area(inside)
+        keep = targets.valid & (area > 0) & (area >= visible * box_functions.area(whole))
+        boxes = torch.where(keep.unsqueeze(-1), inside, 0.0)
+        return moved, replace(targets, boxes=boxes, labels=torch.where(keep, targets.labels, -1))
+
+    return change
