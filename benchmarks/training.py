@@ -124,7 +124,9 @@ def ours(batch: int, classes: int) -> Callable[[], None]:
     from hccvision.training.optimisers import build_optimiser
 
     names = [f"class {i}" for i in range(classes)]
-    model = hv.build_model("mobilenet_v1", "ssd", classes=names).to(memory_format=torch.channels_last).train()
+    options = {"activation": "relu"}  # as the peer's
+    model = hv.build_model("mobilenet_v1", "ssd", classes=names, backbone_options=options).train()
+    model.to(memory_format=torch.channels_last)
     optimiser = build_optimiser(model, hv.recipes.paper_ssd())
     images, boxes, labels = scene(batch, classes)
     images = images.contiguous(memory_format=torch.channels_last)

@@ -15,7 +15,8 @@ import numpy as np
 from PIL import Image, ImageFilter
 from pydicom import dcmread, examples
 
-from hccvision import images, phantom
+from hccvision import images, phantom, plots
+from hccvision.registry import AUGMENTATIONS
 
 SEED = 6
 
@@ -100,7 +101,19 @@ def draw_phantom(folder: Path) -> None:
             table.writerow([name, *(f"{v:.1f}" for v in (value, values.mean(), values.min(), values.max()))])
 
 
+def draw_galleries(folder: Path) -> None:
+    """``augmentation-<name>.png``: what each preset makes of one and the same slice."""
+    s = phantom_slice(SEED, level="mild", phase="portal")
+    scale = (np.array([300, 300, 300, 300]) / np.tile(s.image.shape[::-1], 2)).astype(np.float32)
+    image, _ = images.resize(s.image[..., None], (300, 300), "stretch")
+    for name in AUGMENTATIONS.names():
+        if name != "none":
+            figure = plots.gallery(image, s.annotation.boxes * scale, AUGMENTATIONS.build(name), count=12, seed=1)
+            plots.save(figure, folder / f"augmentation-{name}.png")
+
+
 if __name__ == "__main__":
     folder = Path(sys.argv[1]) if len(sys.argv) > 1 else Path(__file__).parent / "figures"
     folder.mkdir(parents=True, exist_ok=True)
     draw_phantom(folder)
+    draw_galleries(folder)

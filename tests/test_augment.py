@@ -5,18 +5,26 @@ import torch
 import torchvision.transforms.v2.functional as reference
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from kornia import augmentation as kornia
 from torch import Generator, Tensor
+from torchvision import tv_tensors
 
 from hccvision.augment import (
+    adapt,
     add_noise,
+    add_rician_noise,
     adjust_intensity,
     blur,
     draw_affine,
+    draw_crop,
+    ghost,
     light,
     move_boxes,
     move_images,
+    mri,
     none,
     paper,
+    shade,
 )
 from hccvision.contracts import Targets
 from hccvision.registry import AUGMENTATIONS
@@ -360,3 +368,178 @@ def test_each_part_of_the_papers_preset_can_be_had_alone():
     blurred = paper(**{**still, "blurred": 1})(images, targets, seeded())[0]
     assert (blurred.flatten(1).std(1) < 0.8 * images.flatten(1).std(1)).all()
     assert blurred.mean().item() == pytest.approx(images.mean().item(), abs=0.01)
+
+
+# The bound of turned boxes
+
+
+def test_the_corner_bound_is_torchvisions():
+    for angle in (-30.0, 10.0, 45.0):
+        radians = math.radians(angle)
+        matrix = torch.eye(3)[None].clone()
+        matrix[0, :2, :2] = torch.tensor(
+            [[math.cos(radians), -math.sin(radians)], [math.sin(radians), math.cos(radians)]]
+        )
+        centre = torch.tensor([SIZE[1] / 2, SIZE[0] / 2])
+        matrix[0, :2, 2] = centre - matrix[0, :2, :2] @ centre
+        box = tv_tensors.BoundingBoxes([BOX], format="XYXY", canvas_size=SIZE, dtype=torch.float32)
+        expected = reference.rotate(box, -angle)[0].as_subclass(Tensor)
+        corners = move_boxes(target(BOX), matrix, SIZE, bound="corners").boxes[0, 0]
+        torch.testing.assert_close(corners, expected, rtol=0, atol=1e-3)
+        ellipse = move_boxes(target(BOX), matrix, SIZE).boxes[0, 0]
+        assert bool((corners[:2] <= ellipse[:2]).all())
+        assert bool((corners[2:] >= ellipse[2:]).all())
+
+
+def test_an_unknown_bound_is_refused():
+    with pytest.raises(ValueError, match="unknown bound 'hull'; known: ellipse, corners"):
+        move_boxes(target(BOX), shifted(0), SIZE, bound="hull")
+
+
+@pytest.mark.parametrize("preset", [paper, light, mri])
+def test_a_preset_hands_its_bound_on(preset):
+    found = [preset(bound=bound)(lesion(BOX), target(BOX), seeded(3))[1].boxes for bound in ("ellipse", "corners")]
+    assert torch.equal(*found) == (preset is light)  # which doesn't turn
+
+
+# What varies between scanners
+
+
+def test_shading_is_smooth_and_as_strong_as_asked():
+    images = torch.full((200, 1, 48, 64), 0.3)
+    field = (shade(images, seeded(), strength=0.1) / 0.3).log()
+    assert field[:, :, 0, 0].std().item() == pytest.approx(0.1, rel=0.2)  # a corner is a knot
+    assert field.diff(dim=-1).abs().max() < 0.03
+    assert field.diff(dim=-2).abs().max() < 0.04
+    assert torch.equal(shade(images, seeded(), strength=0.0), images)
+
+
+def test_rician_noise_has_its_known_moments():
+    """Dark: Rayleigh, with mean σ√(π/2). Bright: Gaussian, with mean √(A² + σ²) to second order."""
+    std = 0.05
+    dark = add_rician_noise(torch.zeros(50, 1, 64, 64), seeded(), share=1.0, std=std)
+    assert dark.mean().item() == pytest.approx(std * math.sqrt(math.pi / 2), rel=0.01)
+    assert dark.std().item() == pytest.approx(std * math.sqrt(2 - math.pi / 2), rel=0.02)
+    bright = add_rician_noise(torch.full((50, 1, 64, 64), 0.5), seeded(), share=1.0, std=std)
+    assert bright.mean().item() == pytest.approx(math.hypot(0.5, std / math.sqrt(2)), rel=2e-3)
+    assert bright.std().item() == pytest.approx(std, rel=0.02)
+    images = torch.rand(100, 1, 8, 8)
+    changed = (add_rician_noise(images, seeded(), share=0.3, std=std) != images).flatten(1).any(1)
+    assert changed.float().mean().item() == pytest.approx(0.3, abs=0.12)
+
+
+def test_ghosts_are_faint_copies_a_fraction_of_the_image_away():
+    image = lesion((60, 44, 68, 52), shape="rectangle").expand(40, -1, -1, -1)
+    ghosted = ghost(image, seeded(), share=1.0, strength=(0.4, 0.4), copies=(2, 2))
+    assert (ghosted.mean(dim=(1, 2, 3)) / image.mean()).tolist() == pytest.approx([1.0] * 40, rel=0.5)
+    down = ghosted[:, 0, 0, 64] - ghosted[:, 0, 24, 64]  # half the image above and below: rows 96 / 2 away
+    across = ghosted[:, 0, 48, 0] - ghosted[:, 0, 48, 32]
+    assert bool(((down > 0.1) ^ (across > 0.1)).all())
+    assert (down > 0.1).any()
+    assert (across > 0.1).any()
+    assert bool((ghosted[:, 0, 48, 64] < 1).all())  # the lesion itself is weaker
+    assert torch.equal(ghost(image, seeded(), share=0.0, strength=(0.4, 0.4)), image)
+
+
+@settings(deadline=None, max_examples=60)
+@given(st.integers(0, 10_000), st.floats(1.0, 3.0))
+def test_a_crop_keeps_one_of_the_lesions_whole(seed, zoom):
+    random = seeded(seed)
+    corners = torch.rand(6, 3, 2, generator=random) * torch.tensor([SIZE[1] - 24, SIZE[0] - 24])
+    boxes = torch.cat((corners, corners + 4 + 20 * torch.rand(6, 3, 2, generator=random)), -1)
+    labels = torch.arange(3).repeat(6, 1)
+    labels[0] = -1  # an image without a lesion
+    labels[1, 1:] = -1
+    matrix = draw_crop(Targets(boxes, labels), SIZE, random, share=1.0, zoom=(zoom, zoom))
+    torch.testing.assert_close(matrix[:, 0, 0], torch.full((6,), zoom))
+    corner, size = -matrix[:, :2, 2] / zoom, torch.tensor([SIZE[1], SIZE[0]]) / zoom
+    assert bool((corner >= -1e-3).all())
+    assert bool((corner + size <= torch.tensor([SIZE[1], SIZE[0]]) + 1e-3).all())
+    moved = move_boxes(Targets(boxes, labels), matrix, SIZE, visible=0.9999)
+    assert bool((moved.valid.any(1) == (labels >= 0).any(1)).all())
+
+
+def test_a_lesion_larger_than_the_crop_and_no_lesions_at_all_are_cropped_anywhere():
+    large = target((0.0, 0.0, 128.0, 96.0))
+    for targets in (large, Targets(torch.zeros(1, 0, 4), torch.zeros(1, 0).long())):
+        corners = [-draw_crop(targets, SIZE, seeded(s), share=1.0, zoom=(2.0, 2.0))[0, :2, 2] / 2 for s in range(200)]
+        spread = torch.stack(corners)
+        assert bool((spread.min(0).values < torch.tensor([8.0, 6.0])).all())
+        assert bool((spread.max(0).values > torch.tensor([56.0, 42.0])).all())
+    assert torch.equal(draw_crop(large, SIZE, seeded(), share=0.0, zoom=(2.0, 2.0)), torch.eye(3)[None])
+
+
+def test_the_mri_preset_follows_a_lesion_and_leaves_the_liver_on_its_side():
+    augment = mri(bias=0, gain=0, offset=0, gamma=0, noise=0, ghosting=0)
+    for seed in range(20):
+        image, moved = augment(lesion(BOX), target(BOX), seeded(seed))
+        torch.testing.assert_close(moved.boxes[0, 0], bounds(image[0]), rtol=0, atol=2.0)
+    left = lesion((10, 40, 30, 60))
+    for seed in range(50):
+        image, _ = augment(left, Targets(torch.zeros(1, 0, 4), torch.zeros(1, 0).long()), seeded(seed))
+        flipped, _ = mri(flip=1.0, crop=0.0)(left, target(), seeded(seed))
+        columns = (image[0, 0] > 0.5).nonzero()[:, 1].float()
+        assert not len(columns) or columns.mean() < 80
+        assert (flipped[0, 0] > 0.5).nonzero()[:, 1].float().mean() > 64
+
+
+# A user's own
+
+
+def test_a_kornia_module_moves_images_and_boxes_alike():
+    augment = adapt(kornia.RandomAffine(degrees=0.0, translate=(0.1, 0.1), scale=(0.8, 1.2), p=1.0))
+    for seed in range(10):
+        image, moved = augment(lesion(BOX, shape="rectangle"), target(BOX), seeded(seed))
+        torch.testing.assert_close(moved.boxes[0, 0], bounds(image[0]), rtol=0, atol=1.0)
+    several = adapt(kornia.AugmentationSequential(kornia.RandomHorizontalFlip(p=1.0), kornia.RandomVerticalFlip(p=1.0)))
+    image, moved = several(lesion(BOX, shape="rectangle"), target(BOX), seeded())
+    torch.testing.assert_close(moved.boxes[0, 0], bounds(image[0]))
+    shift = adapt(kornia.RandomAffine(0.0, translate=(0.999, 0.0), p=1.0))
+    gone = [shift(lesion(BOX), target(BOX), seeded(s))[1].labels.item() for s in range(40)]
+    assert set(gone) == {0, -1}  # what leaves the image loses its label
+
+
+def test_an_adapted_callable_is_replayed_by_its_generator():
+    def speckle(images, targets):
+        return images * (1 + 0.1 * torch.randn_like(images)), targets
+
+    augment = adapt(speckle)
+    images, targets = batch()
+    torch.manual_seed(1)
+    first, same = augment(images, targets, seeded(4))
+    torch.manual_seed(2)
+    again, _ = augment(images, targets, seeded(4))
+    other, _ = augment(images, targets, seeded(5))
+    assert torch.equal(first, again)
+    assert not torch.equal(first, other)
+    assert same is targets
+    assert 0 <= first.min() <= first.max() <= 1
+
+
+@pytest.mark.parametrize("wrong", [3, lambda images: images, "kornia"])
+def test_what_is_no_transform_is_refused(wrong):
+    with pytest.raises(TypeError, match="expected a kornia module, or a callable on"):
+        adapt(wrong)
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize(("factor", "message"), [(255.0, "0 to 255"), (-1.0, "-1 to 0"), (math.nan, "nan")])
+def test_images_out_of_range_are_refused(name, factor, message):
+    images, targets = batch()
+    images[0, 0, 0, 0], images[0, 0, 0, 1] = 0.0, 1.0
+    with pytest.raises(ValueError, match=rf"images in \[0, 1\], got .*{message}|got nan"):
+        AUGMENTATIONS.build(name)(images * factor, targets, seeded())
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("name", NAMES)
+def test_on_cuda_nothing_waits_for_the_device(name):
+    images, targets = batch()
+    augment, images, targets = AUGMENTATIONS.build(name), images.cuda(), targets.to("cuda")
+    augment(images, targets, seeded())
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        moved, _ = augment(images, targets, seeded(1))
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+    assert moved.is_cuda

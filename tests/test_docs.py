@@ -85,6 +85,11 @@ def test_the_page_on_training_runs(tmp_path: Path) -> None:
     assert {path.name for path in (tmp_path / "runs" / "first").iterdir()} >= set(said)
 
 
+def test_the_page_on_augmentation_runs(tmp_path: Path) -> None:
+    run("\n".join(code for _, code in blocks(DOCS / "augmentation.rst")), tmp_path)
+    assert (tmp_path / "gallery.png").exists()
+
+
 def test_the_pictures_and_tables_of_the_pages_are_made_offline(tmp_path: Path) -> None:
     pytest.importorskip("pydicom")
     pytest.importorskip("matplotlib")
@@ -92,7 +97,9 @@ def test_the_pictures_and_tables_of_the_pages_are_made_offline(tmp_path: Path) -
     run(f"import runpy, sys; sys.argv[1:] = ['made']; runpy.run_path({script!r}, run_name='__main__')", tmp_path)
     pages = "".join(page.read_text(encoding="utf-8") for page in PAGES)
     wanted = set(re.findall(r"figures/(\S+)", pages))
-    assert {path.name for path in (tmp_path / "made").iterdir()} == wanted == {"phantom.png", "phantom.csv"}
+    assert {path.name for path in (tmp_path / "made").iterdir()} == wanted == {
+        "phantom.png", "phantom.csv", "augmentation-paper.png", "augmentation-light.png", "augmentation-mri.png"
+    }  # fmt: skip
     with (tmp_path / "made" / "phantom.csv").open(encoding="utf-8") as file:
         rows = {row[0]: [float(value) for value in row[1:]] for row in list(csv.reader(file))[1:]}
     real, mean, least, most = rows["level at 50 %"]

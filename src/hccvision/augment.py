@@ -75,8 +75,9 @@ def move_images(images: Tensor, matrix: Tensor) -> Tensor:
     """
     height, width = images.shape[-2:]
     shares = torch.tensor([[2 / width, 0, -1], [0, 2 / height, -1], [0, 0, 1]])  # of pixels, in [-1, 1] over the image
-    back = shares.to(matrix) @ torch.linalg.inv_ex(matrix).inverse @ torch.linalg.inv_ex(shares).inverse.to(matrix)
-    grid = affine_grid(back[:, :2].to(images), list(images.shape), align_corners=False)
+    pixels = torch.tensor([[width / 2, 0, width / 2], [0, height / 2, height / 2], [0, 0, 1]])
+    back = _send(shares, matrix) @ torch.linalg.inv_ex(matrix).inverse @ _send(pixels, matrix)
+    grid = affine_grid(_send(back[:, :2], images), list(images.shape), align_corners=False)
     moved = grid_sample(images, grid, align_corners=False)
     return moved.clamp_(0, 1)  # the four weights of a pixel sum to a little more than 1 here and there
 
@@ -110,7 +111,7 @@ def move_boxes(
         tensor([[[16.,  0., 20.,  4.]]])
     """
     cx, cy, w, h = box_functions.xyxy_to_cxcywh(targets.boxes).unbind(-1)
-    m = matrix.to(targets.boxes).unsqueeze(1)
+    m = _send(matrix, targets.boxes).unsqueeze(1)
     x = m[..., 0, 0] * cx + m[..., 0, 1] * cy + m[..., 0, 2]
     y = m[..., 1, 0] * cx + m[..., 1, 1] * cy + m[..., 1, 2]
     sides = m[..., :2, :2].abs() * torch.stack((w, h), -1).unsqueeze(-2)
@@ -128,7 +129,7 @@ def move_boxes(
     )
 
 
-def add_noise(images: Tensor, generator: Generator, *, share: float, std: float) -> Tensor:
+def add_noise(images: Tensor, generator: Generator, *, share: float, std: float, inplace: bool = False) -> Tensor:
     """Add Gaussian noise to a share of the images.
 
     Args:
@@ -136,6 +137,7 @@ def add_noise(images: Tensor, generator: Generator, *, share: float, std: float)
         generator: on the CPU.
         share: probability for each image, in [0, 1].
         std: standard deviation, on the scale of the images.
+        inplace: change the images given.
 
     Returns:
         ``(B, C, H, W)`` in [0, 1].
@@ -143,13 +145,15 @@ def add_noise(images: Tensor, generator: Generator, *, share: float, std: float)
     chosen = _choose(len(images), share, generator)
     if not len(chosen):
         return images
-    noisy = images.clone()
-    for i, noise in zip(chosen.tolist(), _normals(images[chosen].shape, images, generator), strict=True):
+    noisy = images if inplace else images.clone()
+    for i, noise in zip(chosen.tolist(), _normals(len(chosen), images, generator), strict=True):
         noisy[i].add_(noise, alpha=std).clamp_(0, 1)
     return noisy
 
 
-def blur(images: Tensor, generator: Generator, *, share: float, sigma: tuple[float, float]) -> Tensor:
+def blur(
+    images: Tensor, generator: Generator, *, share: float, sigma: tuple[float, float], inplace: bool = False
+) -> Tensor:
     """Blur a share of the images.
 
     Args:
@@ -157,6 +161,7 @@ def blur(images: Tensor, generator: Generator, *, share: float, sigma: tuple[flo
         generator: on the CPU.
         share: probability for each image, in [0, 1].
         sigma: smallest and largest standard deviation of the Gaussian, in pixels.
+        inplace: change the images given.
 
     Returns:
         ``(B, C, H, W)`` in [0, 1].
@@ -169,8 +174,9 @@ def blur(images: Tensor, generator: Generator, *, share: float, sigma: tuple[flo
     side = 2 * math.ceil(3 * sigma[1]) + 1
     spread = sigma[0] + torch.rand(len(chosen), 1, generator=generator) * (sigma[1] - sigma[0])
     rows = chosen.to(images.device, non_blocking=True)
-    blurred = gaussian_blur2d(images[rows], (side, side), spread.expand(-1, 2).to(images))
-    return images.index_copy(0, rows, blurred.clamp_(0, 1))
+    blurred = gaussian_blur2d(images[rows], (side, side), _send(spread.expand(-1, 2), images))
+    blurred.clamp_(0, 1)
+    return images.index_copy_(0, rows, blurred) if inplace else images.index_copy(0, rows, blurred)
 
 
 def adjust_intensity(
@@ -188,7 +194,7 @@ def adjust_intensity(
     Returns:
         ``(B, C, H, W)`` in [0, 1].
     """
-    u = (torch.rand(3, len(images), 1, 1, 1, generator=generator) * 2 - 1).to(images)
+    u = _send(torch.rand(3, len(images), 1, 1, 1, generator=generator) * 2 - 1, images)
     images = (images - 0.5) * (1 + gain * u[0]) + 0.5 + offset * u[1]
     return images.clamp(0, 1) ** (1 + gamma * u[2]) if gamma else images.clamp(0, 1)
 
@@ -209,7 +215,7 @@ def shade(images: Tensor, generator: Generator, *, strength: float, cells: int =
         The multiplicative bias field of Sled, Zijdenbos and Evans 1998, doi:10.1109/42.668698, as a smooth random one.
     """
     knots = strength * torch.randn(len(images), 1, cells, cells, generator=generator)
-    field = interpolate(knots.to(images), images.shape[-2:], mode="bicubic", align_corners=True)
+    field = interpolate(_send(knots, images), images.shape[-2:], mode="bicubic", align_corners=True)
     return (images * field.exp()).clamp_(0, 1)
 
 
@@ -231,8 +237,8 @@ def add_rician_noise(images: Tensor, generator: Generator, *, share: float, std:
     chosen = _choose(len(images), share, generator)
     if not len(chosen):
         return images
-    noisy, shape = images.clone(), images[chosen].shape
-    both = _normals(shape, images, generator), _normals(shape, images, generator)
+    noisy = images.clone()
+    both = _normals(len(chosen), images, generator), _normals(len(chosen), images, generator)
     for i, real, imaginary in zip(chosen.tolist(), *both, strict=True):
         noisy[i] = torch.hypot(noisy[i] + std * real, std * imaginary).clamp_(0, 1)
     return noisy
@@ -294,21 +300,21 @@ def draw_crop(
     Returns:
         ``(B, 3, 3) float32``, as of `draw_affine`, on the targets' device.
     """
-    device, count = targets.boxes.device, len(targets)
+    boxes, count = targets.boxes, len(targets)
     u = torch.rand(count, 4, generator=generator)
-    factor = torch.where(u[:, 0] < share, zoom[0] + u[:, 1] * (zoom[1] - zoom[0]), 1.0).to(device)
-    whole = torch.tensor([size[1], size[0]], dtype=torch.float32).to(device)
+    factor = _send(torch.where(u[:, 0] < share, zoom[0] + u[:, 1] * (zoom[1] - zoom[0]), 1.0), boxes)
+    whole = _send(torch.tensor([size[1], size[0]], dtype=torch.float32), boxes)
     window = whole / factor.unsqueeze(1)
     least, most = torch.zeros_like(window), whole - window  # of the window's corner
     if targets.labels.shape[1]:
-        order = torch.rand(count, targets.labels.shape[1], generator=generator).to(device)
+        order = _send(torch.rand(count, targets.labels.shape[1], generator=generator), boxes)
         lesion = order.masked_fill(~targets.valid, -1).argmax(1, keepdim=True)
-        box = targets.boxes.gather(1, lesion.unsqueeze(-1).expand(-1, -1, 4))[:, 0]
+        box = boxes.gather(1, lesion.unsqueeze(-1).expand(-1, -1, 4))[:, 0]
         low, high = torch.maximum(box[:, 2:] - window, least), torch.minimum(box[:, :2], most)
         holds = (targets.valid.any(1, keepdim=True) & (low <= high)).all(1, keepdim=True)
         least, most = torch.where(holds, low, least), torch.where(holds, high, most)
-    corner = least + u[:, 2:].to(device) * (most - least)
-    matrix = torch.eye(3, device=device).repeat(count, 1, 1)
+    corner = least + _send(u[:, 2:], boxes) * (most - least)
+    matrix = torch.eye(3, device=boxes.device).repeat(count, 1, 1)
     matrix[:, 0, 0] = matrix[:, 1, 1] = factor
     matrix[:, :2, 2] = -corner * factor.unsqueeze(1)
     return matrix
@@ -323,12 +329,17 @@ def _pool(device: torch.device) -> Tensor:
     return torch.randn(POOL, generator=Generator().manual_seed(0)).to(device)
 
 
-def _normals(shape: torch.Size, like: Tensor, generator: Generator) -> Tensor:
-    """Give noise of a shape ``(N, …)``, each of the N from a place of the pool of its own."""
-    pool, size = _pool(like.device), shape[1:].numel()
+def _normals(count: int, images: Tensor, generator: Generator) -> list[Tensor]:
+    """Give noise for some of the images, each from a place of the pool of its own."""
+    pool, shape = _pool(images.device), images.shape[1:]
+    size = shape.numel()
     pool = pool if size < POOL // 2 else pool.repeat(2 * size // POOL + 1)
-    places = torch.randint(len(pool) - size, shape[:1], generator=generator).tolist()
-    return torch.stack([pool[i : i + size] for i in places]).view(shape).to(like.dtype)
+    places = torch.randint(len(pool) - size, (count,), generator=generator).tolist()
+    return [pool[i : i + size].view(shape).to(images.dtype) for i in places]
+
+
+def _send(tensor: Tensor, like: Tensor) -> Tensor:
+    return tensor.to(like.device, like.dtype, non_blocking=True)
 
 
 def _choose(count: int, share: float, generator: Generator) -> Tensor:
@@ -421,9 +432,9 @@ def paper(
         size = (images.shape[-2], images.shape[-1])
         matrix = draw_affine(len(images), size, generator, flip=flip, rotation=rotation, translation=translation)
         images = move_images(images, matrix)
-        images = add_noise(images, generator, share=noise, std=noise_std)
-        images = blur(images, generator, share=blurred, sigma=(0.5, 1.5))
-        return images, move_boxes(targets, matrix.to(images.device), size, visible=visible, bound=bound)
+        images = add_noise(images, generator, share=noise, std=noise_std, inplace=True)
+        images = blur(images, generator, share=blurred, sigma=(0.5, 1.5), inplace=True)
+        return images, move_boxes(targets, matrix, size, visible=visible, bound=bound)
 
     return apply
 
@@ -464,7 +475,7 @@ def light(
         size = (images.shape[-2], images.shape[-1])
         matrix = draw_affine(len(images), size, generator, flip=flip, scale=scale, translation=translation)
         images = move_images(adjust_intensity(images, generator, gain=gain, offset=offset), matrix)
-        return images, move_boxes(targets, matrix.to(images.device), size, visible=visible, bound=bound)
+        return images, move_boxes(targets, matrix, size, visible=visible, bound=bound)
 
     return apply
 
@@ -530,7 +541,7 @@ def mri(
         affine = draw_affine(
             len(images), size, generator, flip=flip, rotation=rotation, translation=translation, scale=scale
         )
-        matrix = affine.to(images.device) @ part
+        matrix = _send(affine, part) @ part
         images = move_images(images, matrix)
         images = shade(images, generator, strength=bias)
         images = adjust_intensity(images, generator, gain=gain, offset=offset, gamma=gamma)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 import os
 from bisect import bisect_left
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,7 +16,7 @@ import numpy as np
 import torch
 
 from hccvision.boxes import cxcywh_to_xyxy, iou
-from hccvision.contracts import Annotation, Detections
+from hccvision.contracts import Annotation, Detections, Targets
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -333,6 +333,63 @@ def default_boxes(
         fontsize=8,
         color=INK,
     )
+    return figure
+
+
+def gallery(
+    image: np.ndarray,
+    boxes: np.ndarray,
+    augment: Callable[[torch.Tensor, Targets, torch.Generator], tuple[torch.Tensor, Targets]],
+    *,
+    count: int = 6,
+    columns: int = 6,
+    seed: int = 0,
+    title: str = "",
+) -> Figure:
+    """Draw what an augmentation makes of a slice, and of the boxes on it.
+
+    Args:
+        image: ``(H, W, C) uint8``; 3 channels are RGB, of others the first is shown.
+        boxes: ``(N, 4)`` xyxy in pixels of the image.
+        augment: what to look at, such as ``AUGMENTATIONS.build("mri")``.
+        count: draws.
+        columns: side by side.
+        seed: of the draws.
+        title: of the figure.
+
+    Returns:
+        The figure.
+
+    Raises:
+        ValueError: if the image is not ``(H, W, C) uint8``, or nothing is to be drawn.
+        ImportError: if matplotlib is missing.
+
+    Example:
+        >>> boxes = np.array([[10, 10, 20, 20]], np.float32)
+        >>> figure = gallery(np.zeros((30, 40, 1), np.uint8), boxes, lambda images, targets, _: (images, targets))
+        >>> len(figure.axes)
+        6
+    """
+    if image.ndim != 3 or image.dtype != np.uint8:
+        raise ValueError(f"an image is (H, W, C) uint8, got {image.shape} {image.dtype}")
+    if count < 1 or columns < 1:
+        raise ValueError(f"count and columns are at least 1, got {count} and {columns}")
+    batch = (torch.from_numpy(image).permute(2, 0, 1).float() / 255).repeat(count, 1, 1, 1)
+    own = torch.as_tensor(boxes, dtype=torch.float32).reshape(-1, 4)
+    targets = Targets.pad([own] * count, [torch.zeros(len(own))] * count)
+    moved, found = augment(batch, targets, torch.Generator().manual_seed(seed))
+    columns = min(columns, count)
+    rows = -(-count // columns)
+    aspect = float(np.clip(image.shape[0] / image.shape[1], 0.6, 1.4))
+    figure = _figure(1.7 * columns, 1.7 * rows * aspect + 0.3 * bool(title), title or "Augmentation")
+    if title:
+        figure.suptitle(title, x=0.01, ha="left", fontsize=9, color=INK)
+    for i in range(count):
+        axes = figure.add_subplot(rows, columns, i + 1, facecolor="black", xticks=[], yticks=[])
+        axes.spines[:].set_visible(False)
+        _show(axes, (moved[i] * 255).round().byte().permute(1, 2, 0).numpy(), aspect)
+        for box in found.boxes[i][found.labels[i] >= 0].tolist():
+            _outline(axes, box, TRUTH, 1.0)
     return figure
 
 

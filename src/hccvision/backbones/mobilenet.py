@@ -8,6 +8,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from hccvision.backbones.checkpointing import run
 from hccvision.registry import BACKBONES
 from hccvision.weights import WeightFormat, prefix, rules
 
@@ -136,6 +137,7 @@ class MobileNetV1(nn.Module):
             layers.append(layer(channels, out, stride, ACTIVATIONS[activation]))
             channels = out
         self.layers = nn.ModuleList(layers)
+        self.checkpointing = False
         self.channels = tuple(max(8, int(LAYERS[i][0] * width)) for i in MAPS)
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
@@ -152,7 +154,7 @@ class MobileNetV1(nn.Module):
         """
         maps = []
         for index, layer in enumerate(self.layers):
-            images = layer(images)
+            images = run(layer, images, checkpointing=self.checkpointing)
             if index in MAPS:
                 maps.append(images)
         return tuple(maps)

@@ -53,6 +53,7 @@ class TimmBackbone(nn.Module):
                 f"{'similar names: ' + ', '.join(near) if near else 'see timm.list_models()'}"
             ) from error
         self.body = body
+        self._checkpointing = False
         self.in_channels = in_channels
         self.channels = tuple(body.feature_info.channels())
         self.strides = tuple(body.feature_info.reduction())
@@ -66,6 +67,16 @@ class TimmBackbone(nn.Module):
             return next((f"body.{name}" for name in names if name in own), None)
 
         self.formats = (WeightFormat("timm", rename, self.mean, self.std),)
+
+    @property
+    def checkpointing(self) -> bool:
+        """Whether activations are computed again on the way back, by timm; batch norms then count a batch twice."""
+        return self._checkpointing
+
+    @checkpointing.setter
+    def checkpointing(self, on: bool) -> None:
+        self._checkpointing = on
+        self.body.set_grad_checkpointing(on)
 
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:
         """Compute the feature maps.

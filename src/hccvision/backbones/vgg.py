@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import normalize
 
+from hccvision.backbones.checkpointing import run
 from hccvision.registry import BACKBONES
 from hccvision.weights import IMAGENET_MEAN, IMAGENET_STD, WeightFormat, prefix, rules
 
@@ -54,6 +55,8 @@ class VGG(nn.Module):
             layers.append(nn.MaxPool2d(2))
         self.taps.append(len(layers) - 1)
         self.features = nn.Sequential(*layers)
+        self.starts = [0, *(i for i, layer in enumerate(layers) if isinstance(layer, nn.MaxPool2d))]  # of the blocks
+        self.checkpointing = False
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
@@ -70,9 +73,9 @@ class VGG(nn.Module):
             Four maps ``(B, channels[i], ⌊H / strides[i]⌋, ⌊W / strides[i]⌋)``.
         """
         maps = []
-        for index, layer in enumerate(self.features):
-            images = layer(images)
-            if index in self.taps:
+        for start, end in zip(self.starts, [*self.starts[1:], len(self.features)], strict=True):
+            images = run(self.features[start:end], images, checkpointing=self.checkpointing)
+            if end - 1 in self.taps:
                 maps.append(images)
         return tuple(maps)
 
@@ -227,6 +230,7 @@ class VGGSSD(nn.Module):
         layers += [nn.MaxPool2d(3, stride=1, padding=1), fc6, nn.ReLU(inplace=True), fc7, nn.ReLU(inplace=True)]
         self.features = nn.Sequential(*layers)
         self.norm = NORMS[norm](512)
+        self.checkpointing = False
 
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:
         """Compute the feature maps.
@@ -237,5 +241,6 @@ class VGGSSD(nn.Module):
         Returns:
             Two maps, ``(B, 512, h, w)`` and ``(B, 1024, ⌊h / 2⌋, ⌊w / 2⌋)``, h = ⌈⌊⌊H / 2⌋ / 2⌋ / 2⌉.
         """
-        conv4_3 = self.features[:23](images)
-        return self.norm(conv4_3), self.features[23:](conv4_3)
+        for start, end in ((0, 4), (4, 9), (9, 16), (16, 23)):
+            images = run(self.features[start:end], images, checkpointing=self.checkpointing)
+        return self.norm(images), run(self.features[23:], images, checkpointing=self.checkpointing)
