@@ -9,7 +9,9 @@ import sys
 from pathlib import Path
 from types import ModuleType
 
+import numpy as np
 import pytest
+from PIL import Image
 
 SCRIPT = Path(__file__).parents[1] / "benchmarks" / "low_end.py"
 
@@ -180,3 +182,44 @@ def test_the_fuzzer_finds_nothing_in_a_second(tmp_path: Path) -> None:
         assert result["findings"] == {}
         assert result["executions"] == sum(result["outcomes"].values()) > 0
     assert not (tmp_path / "kept").exists()
+
+
+def quick_run(name: str, folder: Path, *more: str) -> dict:
+    """Run a benchmark's smoke test; gives what it wrote."""
+    command = [sys.executable, str(SCRIPT.parent / f"{name}.py"), "--quick", "--out", str(folder), *more]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    (path,) = folder.glob(f"{name}-*.json")
+    text = path.read_text(encoding="utf-8")
+    assert str(SCRIPT.parents[1]) not in text + (folder / f"{name}.md").read_text(encoding="utf-8")
+    return json.loads(text)
+
+
+def test_a_training_step_is_timed_with_and_without_a_tuned_allocator(tmp_path: Path) -> None:
+    rows = quick_run("training", tmp_path)["rows"]
+    assert [row["contender"] for row in rows] == ["hccvision", "hccvision, allocator tuned"]
+    assert all(row["images_per_second"] > 0 for row in rows)
+    assert "| 2 |" in (tmp_path / "training.md").read_text(encoding="utf-8")
+
+
+def test_augmentation_is_timed_beside_kornia_and_torchvision(tmp_path: Path) -> None:
+    (row,) = quick_run("augment", tmp_path)["rows"]
+    assert {"hccvision", "kornia", "torchvision v2"} <= set(row["images_per_second"])
+    assert "ours over kornia" in (tmp_path / "augment.md").read_text(encoding="utf-8")
+
+
+def test_the_feature_cache_is_timed_and_cross_validated(tmp_path: Path) -> None:
+    rows = quick_run("feature_cache", tmp_path)
+    assert list(rows) == ["VGG-16, random weights, batch 4"]
+    for number in range(8):
+        for name, level in (("no", 60), ("yes", 200)):
+            (tmp_path / "slices" / name).mkdir(parents=True, exist_ok=True)
+            pixels = np.random.default_rng(number).integers(0, level, (32, 32), np.uint8)
+            Image.fromarray(pixels).save(tmp_path / "slices" / name / f"{name}{number}.png")
+    options = ["--folds", "2", "--epochs", "1", "--views", "2", "--pool", "avg", "--hidden", "8"]
+    options += ["--uncached-epochs", "1", "--group", "none"]
+    rows = quick_run("feature_cache", tmp_path, str(tmp_path / "slices"), *options)
+    assert len(rows) == 3
+    for key in list(rows)[1:]:
+        assert 0 <= rows[key]["balanced accuracy"] <= 1
+        assert len(rows[key]["folds"]) == 2

@@ -62,6 +62,7 @@ _NAMES = {
     "Recipe": "recipes",
     "fit": "training.engine",
     "History": "training.checkpoints",
+    "fit_memory": "training.memory",
     "parameter_table": "training.optimisers",
     "evaluate": "evaluation",
     "Report": "reporting",
@@ -117,6 +118,7 @@ if TYPE_CHECKING:
     from hccvision.reporting import Report
     from hccvision.training.checkpoints import History
     from hccvision.training.engine import fit
+    from hccvision.training.memory import fit_memory
     from hccvision.training.optimisers import parameter_table
 
 __all__ = [
@@ -147,6 +149,7 @@ __all__ = [
     "evaluate",
     "expand_dataset",
     "fit",
+    "fit_memory",
     "folds",
     "images",
     "leakage",

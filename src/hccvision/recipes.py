@@ -46,6 +46,8 @@ class Recipe:
             names of `frozen` and `thaw` overlap the longest decides.
         ema: decay of a moving average of the weights, taken after each step, such as 0.999; it is this average that is
             then validated and kept as best and last model. None: the weights themselves are.
+        checkpointing: keep less of the backbone's activations and compute the rest again on the way back, which saves
+            memory and costs a third more time.
         precision: of the network: ``"fp32"``, or with less memory and time ``"bf16"``, or ``"fp16"`` on CUDA. Weights,
             loss and decoding are fp32 all the same.
         balanced: draw training samples, with replacement, so that each class comes as often as any other; for a
@@ -88,6 +90,7 @@ class Recipe:
     frozen: tuple[str, ...] = ()
     thaw: tuple[tuple[int, str], ...] = ()
     ema: float | None = None
+    checkpointing: bool = False
     precision: str = "fp32"
     balanced: bool = False
     per_patient: int | None = None

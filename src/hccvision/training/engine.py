@@ -32,6 +32,7 @@ from hccvision.recipes import Recipe, quick
 from hccvision.registry import AUGMENTATIONS
 from hccvision.training.checkpoints import History, Run
 from hccvision.training.feature_cache import FeatureCache, Views, augment_views
+from hccvision.training.memory import checkpointed
 from hccvision.training.optimisers import Freezer, build_optimiser, frozen_epochs, rate_factor, set_learning_rates
 from hccvision.training.processes import (
     accelerator,
@@ -131,7 +132,7 @@ def fit(
         datasets["val"] = _dataset(val, model, on_problem, cache)
     processes = accelerator(device, recipe.precision)
     freezer = Freezer(model, recipe)
-    with freezer(), callers_randomness():
+    with freezer(), checkpointed(model, recipe.checkpointing), callers_randomness():
         model.to(processes.device).to(memory_format=torch.channels_last)
         training = _Training(model, datasets, recipe, augment, scorers, freezer, processes, save_every)
         training.open(run, resume)

@@ -2,10 +2,30 @@
 
 from __future__ import annotations
 
+import copy
 import ctypes
+import gc
+import re
 import sys
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import Any
+
+import torch
+from tqdm.auto import tqdm
+
+from hccvision.contracts import Targets
+from hccvision.model import Model
+from hccvision.recipes import Recipe
+from hccvision.training.optimisers import Freezer, build_optimiser, parameter_table, set_learning_rates
+from hccvision.training.processes import accelerator
+from hccvision.training.randomness import callers_randomness
 
 _TRIM_THRESHOLD, _MMAP_THRESHOLD, _MMAP_MAX = -1, -3, -4  # glibc's malloc.h
+_UNITS = {"": 1, "B": 1, "KB": 2**10, "MB": 2**20, "GB": 2**30}
+MARGIN = 0.95  # of the budget is used: a measured peak differs a little from run to run
 
 
 def tune_allocator() -> bool:
@@ -18,7 +38,7 @@ def tune_allocator() -> bool:
         Whether it was done; False where the C library isn't glibc.
 
     Example:
-        >>> tune_allocator() in (True, False)
+        >>> tune_allocator()  # doctest: +SKIP
         True
 
     Source:
@@ -33,3 +53,202 @@ def tune_allocator() -> bool:
     mallopt.argtypes, mallopt.restype = (ctypes.c_int, ctypes.c_int), ctypes.c_int
     most = 2**31 - 1
     return all([mallopt(_MMAP_MAX, 0), mallopt(_TRIM_THRESHOLD, most), mallopt(_MMAP_THRESHOLD, 2**25)])
+
+
+def fit_memory(
+    model: Model, recipe: Recipe, budget: str | int = "2GB", *, device: str = "auto", processes: int = 1
+) -> Recipe:
+    """Change a recipe so that its training fits into so much memory, by measuring steps of it on made-up images.
+
+    What changes the training least is tried first: the batch as it is; in 2, 4, … parts (`Recipe.accumulate`); with
+    activations computed again on the way back (`Recipe.checkpointing`), which costs a third more time; on CUDA all this
+    in half precision; and last a smaller batch.
+
+    Args:
+        model: to be trained; it is left as it is, but moved to the device.
+        recipe: to change.
+        budget: bytes, or such as ``"2GB"`` (2**30 bytes each). On CUDA, of what torch reserves; CUDA itself takes 0.3
+            to 0.5 GB more of the card. On a CPU, of all that the process has in memory, Python and torch included.
+        device: ``"auto"``, ``"cpu"`` or ``"cuda"``.
+        processes: that share a batch.
+
+    Returns:
+        The recipe, with another ``accumulate``, ``checkpointing``, ``precision`` or ``batch`` if need be.
+
+    Raises:
+        ValueError: for a budget that is none.
+        MemoryError: if nothing fits; the message says what the smallest takes.
+
+    Example:
+        >>> from hccvision.model import build_model
+        >>> model = build_model("mobilenet_v1", "ssd", classes=["hcc"], backbone_options={"width": 0.25})
+        >>> fit_memory(model, Recipe(batch=2), "64GB", device="cpu").accumulate
+        1
+    """
+    limit = _bytes(budget)
+    trainer = accelerator(device)
+    wanted = trainer.device
+    model.to(wanted).to(memory_format=torch.channels_last)
+    measured = ""
+    for candidate in _candidates(model, recipe, wanted, processes):
+        try:
+            taken = measure(model, candidate, device=device, processes=processes)
+        except torch.OutOfMemoryError:
+            taken = limit + 1
+        gc.collect()
+        if wanted.type == "cuda":
+            torch.cuda.empty_cache()
+        measured = f"{_say(candidate)}: {'more than ' * (taken == limit + 1)}{taken / 2**30:.2f} GB"
+        tqdm.write(f"{measured} of {limit / 2**30:.2f} GB")
+        if taken <= MARGIN * limit:
+            return candidate
+    raise MemoryError(
+        f"this model can't be trained in {limit / 2**30:.2f} GB on {wanted}: {measured} is the least. Freeze the "
+        "backbone, take a smaller image_size, or another model"
+    )
+
+
+def measure(model: Model, recipe: Recipe, *, device: str = "auto", processes: int = 1, steps: int = 2) -> int:
+    """Measure the most memory that steps of a training take.
+
+    Args:
+        model: on its device; its weights and statistics are left as they are.
+        recipe: of the training.
+        device: where to train.
+        processes: that share a batch.
+        steps: to make.
+
+    Returns:
+        Bytes: on CUDA those that torch reserved at most, on a CPU the whole process's.
+    """
+    trainer = accelerator(device, recipe.precision)
+    before = {name: value.detach().cpu().clone() for name, value in model.state_dict().items()}
+    mode, freezer = model.training, Freezer(model, recipe)
+
+    def train() -> None:
+        # Thawed, the training takes most.
+        with freezer(), checkpointed(model, recipe.checkpointing):
+            freezer.train(recipe.epochs)
+            kept = [copy.deepcopy(model.state_dict()) for _ in range(1 + (recipe.ema is not None))]
+            optimiser = trainer.prepare(build_optimiser(model, recipe))
+            set_learning_rates(optimiser, 0.0)
+            share = -(-recipe.batch // processes)
+            for _ in range(steps):
+                images = torch.rand(share, model.in_channels, *model.image_size, device=trainer.device)
+                images = images.contiguous(memory_format=torch.channels_last)
+                targets = _targets(model, share).to(trainer.device)
+                for rows in torch.arange(share, device=trainer.device).chunk(recipe.accumulate):
+                    with trainer.autocast():
+                        output = model(images[rows])
+                    parts = model.loss(output, targets.take(rows), name=recipe.loss)
+                    trainer.backward(parts["loss"])
+                    del output, parts
+                optimiser.step()
+                optimiser.zero_grad(set_to_none=True)
+            del kept, optimiser
+
+    try:
+        with callers_randomness():
+            return _peak(train, trainer.device)
+    finally:
+        model.zero_grad(set_to_none=True)
+        model.load_state_dict(before)
+        model.train(mode)
+
+
+@contextmanager
+def checkpointed(model: Model, on: bool) -> Iterator[None]:
+    """Let a model's backbone compute its activations again on the way back, and end that in the end.
+
+    Args:
+        model: whose backbone has ``checkpointing``, as ours and timm's have.
+        on: whether to; False changes nothing.
+
+    Raises:
+        ValueError: if the backbone can't do that.
+    """
+    backbone: Any = model.backbone
+    if on and not hasattr(backbone, "checkpointing"):
+        raise ValueError(
+            f"the recipe's checkpointing needs a backbone that has it, and {type(backbone).__name__} has not: see "
+            "backbones.checkpointing.run, or leave it out"
+        )
+    if on:
+        backbone.checkpointing = True
+    try:
+        yield
+    finally:
+        if on:
+            backbone.checkpointing = False
+
+
+def _candidates(model: Model, recipe: Recipe, device: torch.device, processes: int) -> Iterator[Recipe]:
+    """Give recipes from the one as it is to the one that takes least."""
+    share = max(1, recipe.batch // processes)
+    parts = sorted({min(share, recipe.accumulate * 2**i) for i in range(12)} | {share})
+    ways: list[dict[str, Any]] = [{}]
+    trained = any(row.group == "backbone" for row in parameter_table(model, recipe))
+    if hasattr(model.backbone, "checkpointing") and trained:
+        ways.append({"checkpointing": True})
+    if device.type == "cuda" and recipe.precision == "fp32":
+        half = "bf16" if torch.cuda.is_bf16_supported() else "fp16"
+        ways += [{**way, "precision": half} for way in list(ways)]
+    for way in ways:
+        for accumulate in [p for p in parts if p >= recipe.accumulate]:
+            yield replace(recipe, accumulate=accumulate, **way)
+    batch = recipe.batch
+    while batch > processes:
+        batch //= 2
+        yield replace(recipe, batch=batch, accumulate=max(1, batch // processes), **ways[-1])
+
+
+def _targets(model: Model, count: int) -> Targets:
+    height, width = model.image_size
+    box = torch.tensor([[0.3 * width, 0.3 * height, 0.6 * width, 0.6 * height]])
+    labels: torch.Tensor | None = None
+    if model.task == "classification":
+        shape = (count, len(model.classes)) if model.multilabel else (count,)
+        labels = torch.zeros(shape, dtype=torch.int64)
+    return Targets.pad([box] * count, [torch.zeros(1)] * count, labels)
+
+
+def _peak(work: Callable[[], None], device: torch.device) -> int:
+    if device.type == "cuda":
+        torch.cuda.empty_cache()
+        torch.cuda.reset_peak_memory_stats(device)
+        work()
+        return torch.cuda.max_memory_reserved(device)
+    import psutil  # comes with accelerate
+
+    process, done, seen = psutil.Process(), threading.Event(), [0]
+
+    def watch() -> None:
+        while not done.wait(0.002):
+            seen[0] = max(seen[0], process.memory_info().rss)
+
+    watcher = threading.Thread(target=watch, daemon=True)
+    watcher.start()
+    try:
+        work()
+    finally:
+        done.set()
+        watcher.join()
+    return max(seen[0], process.memory_info().rss)
+
+
+def _bytes(budget: str | int) -> int:
+    if isinstance(budget, str):
+        hit = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([KMG]?B?)\s*", budget, re.IGNORECASE)
+        unit = hit[2].upper() if hit else "?"
+        unit = f"{unit}B" if unit in ("K", "M", "G") else unit
+        if hit is None or unit not in _UNITS:
+            raise ValueError(f'a budget is a number of bytes, or such as "2GB" or "900 MB", got {budget!r}')
+        budget = int(float(hit[1]) * _UNITS[unit])
+    if budget < 1:
+        raise ValueError(f"a budget is at least 1 byte, got {budget}")
+    return budget
+
+
+def _say(recipe: Recipe) -> str:
+    parts = f" in {recipe.accumulate} parts" if recipe.accumulate > 1 else ""
+    return f"batch {recipe.batch}{parts}, {recipe.precision}{', checkpointing' * recipe.checkpointing}"
