@@ -409,19 +409,19 @@ def test_shading_is_smooth_and_as_strong_as_asked():
     images = torch.full((200, 1, 48, 64), 0.3)
     field = (shade(images, seeded(), strength=0.1) / 0.3).log()
     assert field[:, :, 0, 0].std().item() == pytest.approx(0.1, rel=0.2)  # a corner is a knot
-    assert field.diff(dim=-1).abs().max() < 0.03
-    assert field.diff(dim=-2).abs().max() < 0.04
+    assert field.diff(dim=-1).abs().max() < 0.05  # of 16 columns between two knots
+    assert field.diff(dim=-2).abs().max() < 0.06
     assert torch.equal(shade(images, seeded(), strength=0.0), images)
 
 
 def test_rician_noise_has_its_known_moments():
-    """Dark: Rayleigh, with mean σ√(π/2). Bright: Gaussian, with mean √(A² + σ²) to second order."""
+    """Dark: Rayleigh, with mean σ√(π/2). Bright: Gaussian, with mean √(A² + σ²) to third order."""
     std = 0.05
     dark = add_rician_noise(torch.zeros(50, 1, 64, 64), seeded(), share=1.0, std=std)
     assert dark.mean().item() == pytest.approx(std * math.sqrt(math.pi / 2), rel=0.01)
     assert dark.std().item() == pytest.approx(std * math.sqrt(2 - math.pi / 2), rel=0.02)
     bright = add_rician_noise(torch.full((50, 1, 64, 64), 0.5), seeded(), share=1.0, std=std)
-    assert bright.mean().item() == pytest.approx(math.hypot(0.5, std / math.sqrt(2)), rel=2e-3)
+    assert bright.mean().item() == pytest.approx(math.hypot(0.5, std), rel=2e-3)
     assert bright.std().item() == pytest.approx(std, rel=0.02)
     images = torch.rand(100, 1, 8, 8)
     changed = (add_rician_noise(images, seeded(), share=0.3, std=std) != images).flatten(1).any(1)
@@ -523,7 +523,7 @@ def test_what_is_no_transform_is_refused(wrong):
 
 
 @pytest.mark.parametrize("name", NAMES)
-@pytest.mark.parametrize(("factor", "message"), [(255.0, "0 to 255"), (-1.0, "-1 to 0"), (math.nan, "nan")])
+@pytest.mark.parametrize(("factor", "message"), [(255.0, "0 to 255"), (-1.0, "-1 to"), (math.nan, "nan")])
 def test_images_out_of_range_are_refused(name, factor, message):
     images, targets = batch()
     images[0, 0, 0, 0], images[0, 0, 0, 1] = 0.0, 1.0

@@ -9,7 +9,7 @@ import re
 import sys
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from typing import Any
 
@@ -95,9 +95,6 @@ def fit_memory(
             taken = measure(model, candidate, device=device, processes=processes)
         except torch.OutOfMemoryError:
             taken = limit + 1
-        gc.collect()
-        if wanted.type == "cuda":
-            torch.cuda.empty_cache()
         measured = f"{_say(candidate)}: {'more than ' * (taken == limit + 1)}{taken / 2**30:.2f} GB"
         tqdm.write(f"{measured} of {limit / 2**30:.2f} GB")
         if taken <= MARGIN * limit:
@@ -214,12 +211,14 @@ def _targets(model: Model, count: int) -> Targets:
 
 def _peak(work: Callable[[], None], device: torch.device) -> int:
     if device.type == "cuda":
+        gc.collect()
         torch.cuda.empty_cache()
         torch.cuda.reset_peak_memory_stats(device)
         work()
         return torch.cuda.max_memory_reserved(device)
     import psutil  # comes with accelerate
 
+    _release()
     process, done, seen = psutil.Process(), threading.Event(), [0]
 
     def watch() -> None:
@@ -234,6 +233,13 @@ def _peak(work: Callable[[], None], device: torch.device) -> int:
         done.set()
         watcher.join()
     return max(seen[0], process.memory_info().rss)
+
+
+def _release() -> None:
+    """Give free memory back to the system, so that it isn't taken for what comes next."""
+    gc.collect()
+    with suppress(OSError, AttributeError):
+        ctypes.CDLL(None).malloc_trim(0)
 
 
 def _bytes(budget: str | int) -> int:
