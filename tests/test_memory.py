@@ -121,19 +121,19 @@ def test_what_fits_is_left_as_it_is():
 
 @pytest.mark.parametrize("frozen", [(), ("backbone",)])
 def test_what_does_not_fit_is_cut_into_parts(frozen):
-    model = classifier(size=192, width=0.5)
-    recipe = Recipe(optimiser="adam", batch=24, frozen=frozen, ema=0.9)
+    model = classifier(size=160, width=0.5)
+    recipe = Recipe(optimiser="adam", batch=16, frozen=frozen, ema=0.9)
     least = measure(model, replace(recipe, accumulate=recipe.batch), device="cpu")
     whole = measure(model, recipe, device="cpu")
     if frozen:
-        assert whole - least < 0.6 * GB  # no activations are kept
+        assert whole - least < 0.1 * GB  # no activations are kept
         return
-    assert whole - least > 0.3 * GB
+    assert whole - least > 0.1 * GB
     middle = (whole + least) // 2
     found = fit_memory(model, recipe, middle, device="cpu")
     assert found.accumulate > 1
     assert replace(found, accumulate=1, checkpointing=False) == recipe
-    assert measure(model, found, device="cpu") < middle + 0.1 * GB
+    assert measure(model, found, device="cpu") < middle + 0.05 * GB
 
 
 def test_what_can_not_fit_is_an_error_that_says_the_least():

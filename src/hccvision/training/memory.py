@@ -82,7 +82,9 @@ def fit_memory(
     Example:
         >>> from hccvision.model import build_model
         >>> model = build_model("mobilenet_v1", "ssd", classes=["hcc"], backbone_options={"width": 0.25})
-        >>> fit_memory(model, Recipe(batch=2), "64GB", device="cpu").accumulate
+        >>> fitting = fit_memory(model, Recipe(batch=2), "64GB", device="cpu")
+        batch 2, fp32: ... GB of 64.00 GB
+        >>> fitting.accumulate
         1
     """
     limit = _bytes(budget)
