@@ -226,7 +226,7 @@ def hard_negatives(background_loss: Tensor, positive: Tensor, *, ratio: float = 
 
 def _ranks(losses: Tensor) -> Tensor:
     """Rank by loss, and what is equal but for rounding errors by place: a batch cut into parts chooses the same."""
-    steps = (losses.float().nan_to_num(nan=torch.inf).clamp(0, 1e6) * 2**13).long()
+    steps = (losses.float().nan_to_num(nan=torch.inf).clamp(0, 1e6) * 2**18).long()
     place = torch.arange(losses.shape[1] - 1, -1, -1, device=losses.device)
     return steps * losses.shape[1] + place
 
