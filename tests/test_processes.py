@@ -1,6 +1,7 @@
 """The same script in one process and, under torchrun, in two: the same curves, every image once, one writer."""
 
 import json
+import shutil
 import subprocess
 import sys
 
@@ -54,6 +55,9 @@ def runs(tmp_path_factory):
         runs = folder / str(processes)
         command = [sys.executable, *launch, str(folder / "train.py"), str(folder / "liver"), str(runs)]
         done = subprocess.run(command, capture_output=True, text=True, timeout=300)
+        if "terminate called without an active exception" in done.stderr:  # torch's threads, once in many runs, at exit
+            shutil.rmtree(runs)
+            done = subprocess.run(command, capture_output=True, text=True, timeout=300)
         assert done.returncode == 0, done.stderr
         return runs, done.stdout
 

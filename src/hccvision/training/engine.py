@@ -139,6 +139,7 @@ def fit(
         if feature_cache is not False:
             training.keep_features(None if feature_cache is True else feature_cache)
         training.run()
+        processes.wait_for_everyone()  # until the first has written all
     model.load_state_dict(training.best)
     model.eval()
     return training.history

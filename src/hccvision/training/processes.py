@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import atexit
 from collections.abc import Iterable, Mapping, Sequence
+from functools import cache
 from typing import Any, TypeVar
 
 import torch
@@ -39,7 +41,21 @@ def accelerator(device: str = "auto", precision: str = "fp32") -> Any:
         raise ValueError('precision="fp16" needs CUDA, and this training runs on the CPU: take "bf16" or "fp32"')
     if PartialState._shared_state:  # an earlier fit may have used another device or precision
         AcceleratorState._reset_state(reset_partial_state=PartialState().num_processes == 1)
-    return Accelerator(cpu=wanted.type == "cpu", mixed_precision=PRECISIONS[precision])
+    processes = Accelerator(cpu=wanted.type == "cpu", mixed_precision=PRECISIONS[precision])
+    if processes.num_processes > 1:
+        _leave_in_the_end()
+    return processes
+
+
+@cache
+def _leave_in_the_end() -> None:
+    """Close the group of processes before Python ends: its threads, cut off, would now and then abort the process."""
+
+    def leave() -> None:
+        if torch.distributed.is_initialized():
+            torch.distributed.destroy_process_group()
+
+    atexit.register(leave)
 
 
 def share(items: Sequence[T], processes: Any) -> list[T]:
