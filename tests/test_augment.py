@@ -469,6 +469,21 @@ def test_a_lesion_larger_than_the_crop_and_no_lesions_at_all_are_cropped_anywher
     assert torch.equal(draw_crop(large, SIZE, seeded(), share=0.0, zoom=(2.0, 2.0)), torch.eye(3)[None])
 
 
+@pytest.mark.parametrize("zoom", [(0.5, 2.0), (2.0, 1.5)])
+def test_a_crop_larger_than_the_image_is_refused(zoom):
+    with pytest.raises(ValueError, match="zoom goes from at least 1 up, got"):
+        draw_crop(target(BOX), SIZE, seeded(), share=1.0, zoom=zoom)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
+def test_ghosts_keep_the_type(dtype):
+    image = lesion(BOX)
+    ghosted = ghost(image.to(dtype), seeded(), share=1.0, strength=(0.3, 0.3))
+    assert ghosted.dtype == dtype
+    expected = ghost(image, seeded(), share=1.0, strength=(0.3, 0.3))
+    torch.testing.assert_close(ghosted.float(), expected, rtol=0, atol=1e-2)
+
+
 def test_the_mri_preset_follows_a_lesion_and_leaves_the_liver_on_its_side():
     augment = mri(bias=0, gain=0, offset=0, gamma=0, noise=0, ghosting=0)
     for seed in range(20):

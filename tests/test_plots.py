@@ -9,7 +9,7 @@ import torch
 from PIL import Image
 
 from hccvision import plots
-from hccvision.contracts import Annotation, Detections
+from hccvision.contracts import Annotation, Detections, Targets
 
 figure_module = pytest.importorskip("matplotlib.figure")
 colors = pytest.importorskip("matplotlib.colors")
@@ -495,6 +495,27 @@ def test_a_real_slice_with_its_annotation(shared, tmp_path):
 
 
 # --- files, and what every function has in common
+
+
+def test_a_gallery_shows_each_draw_with_the_boxes_it_kept():
+    def second_without(images, targets, generator):
+        shown = images.clone()
+        shown[1] = torch.rand((), generator=generator)
+        labels = targets.labels.clone()
+        labels[1, 0] = -1
+        return shown, Targets(targets.boxes + 1, labels)
+
+    image = np.full((20, 30, 1), 100, np.uint8)
+    boxes = np.array([[2, 3, 10, 12], [5, 5, 9, 9]], np.float32)
+    figure = plots.gallery(image, boxes, second_without, count=3, columns=2)
+    assert [len(axes.patches) for axes in figure.axes] == [2, 1, 2]
+    assert figure.axes[0].patches[0].get_bbox().extents.tolist() == [3, 4, 11, 13]
+    assert figure.axes[0].images[0].get_array().tolist() == image[..., 0].tolist()
+    assert figure.axes[1].images[0].get_array().max() != 100
+    with pytest.raises(ValueError, match=r"\(H, W, C\) uint8, got \(20, 30, 1\) float64"):
+        plots.gallery(image / 255, boxes, second_without)
+    with pytest.raises(ValueError, match="at least 1, got 0 and 6"):
+        plots.gallery(image, boxes, second_without, count=0)
 
 
 def test_saved_pictures_say_their_title_and_nothing_else(tmp_path):

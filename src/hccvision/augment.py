@@ -118,10 +118,14 @@ def move_boxes(
     if bound not in BOUNDS:
         raise ValueError(f"unknown bound {bound!r}; known: {', '.join(BOUNDS)}")
     width, height = (sides.norm(dim=-1) if bound == "ellipse" else sides.sum(-1)).unbind(-1)
-    whole = box_functions.cxcywh_to_xyxy(torch.stack((x, y, width, height), -1))
-    inside = box_functions.clip(whole, size)
+    return _cut(targets, box_functions.cxcywh_to_xyxy(torch.stack((x, y, width, height), -1)), size, visible)
+
+
+def _cut(targets: Targets, boxes: Tensor, size: tuple[int, int], visible: float) -> Targets:
+    """Give targets their moved boxes, cut off at the borders, without those that are hardly visible any more."""
+    inside = box_functions.clip(boxes, size)
     area = box_functions.area(inside)
-    keep = targets.valid & (area > 0) & (area >= visible * box_functions.area(whole))
+    keep = targets.valid & (area > 0) & (area >= visible * box_functions.area(boxes))
     return replace(
         targets,
         boxes=torch.where(keep.unsqueeze(-1), inside, 0.0),
@@ -275,8 +279,8 @@ def ghost(
     for i, (along, weak, number) in zip(chosen.tolist(), u, strict=True):
         dim = -2 if along < 0.5 else -1
         every = copies[0] + int(number * (copies[1] - copies[0] + 1))
-        spectrum = torch.fft.fft(ghosted[i], dim=dim)
-        factor = torch.ones(spectrum.shape[dim], device=images.device, dtype=images.dtype)
+        spectrum = torch.fft.fft(ghosted[i].to(torch.promote_types(images.dtype, torch.float32)), dim=dim)
+        factor = torch.ones(spectrum.shape[dim], device=images.device)
         factor[every::every] = 1 - strength[0] - weak * (strength[1] - strength[0])
         middle = spectrum.shape[dim] // 50 + 1  # the lowest frequencies, the brightness, stay
         factor[:middle] = factor[-middle:] = 1
@@ -299,7 +303,12 @@ def draw_crop(
 
     Returns:
         ``(B, 3, 3) float32``, as of `draw_affine`, on the targets' device.
+
+    Raises:
+        ValueError: for a zoom below 1, or from more to less.
     """
+    if not 1 <= zoom[0] <= zoom[1]:
+        raise ValueError(f"zoom goes from at least 1 up, got {zoom}")
     boxes, count = targets.boxes, len(targets)
     u = torch.rand(count, 4, generator=generator)
     factor = _send(torch.where(u[:, 0] < share, zoom[0] + u[:, 1] * (zoom[1] - zoom[0]), 1.0), boxes)
@@ -562,7 +571,7 @@ def adapt(transform: Callable[..., Any], *, visible: float = 0.4) -> Augmentatio
 
     Returns:
         A callable on (images, targets, generator), to be registered: ``AUGMENTATIONS.register("mine")(lambda:
-        adapt(…))``.
+        adapt(…))``. Grey levels that the transform takes below 0 or above 1 are cut off there.
 
     Raises:
         TypeError: if it is neither.
@@ -604,11 +613,6 @@ def _kornia(module: nn.Module, visible: float) -> Callable[[Tensor, Targets], tu
             return alone(images), targets
         size = (images.shape[-2], images.shape[-1])
         moved, whole = both(images, targets.boxes - 0.5)  # kornia's pixel centres lie at whole numbers
-        whole = whole.as_subclass(Tensor) + 0.5
-        inside = box_functions.clip(whole, size)
-        area = box_functions.area(inside)
-        keep = targets.valid & (area > 0) & (area >= visible * box_functions.area(whole))
-        boxes = torch.where(keep.unsqueeze(-1), inside, 0.0)
-        return moved, replace(targets, boxes=boxes, labels=torch.where(keep, targets.labels, -1))
+        return moved, _cut(targets, whole.as_subclass(Tensor) + 0.5, size, visible)
 
     return change

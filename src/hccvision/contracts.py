@@ -219,6 +219,11 @@ class Targets:
 
         Returns:
             New targets of M images, padded as these are.
+
+        Example:
+            >>> two = Targets.pad([torch.zeros(1, 4), torch.zeros(0, 4)], [torch.zeros(1), torch.zeros(0)])
+            >>> two.take(torch.tensor([1])).labels
+            tensor([[-1]])
         """
         labels = self.image_labels
         return Targets(self.boxes[rows], self.labels[rows], None if labels is None else labels[rows])

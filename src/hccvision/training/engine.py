@@ -293,7 +293,7 @@ class _Training:
         normaliser = self._normaliser([targets for _, targets in pieces])
         losses: dict[str, float] = {}
         for images, targets in pieces:
-            parts = self._loss(self.model, images, targets, normaliser)
+            parts = self._scored(self.model, self._forward(self.model, images), targets, normaliser)
             self.processes.backward(parts["loss"])
             losses = add_up([losses, {name: float(value.detach()) for name, value in parts.items()}])
         losses = add_up(gather(losses, self.processes))
@@ -340,9 +340,6 @@ class _Training:
             else:
                 own += len(targets)
         return sum(gather(own, self.processes))
-
-    def _loss(self, model: Model, images: Any, targets: Targets, normaliser: float | None) -> dict[str, Tensor]:
-        return self._scored(model, self._forward(model, images), targets, normaliser)
 
     def _forward(self, model: Model, images: Any) -> Any:
         with self.processes.autocast():

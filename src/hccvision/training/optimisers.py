@@ -218,19 +218,15 @@ def rate_factor(recipe: Recipe, epoch: int, step: int = 0, steps: int = 1) -> fl
     return factor * min(1.0, done / max(1.0, recipe.warmup * steps))
 
 
-def set_learning_rates(optimiser: torch.optim.Optimizer, factor: float) -> float:
+def set_learning_rates(optimiser: torch.optim.Optimizer, factor: float) -> None:
     """Give each group its highest rate times a factor.
 
     Args:
         optimiser: of `build_optimiser`.
         factor: of `rate_factor`.
-
-    Returns:
-        The last group's rate: that of the head, if it is trained.
     """
     for group in optimiser.param_groups:
         group["lr"] = group["base_lr"] * factor
-    return float(optimiser.param_groups[-1]["lr"])
 
 
 START, END = 1 / 25, 1 / 25e4  # of one cycle, as torch has them
