@@ -8,8 +8,8 @@ READY := .venv/.ready
 demo: $(READY)  ## the main job on synthetic livers, into demo_output/ (WEIGHTS=path for ImageNet weights)
 	$(BIN)/python examples/quickstart.py $(if $(WEIGHTS),--weights $(WEIGHTS))
 
-test: $(READY)  ## the whole test suite
-	$(BIN)/python -m pytest
+test: $(READY)  ## the whole test suite, on up to four cores
+	$(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadscope
 
 lint: $(READY)
 	$(BIN)/ruff check

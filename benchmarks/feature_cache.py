@@ -44,6 +44,7 @@ def main() -> None:
     parser.add_argument("--folds", type=int, default=5)
     parser.add_argument("--group", default="duplicate", help="of the folds")
     parser.add_argument("--uncached-epochs", type=int, default=0, help="of the run without cache; 0: none")
+    parser.add_argument("--precision", choices=["fp32", "bf16"], default="fp32", help="of the network")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--tune", action="store_true", help="the allocator, see hccvision.training.memory")
@@ -78,12 +79,14 @@ def wall_time(args: argparse.Namespace) -> dict[str, dict[str, Any]]:
     for batch in [4] if args.quick else args.batches:
         model = hv.build_model("vgg16", "linear", classes=CLASSES, seed=0, image_size=64 if args.quick else None)
         epochs = 2 if args.quick else args.epochs
-        recipe = replace(hv.recipes.paper_vgg16(), batch=batch, views=args.views, epochs=epochs)
+        recipe = replace(
+            hv.recipes.paper_vgg16(), batch=batch, views=args.views, epochs=epochs, precision=args.precision
+        )
         start = time.perf_counter()
         hv.fit(model, data[:train], data[train : train + val], recipe=recipe, feature_cache=True, device="cpu")
         minutes = (time.perf_counter() - start) / 60
-        tuned = ", allocator tuned" * args.tune
-        rows[f"VGG-16, random weights, batch {batch}{tuned}"] = {
+        how = f"{', bf16' * (args.precision == 'bf16')}{', allocator tuned' * args.tune}"
+        rows[f"VGG-16, random weights, batch {batch}{how}"] = {
             "minutes": minutes, "images": train * args.views, "epochs": epochs
         }  # fmt: skip
         print(f"batch {batch}: {minutes:.1f} min")
@@ -104,7 +107,10 @@ def accuracy(args: argparse.Namespace) -> dict[str, dict[str, Any]]:
                 "mobilenet_v1", "linear", classes=CLASSES, weights=args.weights, seed=args.seed + number,
                 head_options={"hidden": tuple(args.hidden), "pool": pool},
             )  # fmt: skip
-            recipe = replace(hv.recipes.paper_vgg16(), batch=args.batches[0], epochs=epochs, seed=args.seed + number)
+            recipe = replace(
+                hv.recipes.paper_vgg16(), batch=args.batches[0], epochs=epochs, seed=args.seed + number,
+                precision=args.precision,
+            )  # fmt: skip
             if way == "cached":
                 hv.fit(model, train, recipe=replace(recipe, views=args.views), feature_cache=True, device="cpu")
             else:
@@ -114,6 +120,7 @@ def accuracy(args: argparse.Namespace) -> dict[str, dict[str, Any]]:
             areas.append(report["roc_auc"])
             print(f"{way}, fold {number + 1}: {scores[-1]:.4f}, AUC {areas[-1]:.4f}", flush=True)
         key = f"{args.folder.name}, {way}, {args.group}, pool {args.pool}, hidden {args.hidden}, batch {recipe.batch}"
+        key += ", bf16" * (args.precision == "bf16")
         rows[key] = {
             "balanced accuracy": statistics.mean(scores),
             "folds": scores,

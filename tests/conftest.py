@@ -6,6 +6,10 @@ import os
 from pathlib import Path
 
 import pytest
+
+if "PYTEST_XDIST_WORKER" in os.environ:  # one of several: each keeps to a core, and so do the programs it starts
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 import torch
 
 SHARED = Path(os.environ.get("HCCVISION_SHARED", Path(__file__).parents[1].parent / "shared")).resolve()

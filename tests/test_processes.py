@@ -39,7 +39,7 @@ for kind in ("detector", "classifier"):
     )
     metrics = ["voc_map", "detection_counts"] if kind == "detector" else ["accuracy", "confusion"]
     history = hv.fit(model, data, data, recipe=recipe, run=runs / kind, device="cpu", metrics=metrics)
-    print(kind, "rows", len(history))
+    print(f"{kind} rows {len(history)}")  # one write: torchrun's processes share an unbuffered pipe
 """
 
 
