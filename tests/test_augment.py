@@ -7,8 +7,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from kornia import augmentation as kornia
 from torch import Generator, Tensor
+from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
+from torch.overrides import TorchFunctionMode
+from torch.utils._pytree import tree_leaves, tree_map
 from torchvision import tv_tensors
 
+from hccvision import augment as module
 from hccvision.augment import (
     adapt,
     add_noise,
@@ -544,6 +548,35 @@ def test_images_out_of_range_are_refused(name, factor, message):
     images[0, 0, 0, 0], images[0, 0, 0, 1] = 0.0, 1.0
     with pytest.raises(ValueError, match=rf"images in \[0, 1\], got .*{message}|got nan"):
         AUGMENTATIONS.build(name)(images * factor, targets, seeded())
+
+
+class FakeCuda(TorchFunctionMode):
+    """Computes shapes and devices of what touches CUDA, without one: mixed devices and reading back are errors."""
+
+    fake = FakeTensorMode()
+
+    def __torch_function__(self, func, types, args=(), kwargs=None):
+        leaves = tree_leaves((args, kwargs))
+        if not any(isinstance(x, FakeTensor) or (isinstance(x, torch.device) and x.type == "cuda") for x in leaves):
+            return func(*args, **kwargs or {})
+        real = lambda x: isinstance(x, Tensor) and not isinstance(x, FakeTensor)  # noqa: E731
+        args, kwargs = tree_map(lambda x: self.fake.from_tensor(x) if real(x) else x, (args, kwargs or {}))
+        with self.fake:
+            return func(*args, **kwargs)
+
+
+@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("name", NAMES)
+def test_nothing_is_read_back_from_the_device(name, seed):
+    images, targets = batch()
+    cuda = torch.device("cuda:0")
+    with FakeCuda():
+        try:
+            moved, boxes = AUGMENTATIONS.build(name)(images.to(cuda), targets.to(cuda), seeded(seed))
+        finally:
+            module._pool.cache_clear()  # its numbers would be fake
+    assert moved.shape == images.shape
+    assert {moved.device.type, boxes.boxes.device.type, boxes.labels.device.type} == {"cuda"}
 
 
 @pytest.mark.gpu

@@ -106,6 +106,18 @@ def test_views_are_different_and_the_same_in_every_epoch(slices, monkeypatch):
     assert all(not torch.equal(first[i], first[j]) for i in range(15) for j in range(i))
 
 
+def test_in_bf16_too_the_head_learns_what_it_would_without_the_cache(slices):
+    recipe = replace(RECIPE, precision="bf16")
+    plain, cached, full = classifier(), classifier(), classifier()
+    fit(plain, slices, slices, recipe=recipe, device="cpu")
+    fit(cached, slices, slices, recipe=recipe, device="cpu", feature_cache=True)
+    fit(full, slices, slices, recipe=RECIPE, device="cpu", feature_cache=True)
+    for name, value in plain.state_dict().items():
+        torch.testing.assert_close(cached.state_dict()[name], value, rtol=0, atol=1e-6)
+    weights = zip(cached.head.parameters(), full.head.parameters(), strict=True)
+    assert max((half - whole).abs().max() for half, whole in weights) > 5e-6  # bf16 it was
+
+
 @pytest.mark.parametrize("build", [classifier, detector])
 def test_what_outgrows_the_memory_goes_into_a_file_in_half_precision(build, slices, tmp_path, monkeypatch):
     folder = tmp_path / "features"
