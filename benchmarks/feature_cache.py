@@ -8,6 +8,8 @@ Wall time: 400 phantom slices to watch and 267 to learn from, in six augmented v
 100 epochs of Adam on the 512-512 head, the convolutions frozen. Weights are random: time hardly depends on them, and
 the accuracy means nothing. All is in the time: reading, augmenting, the features, the epochs and their validation.
 
+bf16 (--precision) halves the time of the convolutions on a CPU that computes in it, see docs/training.rst.
+
 Accuracy: folders of images, no and yes, folds grouped by near-duplicate pictures; MobileNetV1 from the weights given,
 frozen, the paper's head and recipe with the views; and the same with images and augmentation drawn anew, without cache.
 """
@@ -135,7 +137,8 @@ def accuracy(args: argparse.Namespace) -> dict[str, dict[str, Any]]:
 
 def page(folder: Path) -> str:
     """Give all results in a folder as one Markdown page."""
-    parts = ["# The feature cache", "Made by `benchmarks/feature_cache.py`."]
+    folds = "Folds: `duplicate` keeps near-duplicate pictures on one side, `none` only byte-identical ones."
+    parts = ["# The feature cache", "Made by `benchmarks/feature_cache.py`.", folds]
     table = [["what", "epochs", "minutes", "balanced accuracy", "AUC", "machine"], ["---"] * 6]
     for path in sorted(folder.glob("feature_cache-*.json")):
         for key, row in json.loads(path.read_text(encoding="utf-8")).items():
