@@ -33,7 +33,11 @@ def test_quick_run_measures_and_writes(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     (path,) = tmp_path.glob("low_end-cpu-*.json")
     result = json.loads(path.read_text(encoding="utf-8"))
-    assert [row["work"] for row in result["rows"]] == ["training, convolutions frozen", "inference"]
+    assert [row["work"] for row in result["rows"]] == [
+        "training, convolutions frozen",
+        "whole recipe, fp32",
+        "inference",
+    ]
     for row in result["rows"]:
         assert row["images_per_second"] == pytest.approx(row["batch"] / row["ms_median"] * 1e3, rel=0.05)
         assert row["ms_median"] <= row["ms_p95"]
@@ -48,7 +52,9 @@ def test_quick_run_measures_and_writes(tmp_path: Path) -> None:
 
 def test_cases_are_both_models_in_training_and_inference(low_end: ModuleType) -> None:
     works = {(model, work.split(",")[0]) for model, work, _ in low_end.CASES}
-    assert works == {(model, work) for model in low_end.MODELS for work in ("training", "inference")}
+    kinds = ("training", "inference", "whole recipe")
+    assert works == {(model, work) for model in low_end.MODELS for work in kinds}
+    assert {work[-4:] for _, work, _ in low_end.CASES if "recipe" in work} == {"fp32", "bf16", "fp16"}
     assert {model: batch for model, work, batch in low_end.CASES if "all layers" in work} == {
         "VGG-16": 8,
         "MobileNetV1-SSD300": 5,

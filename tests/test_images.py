@@ -1270,8 +1270,12 @@ def test_values_are_those_of_the_file(tmp_path):
 @calm
 @given(
     values=st_np.arrays(st.sampled_from([np.uint8, np.int16, np.float32, np.float64]), st_np.array_shapes(max_dims=3)),
-    window=st.sampled_from([*WINDOWS, images.Window("fixed", -1e300, 1e300)]),
+    window=st.sampled_from([*WINDOWS, images.Window("fixed", -1e300, 1e300), images.Window("zscore", -1e308, 1e308)]),
 )
+@example(values=np.array([2.0**1023, 0.0]), window=images.Window("zscore", -3, 3))
+@example(values=np.array([7.97693135e307, 0.0]), window=images.Window("zscore", -3, 3))
+@example(values=np.array([-8e307, 0.0, 8e307]), window=images.Window("fixed", -1e308, 1e308))
+@example(values=np.array([5e-324, 0.0]), window=images.Window("zscore", -3, 3))
 def test_windows_keep_the_order(values, window):
     with warnings.catch_warnings():
         warnings.simplefilter("error")

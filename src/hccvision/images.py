@@ -109,9 +109,8 @@ class Window:
             if low == high:
                 low, high = numbers.min(), numbers.max()
         else:
-            size = float(np.abs(numbers).max()) or 1.0  # keeps the squares in range
-            mean, deviation = size * (numbers / size).mean(), size * (numbers / size).std()
-            low, high = (max(min(mean + k * deviation, 1e308), -1e308) for k in (low, high))
+            numbers = np.ldexp(numbers, -np.frexp(np.abs(numbers).max())[1])  # up to 1: squares stay in range
+            low, high = (float(numbers.mean() + k * numbers.std()) for k in (low, high))
         return _stretch(numbers, low, high)
 
 
@@ -556,6 +555,8 @@ def _stretch(values: np.ndarray, low: float, high: float) -> np.ndarray:
     """Take numbers from low to high linearly to 0 to 255; zeros where there is nothing between."""
     if low == high:
         return np.zeros(values.shape, np.uint8)
+    if max(-low, high) > 1e307:  # then high - low may be infinite
+        values, low, high = values / 16, low / 16, high / 16
     return _levels((np.clip(values, low, high) - low) / (high - low))
 
 
