@@ -35,8 +35,8 @@ def test_quick_run_measures_and_writes(tmp_path: Path) -> None:
     result = json.loads(path.read_text(encoding="utf-8"))
     assert [row["work"] for row in result["rows"]] == [
         "training, convolutions frozen",
-        "whole recipe, fp32",
         "inference",
+        "whole recipe, fp32",
     ]
     for row in result["rows"]:
         assert row["images_per_second"] == pytest.approx(row["batch"] / row["ms_median"] * 1e3, rel=0.05)
