@@ -113,6 +113,40 @@ def test_the_table_has_each_parameter_once_and_says_how_it_is_trained():
     assert text.splitlines()[-1] == f"{count:,} of {sum(sizes.values()):,} numbers are trained"
 
 
+# steps
+
+
+def test_after_a_step_that_the_loss_scaler_skips_sgd_steps_as_ever():
+    recipe = Recipe(optimiser="sgd", learning_rate=0.1, momentum=0.9, precision="fp16")
+    model = classifier()
+    parameters = list(model.parameters())
+    optimiser, scaler = build_optimiser(model, recipe), torch.amp.GradScaler("cpu")
+    before = [p.detach().clone() for p in parameters]
+    for gradient in (torch.inf, 1.0, 1.0):
+        scaler.scale(torch.ones(()))
+        for p in parameters:
+            p.grad = torch.full_like(p, gradient) * scaler.get_scale()
+        scaler.step(optimiser)
+        scaler.update()
+    for p, old in zip(parameters, before, strict=True):
+        torch.testing.assert_close(p.detach(), old - 0.1 * (1 + 1.9))
+
+
+@pytest.mark.parametrize("optimiser", ["sgd", "adam", "adamw"])
+def test_what_thaws_later_in_a_group_starts_to_step_then(optimiser):
+    recipe = Recipe(optimiser=optimiser, thaw=((2, "backbone"), (1, "backbone.layers.13")))
+    model = classifier()
+    freezer, steps = Freezer(model, recipe), build_optimiser(model, recipe)
+    for epoch in range(3):
+        freezer.train(epoch)
+        before = {name: p.detach().clone() for name, p in model.named_parameters()}
+        for p in model.parameters():
+            p.grad = torch.ones_like(p) if p.requires_grad else None
+        steps.step()
+        moved = {name for name, p in model.named_parameters() if not torch.equal(p, before[name])}
+        assert moved == {name for name, p in model.named_parameters() if p.requires_grad}
+
+
 # freezing and thawing
 
 

@@ -702,6 +702,14 @@ def test_no_samples_are_refused(val, slices):
         fit(classifier(), slices if val == [] else [], val, recipe=STILL, device="cpu")
 
 
+def test_validation_too_goes_through_the_network_in_parts(slices, monkeypatch):
+    model = classifier()
+    forward, seen = model.backbone.forward, []
+    monkeypatch.setattr(model.backbone, "forward", lambda images: seen.append(len(images)) or forward(images))
+    fit(model, slices, slices, recipe=replace(STILL, epochs=1, batch=4, accumulate=2), device="cpu", metrics=[])
+    assert seen == [2, 2, 2, 1] * 2
+
+
 # devices
 
 

@@ -237,13 +237,10 @@ class Targets:
         Returns:
             New targets; these are left as they are.
         """
-        image_labels = None if self.image_labels is None else self.image_labels.to(device, non_blocking=True)
-        return replace(
-            self,
-            boxes=self.boxes.to(device, non_blocking=True),
-            labels=self.labels.to(device, non_blocking=True),
-            image_labels=image_labels,
-        )
+        ahead = torch.device(device).type == "cuda"  # the way back is waited for: what arrives is read at once
+        boxes, labels = (tensor.to(device, non_blocking=ahead) for tensor in (self.boxes, self.labels))
+        image_labels = None if self.image_labels is None else self.image_labels.to(device, non_blocking=ahead)
+        return replace(self, boxes=boxes, labels=labels, image_labels=image_labels)
 
 
 @dataclass(frozen=True, eq=False)

@@ -132,14 +132,14 @@ def fit(
         datasets["val"] = _dataset(val, model, on_problem, cache)
     processes = accelerator(device, recipe.precision)
     freezer = Freezer(model, recipe)
-    with freezer(), checkpointed(model, recipe.checkpointing), callers_randomness():
+    with freezer(), checkpointed(model, recipe.checkpointing), callers_randomness(processes.device):
         model.to(processes.device).to(memory_format=torch.channels_last)
         training = _Training(model, datasets, recipe, augment, scorers, freezer, processes, save_every)
         training.open(run, resume)
         if feature_cache is not False:
             training.keep_features(None if feature_cache is True else feature_cache)
         training.run()
-        processes.wait_for_everyone()  # until the first has written all
+        gather(None, processes)  # waits until the first has written all
     model.load_state_dict(training.best)
     model.eval()
     return training.history
@@ -211,12 +211,13 @@ class _Training:
     def keep_features(self, folder: str | os.PathLike[str] | None) -> None:
         """Compute the frozen backbone's features of all views and of the validation images."""
         self.freezer.train(0)
-        with callers_randomness():  # a training that goes on has its random numbers already
+        with callers_randomness(self.processes.device):  # a training that goes on has its random numbers already
             for name, views in self.views.items():
                 augment = self.augment if name == "train" and self.recipe.views is not None else None
                 self.features[name] = FeatureCache(
-                    self.model, views, augment, seed=self.recipe.seed, processes=self.processes, folder=folder
-                )
+                    self.model, views, augment, seed=self.recipe.seed, processes=self.processes, folder=folder,
+                    batch=-(-self.recipe.batch // self.recipe.accumulate),
+                )  # fmt: skip
 
     def run(self) -> None:
         """Train from where the training stands to its end."""
@@ -296,6 +297,8 @@ class _Training:
             parts = self._scored(self.model, self._forward(self.model, images), targets, normaliser)
             self.processes.backward(parts["loss"])
             losses = add_up([losses, {name: float(value.detach()) for name, value in parts.items()}])
+        if not pieces and self.processes.scaler is not None:  # it has to have scaled something before it can unscale
+            self.processes.scaler.scale(torch.zeros((), device=self.processes.device))
         losses = add_up(gather(losses, self.processes))
         _require_finite(losses, [self.views["train"].samples[i] for i in numbers], self.epoch)
         sum_gradients(self.model, self.processes)
@@ -364,14 +367,14 @@ class _Training:
         found: dict[int, Any] = {}
         batches = _cut(range(len(dataset)), self.recipe.batch)
         for numbers, batch in zip(batches, self._loader("val", batches), strict=True):
-            pieces = [] if batch is None else [batch.targets]
-            normaliser = self._normaliser(pieces)
+            pieces = [] if batch is None else _parts(batch, self.recipe.accumulate)
+            normaliser = self._normaliser([piece.targets for piece in pieces])
             losses: dict[str, float] = {}
-            if batch is not None:
-                output = self._forward(model, self._input(batch))
-                parts = self._scored(model, output, batch.targets, normaliser)
-                losses = {name: float(value) for name, value in parts.items()}
-                found |= _read(model, output, batch, dataset)
+            for piece in pieces:
+                output = self._forward(model, self._input(piece))
+                parts = self._scored(model, output, piece.targets, normaliser)
+                losses = add_up([losses, {name: float(value) for name, value in parts.items()}])
+                found |= _read(model, output, piece, dataset)
             losses = add_up(gather(losses, self.processes))
             _require_finite(losses, [dataset.samples[i] for i in numbers], self.epoch)
             totals.add(losses, len(numbers))
@@ -645,6 +648,12 @@ def _move(images: Any, device: torch.device) -> Any:
 
 def _rows(images: Any, rows: Tensor) -> Any:
     return tuple(m[rows] for m in images) if isinstance(images, tuple) else images[rows]
+
+
+def _parts(batch: Batch, count: int) -> list[Batch]:
+    """Cut a batch into at most so many."""
+    rows = torch.arange(len(batch.indices)).chunk(count)
+    return [Batch(_rows(batch.images, some), batch.targets.take(some), batch.indices[some]) for some in rows]
 
 
 def _read(model: Model, output: Any, batch: Batch, dataset: SliceDataset) -> dict[int, Any]:

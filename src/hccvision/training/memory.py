@@ -147,7 +147,7 @@ def measure(model: Model, recipe: Recipe, *, device: str = "auto", processes: in
             del kept, optimiser
 
     try:
-        with callers_randomness():
+        with callers_randomness(trainer.device):
             return _peak(train, trainer.device)
     finally:
         model.zero_grad(set_to_none=True)
@@ -190,7 +190,7 @@ def _candidates(model: Model, recipe: Recipe, device: torch.device, processes: i
     if hasattr(model.backbone, "checkpointing") and trained:
         ways.append({"checkpointing": True})
     if device.type == "cuda" and recipe.precision == "fp32":
-        half = "bf16" if torch.cuda.is_bf16_supported() else "fp16"
+        half = "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp16"
         ways += [{**way, "precision": half} for way in list(ways)]
     for way in ways:
         for accumulate in [p for p in parts if p >= recipe.accumulate]:

@@ -180,7 +180,9 @@ def build_optimiser(model: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
         raise ValueError("the recipe freezes every parameter: nothing is left to train")
     options: dict[str, Any] = {"weight_decay": recipe.weight_decay}
     if all(p.device.type in ("cpu", "cuda") and p.is_floating_point() for p in parameters.values()):
-        options["fused"] = True
+        # torch's fused SGD makes its momentum of unset memory where a loss scaler skips the first step, and fails where
+        # some parameters of a group start later than others
+        options["fused"] = recipe.optimiser != "sgd" or not (recipe.precision == "fp16" or recipe.thaw)
     if recipe.optimiser == "sgd":
         return torch.optim.SGD(list(groups.values()), momentum=recipe.momentum, **options)
     kind = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[recipe.optimiser]

@@ -27,7 +27,8 @@ def accelerator(device: str = "auto", precision: str = "fp32") -> Any:
         An ``accelerate.Accelerator``.
 
     Raises:
-        ValueError: if the device isn't there, or can't do that precision.
+        ValueError: if the device isn't there, can't do that precision, or isn't the one that the processes have joined
+            on before.
 
     Example:
         >>> accelerator("cpu").num_processes
@@ -41,7 +42,14 @@ def accelerator(device: str = "auto", precision: str = "fp32") -> Any:
         raise ValueError('precision="fp16" needs CUDA, and this training runs on the CPU: take "bf16" or "fp32"')
     if PartialState._shared_state:  # an earlier fit may have used another device or precision
         AcceleratorState._reset_state(reset_partial_state=PartialState().num_processes == 1)
+    if wanted.index is not None:
+        torch.cuda.set_device(wanted)  # Accelerate takes the current one
     processes = Accelerator(cpu=wanted.type == "cpu", mixed_precision=PRECISIONS[precision])
+    if processes.device.type != wanted.type:
+        raise ValueError(
+            f"device={device!r} is {wanted.type}, but these {processes.num_processes} processes joined on "
+            f"{processes.device.type} before: use one device in a program that torchrun starts"
+        )
     if processes.num_processes > 1:
         _leave_in_the_end()
     return processes
@@ -52,7 +60,7 @@ def _leave_in_the_end() -> None:
     """Close the group of processes before Python ends: its threads, cut off, would now and then abort the process."""
 
     def leave() -> None:
-        if torch.distributed.is_initialized():
+        if torch.distributed.is_initialized() and torch.distributed.get_backend() == "gloo":  # NCCL would wait for all
             torch.distributed.destroy_process_group()
 
     atexit.register(leave)

@@ -77,10 +77,14 @@ class Randomness:
 
 
 @contextmanager
-def callers_randomness() -> Iterator[None]:
-    """Leave the caller's random numbers, in the end, as if none had been drawn."""
+def callers_randomness(device: torch.device) -> Iterator[None]:
+    """Leave the caller's random numbers, in the end, as if none had been drawn.
+
+    Args:
+        device: on which some may be drawn, besides the CPU.
+    """
     numpys, pythons = np.random.get_state(), random.getstate()
-    with torch.random.fork_rng():
+    with torch.random.fork_rng([device] if device.type == "cuda" else []):
         try:
             yield
         finally:
