@@ -42,7 +42,7 @@ def accelerator(device: str = "auto", precision: str = "fp32") -> Any:
         raise ValueError('precision="fp16" needs CUDA, and this training runs on the CPU: take "bf16" or "fp32"')
     if PartialState._shared_state:  # an earlier fit may have used another device or precision
         AcceleratorState._reset_state(reset_partial_state=PartialState().num_processes == 1)
-    if wanted.index is not None:
+    if wanted.type == "cuda" and wanted.index is not None:
         torch.cuda.set_device(wanted)  # Accelerate takes the current one
     processes = Accelerator(cpu=wanted.type == "cpu", mixed_precision=PRECISIONS[precision])
     if processes.device.type != wanted.type:
