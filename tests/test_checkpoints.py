@@ -1,5 +1,6 @@
 """The run folder: what is in it, that nothing overwrites it, and that an interrupted run ends as if it had not been."""
 
+import contextlib
 import csv
 import hashlib
 import json
@@ -439,23 +440,35 @@ def assert_readable(run):
         torch.load(path, weights_only=True)
 
 
+def unfinished(run):
+    """Names of files that are being written, or whose writer was killed."""
+    return {path.name for path in run.glob(".*")}
+
+
 def kill_at_random_moments(program, tmp_path, kills, seed):
+    """Kill a run again and again: three times at any moment, then once as soon as a file is being written."""
     whole = tmp_path / "whole"
     text, _ = program(whole).communicate(timeout=300)
     assert text.endswith("done\n"), text
     run, rng, killed, inside_a_write = tmp_path / "run", np.random.default_rng(seed), 0, 0
     for attempt in range(20 * kills):
+        before = unfinished(run)
         process = program(run)
         assert process.stdout.readline() == "ready\n"
-        try:
-            process.wait(timeout=float(rng.uniform(0.02, 2.0 if attempt % 4 else 0.5)))
-        except subprocess.TimeoutExpired:
-            process.kill()
-            killed += process.wait() == -signal.SIGKILL
+        pause = float(rng.uniform(0.02, 2.0))
+        if attempt % 4:
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(timeout=pause)
+        else:
+            end = time.monotonic() + 1.0 + pause
+            while process.poll() is None and (time.monotonic() < end or not unfinished(run) - before):
+                time.sleep(0.0002)
+        process.kill()
+        killed += process.wait() == -signal.SIGKILL
         process.stdout.close()
+        inside_a_write += bool(unfinished(run) - before)
         if run.exists():
             assert_readable(run)
-            inside_a_write += any(path.name.startswith(".") for path in run.iterdir())
         if process.returncode == 0:
             for name in WRITTEN - {"split.json"}:
                 assert (run / name).read_bytes() == (whole / name).read_bytes(), name
@@ -465,7 +478,7 @@ def kill_at_random_moments(program, tmp_path, kills, seed):
     assert killed == kills
     text, _ = program(run).communicate(timeout=300)
     assert text.endswith("done\n"), text
-    assert not [path for path in run.iterdir() if path.name.startswith(".")]  # nothing half written is left
+    assert not unfinished(run)  # nothing half written is left
     for name in WRITTEN - {"split.json"}:
         assert (run / name).read_bytes() == (whole / name).read_bytes(), name
     return inside_a_write
@@ -499,7 +512,7 @@ def test_a_full_disk_is_an_error_that_spoils_nothing(space, program, tmp_path):
     assert "could not be written" in text
     assert "make room on the disk, then go on with resume=True" in text
     assert_readable(run)
-    assert not [path for path in run.iterdir() if path.name.startswith(".")]
+    assert not unfinished(run)
     assert set(files(run)) >= {name for name in before if not name.startswith(".")}
     text, _ = program(run).communicate(timeout=300)
     assert text.endswith("done\n"), text
