@@ -560,8 +560,11 @@ class FakeCuda(TorchFunctionMode):
         leaves = tree_leaves((args, kwargs))
         if not any(isinstance(x, FakeTensor) or (isinstance(x, torch.device) and x.type == "cuda") for x in leaves):
             return func(*args, **kwargs or {})
-        real = lambda x: isinstance(x, Tensor) and not isinstance(x, FakeTensor)  # noqa: E731
-        args, kwargs = tree_map(lambda x: self.fake.from_tensor(x) if real(x) else x, (args, kwargs or {}))
+
+        def there(x):
+            return self.fake.from_tensor(x) if isinstance(x, Tensor) and not isinstance(x, FakeTensor) else x
+
+        args, kwargs = tree_map(there, (args, kwargs or {}))
         with self.fake:
             return func(*args, **kwargs)
 

@@ -446,7 +446,7 @@ def unfinished(run):
 
 
 def kill_at_random_moments(program, tmp_path, kills, seed):
-    """Kill a run again and again: three times at any moment, then once as soon as a file is being written."""
+    """Kill a run again and again: every fourth time while a file is being written, else at any moment."""
     whole = tmp_path / "whole"
     text, _ = program(whole).communicate(timeout=300)
     assert text.endswith("done\n"), text

@@ -9,6 +9,7 @@ import pytest
 from safetensors.torch import load_file
 
 from hccvision import phantom
+from hccvision.training.processes import accelerator
 
 PROGRAM = """
 import sys
@@ -86,3 +87,10 @@ def test_every_image_is_counted_once_and_only_the_first_process_writes_and_print
     for kind in ("detector", "classifier"):
         assert said.count(f"{kind} rows 2") == 2
     assert said.count("epoch 1 ") == said.count("written to") == 2  # one for each kind
+
+
+def test_one_card_for_several_processes_is_refused(monkeypatch):
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(ValueError, match="device='cuda:1' is one card, and each of the processes has its own"):
+        accelerator("cuda:1")

@@ -537,6 +537,14 @@ def test_patience_without_validation_data_is_refused(slices):
         fit(classifier(), slices, recipe=replace(STILL, patience=2), device="cpu")
 
 
+def test_validation_too_goes_through_the_network_in_parts(slices, monkeypatch):
+    model = classifier()
+    forward, seen = model.backbone.forward, []
+    monkeypatch.setattr(model.backbone, "forward", lambda images: seen.append(len(images)) or forward(images))
+    fit(model, slices, slices, recipe=replace(STILL, epochs=1, batch=4, accumulate=2), device="cpu", metrics=[])
+    assert seen == [2, 2, 2, 1] * 2
+
+
 @pytest.mark.parametrize("build", [detector, classifier])
 def test_half_precision_trains_with_a_loss_in_full_precision(build, slices, monkeypatch):
     kinds = set()
@@ -700,14 +708,6 @@ def test_samples_without_what_the_task_needs_are_refused_with_the_file(slices):
 def test_no_samples_are_refused(val, slices):
     with pytest.raises(ValueError, match="no usable sample"):
         fit(classifier(), slices if val == [] else [], val, recipe=STILL, device="cpu")
-
-
-def test_validation_too_goes_through_the_network_in_parts(slices, monkeypatch):
-    model = classifier()
-    forward, seen = model.backbone.forward, []
-    monkeypatch.setattr(model.backbone, "forward", lambda images: seen.append(len(images)) or forward(images))
-    fit(model, slices, slices, recipe=replace(STILL, epochs=1, batch=4, accumulate=2), device="cpu", metrics=[])
-    assert seen == [2, 2, 2, 1] * 2
 
 
 # devices

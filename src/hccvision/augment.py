@@ -178,7 +178,7 @@ def blur(
     side = 2 * math.ceil(3 * sigma[1]) + 1
     spread = sigma[0] + torch.rand(len(chosen), 1, generator=generator) * (sigma[1] - sigma[0])
     rows = chosen.to(images.device, non_blocking=True)
-    blurred = gaussian_blur2d(images[rows], (side, side), spread.expand(-1, 2))  # read on the CPU
+    blurred = gaussian_blur2d(images[rows], (side, side), spread.expand(-1, 2))  # on the CPU: kornia looks at it
     blurred.clamp_(0, 1)
     return images.index_copy_(0, rows, blurred) if inplace else images.index_copy(0, rows, blurred)
 

@@ -84,7 +84,7 @@ def fit(
         resume: go on with the run in that folder, if there is one. An interrupted run goes on from its last saved step,
             to the same weights as if it had not been interrupted; Ctrl-C saves the step it is at.
         save_every: save the state after so many steps, besides after each epoch; None: after each epoch only.
-        device: ``"auto"`` (CUDA if there is one), ``"cpu"`` or ``"cuda"``.
+        device: ``"auto"`` (CUDA if there is one), ``"cpu"``, ``"cuda"`` or, for a single process, ``"cuda:1"``.
         metrics: registered names, computed on ``val`` after each epoch; None: mAP, balanced accuracy or, for
             several labels, the mean AUC.
         seed: instead of the recipe's.
@@ -291,10 +291,10 @@ class _Training:
     def _step(self, batch: Batch | None, numbers: Sequence[int]) -> dict[str, float]:
         """Make one step on a batch of which this process has its share; gives the whole batch's losses."""
         pieces = [] if batch is None else self._pieces(batch)
-        normaliser = self._normaliser([targets for _, targets in pieces])
+        normaliser = self._normaliser(pieces)
         losses: dict[str, float] = {}
-        for images, targets in pieces:
-            parts = self._scored(self.model, self._forward(self.model, images), targets, normaliser)
+        for piece in pieces:
+            parts = self._scored(self.model, self._forward(self.model, piece.images), piece.targets, normaliser)
             self.processes.backward(parts["loss"])
             losses = add_up([losses, {name: float(value.detach()) for name, value in parts.items()}])
         if not pieces and self.processes.scaler is not None:  # it has to have scaled something before it can unscale
@@ -302,7 +302,7 @@ class _Training:
         losses = add_up(gather(losses, self.processes))
         _require_finite(losses, [self.views["train"].samples[i] for i in numbers], self.epoch)
         sum_gradients(self.model, self.processes)
-        average_batch_norms(self.model, sum(len(targets) for _, targets in pieces), self.processes)
+        average_batch_norms(self.model, sum(len(piece.targets) for piece in pieces), self.processes)
         if self.recipe.clip_norm is not None:
             self.processes.clip_grad_norm_(self.model.parameters(), self.recipe.clip_norm)
         self.optimiser.step()
@@ -311,7 +311,7 @@ class _Training:
             self.average.update_parameters(self.model)
         return losses
 
-    def _pieces(self, batch: Batch) -> list[tuple[Any, Targets]]:
+    def _pieces(self, batch: Batch) -> list[Batch]:
         """Augment a batch, then cut this process's share of it into what goes through the network at a time."""
         images, targets = self._input(batch), batch.targets
         if self.recipe.views is None:
@@ -319,29 +319,28 @@ class _Training:
         elif not self.features:
             numbers = batch.indices.tolist()
             images, targets = augment_views(self.augment, images, targets, numbers, seed=self.recipe.seed)
-        rows = torch.arange(len(targets), device=targets.labels.device)
+        batch = Batch(images, targets, batch.indices)
         if self.draws_alike:
-            rows = rows[self.processes.process_index :: self.processes.num_processes]
-            if not len(rows):
+            own = torch.arange(len(targets))[self.processes.process_index :: self.processes.num_processes]
+            if not len(own):
                 return []
-        if len(rows) == len(targets) and self.recipe.accumulate == 1:
-            return [(images, targets)]
-        return [(_rows(images, some), targets.take(some)) for some in rows.chunk(self.recipe.accumulate)]
+            batch = _take(batch, own)
+        return _chunks(batch, self.recipe.accumulate)
 
     def _input(self, batch: Batch) -> Any:
         return batch.images if self.features else to_float(batch.images)
 
-    def _normaliser(self, pieces: Sequence[Targets]) -> float | None:
+    def _normaliser(self, pieces: Sequence[Batch]) -> float | None:
         """Give what the loss of a whole batch is divided by; None where one piece in one process is the whole."""
         if self.processes.num_processes == 1 and len(pieces) == 1:
             return None
         own = 0.0
-        for targets in pieces:
+        for piece in pieces:
             if hasattr(self.model.head, "normaliser"):
                 weights = self.loss_options.get("class_weights")
-                own += float(self.model.head.normaliser(targets, class_weights=weights))
+                own += float(self.model.head.normaliser(piece.targets, class_weights=weights))
             else:
-                own += len(targets)
+                own += len(piece.targets)
         return sum(gather(own, self.processes))
 
     def _forward(self, model: Model, images: Any) -> Any:
@@ -367,8 +366,8 @@ class _Training:
         found: dict[int, Any] = {}
         batches = _cut(range(len(dataset)), self.recipe.batch)
         for numbers, batch in zip(batches, self._loader("val", batches), strict=True):
-            pieces = [] if batch is None else _parts(batch, self.recipe.accumulate)
-            normaliser = self._normaliser([piece.targets for piece in pieces])
+            pieces = [] if batch is None else _chunks(batch, self.recipe.accumulate)
+            normaliser = self._normaliser(pieces)
             losses: dict[str, float] = {}
             for piece in pieces:
                 output = self._forward(model, self._input(piece))
@@ -646,14 +645,17 @@ def _move(images: Any, device: torch.device) -> Any:
     return tuple(m.to(device) for m in images) if isinstance(images, tuple) else images.to(device)
 
 
-def _rows(images: Any, rows: Tensor) -> Any:
-    return tuple(m[rows] for m in images) if isinstance(images, tuple) else images[rows]
+def _take(batch: Batch, rows: Tensor) -> Batch:
+    images = batch.images
+    images = tuple(m[rows] for m in images) if isinstance(images, tuple) else images[rows]
+    return Batch(images, batch.targets.take(rows), batch.indices[rows])
 
 
-def _parts(batch: Batch, count: int) -> list[Batch]:
+def _chunks(batch: Batch, count: int) -> list[Batch]:
     """Cut a batch into at most so many."""
-    rows = torch.arange(len(batch.indices)).chunk(count)
-    return [Batch(_rows(batch.images, some), batch.targets.take(some), batch.indices[some]) for some in rows]
+    if count == 1:
+        return [batch]
+    return [_take(batch, rows) for rows in torch.arange(len(batch.indices)).chunk(count)]
 
 
 def _read(model: Model, output: Any, batch: Batch, dataset: SliceDataset) -> dict[int, Any]:

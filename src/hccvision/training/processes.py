@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import atexit
+import os
 from collections.abc import Iterable, Mapping, Sequence
 from functools import cache
 from typing import Any, TypeVar
@@ -20,7 +21,7 @@ def accelerator(device: str = "auto", precision: str = "fp32") -> Any:
     """Join the other processes, if ``torchrun`` or ``accelerate launch`` started several.
 
     Args:
-        device: ``"auto"`` (CUDA if there is one), ``"cpu"`` or ``"cuda"``.
+        device: ``"auto"`` (CUDA if there is one), ``"cpu"``, ``"cuda"`` or, for a single process, ``"cuda:1"``.
         precision: of ``PRECISIONS``.
 
     Returns:
@@ -43,6 +44,8 @@ def accelerator(device: str = "auto", precision: str = "fp32") -> Any:
     if PartialState._shared_state:  # an earlier fit may have used another device or precision
         AcceleratorState._reset_state(reset_partial_state=PartialState().num_processes == 1)
     if wanted.type == "cuda" and wanted.index is not None:
+        if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+            raise ValueError(f'device={device!r} is one card, and each of the processes has its own: take "cuda"')
         torch.cuda.set_device(wanted)  # Accelerate takes the current one
     processes = Accelerator(cpu=wanted.type == "cpu", mixed_precision=PRECISIONS[precision])
     if processes.device.type != wanted.type:
