@@ -1,4 +1,4 @@
-"""Registries: a part is added by one decorated definition, and found by its name.
+"""Registries: a part is added by one decorated definition and looked up by its name.
 
 The library's own parts are imported at the first look-up, then those of installed packages that declare the
 entry-point group ``hccvision.plugins`` (each entry names a module that registers on import).
@@ -20,11 +20,13 @@ PLUGIN_GROUP = "hccvision.plugins"
 
 
 class Registry(Generic[T]):
-    """Names for builders of one kind.
+    """Builders of one kind of part, by name.
 
     Args:
         kind: what is registered, for messages: ``"backbone"``.
-        home: the modules whose import registers the library's own parts.
+        home: modules whose import registers the library's own parts.
+        scope: a tag within which names are unique: with ``scope="task"`` one name may be registered for each task.
+            None: names are unique.
 
     Example:
         >>> shapes = Registry("shape")
@@ -41,22 +43,23 @@ class Registry(Generic[T]):
 
     _plugins_loaded = False
 
-    def __init__(self, kind: str, home: tuple[str, ...] = ()) -> None:
+    def __init__(self, kind: str, home: tuple[str, ...] = (), *, scope: str | None = None) -> None:
         self.kind = kind
+        self.scope = scope
         self._home = home
         self._home_loaded = False
         self._builders: dict[str, T] = {}
-        self._tags: dict[str, dict[str, str]] = {}
+        self._tags: dict[str, dict[str, Any]] = {}
 
-    def register(self, name: str, **tags: str) -> Callable[[T], T]:
-        """Add a builder under a name, as a decorator.
+    def register(self, name: str, **tags: Any) -> Callable[[T], T]:
+        """Return a decorator that registers a builder.
 
         Args:
-            name: to be found by.
+            name: name of the builder.
             tags: plain facts to select by, such as ``task="detection"``.
 
         Returns:
-            The decorator, which gives the builder back unchanged.
+            The decorator, which returns the builder unchanged.
 
         Raises:
             ValueError: if the name is taken.
@@ -64,60 +67,58 @@ class Registry(Generic[T]):
 
         def add(builder: T) -> T:
             self._load_home()  # so that a name of the library's own is refused here, not found taken later
-            taken = self._builders.get(name)
+            key = self._key(name, tags.get(self.scope or ""))
+            taken: Any = self._builders.get(key)
             if taken is not None:
+                by = f"{taken.__module__}.{getattr(taken, '__qualname__', type(taken).__qualname__)}"
                 raise ValueError(
-                    f"the {self.kind} name {name!r} is taken by {taken.__module__}.{taken.__qualname__}; "
-                    "register yours under another name"
+                    f"the {self.kind} name {name!r} is taken by {by}; register yours under another name"
                 )
-            self._builders[name] = builder
-            self._tags[name] = tags
+            self._builders[key] = builder
+            self._tags[key] = tags
             return builder
 
         return add
 
-    def names(self, **tags: str) -> list[str]:
-        """List what is registered, in alphabetical order.
+    def names(self, **tags: Any) -> list[str]:
+        """Return the registered names in alphabetical order.
 
         Args:
-            tags: only those registered with these, such as ``task="detection"``.
+            tags: select those registered with these tags, such as ``task="detection"``.
 
         Returns:
             The names.
         """
         self._load()
-        return sorted(n for n, t in self._tags.items() if all(t.get(k) == v for k, v in tags.items()))
+        found = (key for key, own in self._tags.items() if all(own.get(k) == v for k, v in tags.items()))
+        return sorted({self._name(key) for key in found})
 
-    def get(self, name: str) -> T:
-        """Look a builder up.
+    def get(self, name: str, **tags: Any) -> T:
+        """Look up a builder.
 
         Args:
-            name: as registered.
+            name: a registered name.
+            tags: in a registry with a scope, the tag that selects among entries of one name: ``task="detection"``.
 
         Returns:
-            The builder itself.
+            The builder.
 
         Raises:
             KeyError: if the name is unknown; the message lists the known ones and the nearest.
         """
-        self._load()
-        if name not in self._builders:
-            near = difflib.get_close_matches(str(name), self._builders, n=1, cutoff=0.5)
-            hint = f"did you mean {near[0]!r}? " if near else ""
-            raise KeyError(f"unknown {self.kind} {name!r}; {hint}Known: {', '.join(sorted(self._builders)) or 'none'}")
-        return self._builders[name]
+        return self._builders[self._find(name, tags)]
 
-    def tags(self, name: str) -> dict[str, str]:
-        """Give the tags a name was registered with.
+    def tags(self, name: str, **tags: Any) -> dict[str, Any]:
+        """Return the tags a name was registered with.
 
         Args:
-            name: as registered.
+            name: a registered name.
+            tags: as in `get`.
 
         Returns:
             A copy of the tags.
         """
-        self.get(name)
-        return dict(self._tags[name])
+        return dict(self._tags[self._find(name, tags)])
 
     def build(self, name: str, *args: Any, **options: Any) -> Any:
         """Build a part by name.
@@ -125,9 +126,9 @@ class Registry(Generic[T]):
         The part remembers ``built_from = (name, options)`` where it can, so that a model file can name it.
 
         Args:
-            name: as registered.
-            args: passed on to the builder.
-            options: passed on to the builder.
+            name: a registered name.
+            args: passed to the builder.
+            options: passed to the builder.
 
         Returns:
             What the builder returns.
@@ -137,9 +138,61 @@ class Registry(Generic[T]):
             part.built_from = (name, copy.deepcopy(options))
         return part
 
+    def resolve(self, part: Any, *args: Any, **options: Any) -> Any:
+        """Build a part given by name; return anything else as it is.
+
+        Args:
+            part: a registered name, or the part itself.
+            args: passed to the builder.
+            options: passed to the builder.
+
+        Returns:
+            The part.
+
+        Raises:
+            TypeError: for options beside a part that is built already.
+
+        Example:
+            >>> shapes = Registry("shape")
+            >>> _ = shapes.register("square")(lambda side=1.0: side * side)
+            >>> shapes.resolve("square", side=2.0), shapes.resolve(7.0)
+            (4.0, 7.0)
+        """
+        if isinstance(part, str):
+            return self.build(part, *args, **options)
+        if options:
+            raise TypeError(
+                f"options ({', '.join(options)}) are for a {self.kind} given by name, and this one is a "
+                f"{type(part).__name__}: set them when building it"
+            )
+        return part
+
     def __contains__(self, name: str) -> bool:
+        return name in self.names()
+
+    def _key(self, name: str, scope: Any) -> str:
+        return f"{scope}/{name}" if self.scope else name
+
+    def _name(self, key: str) -> str:
+        return key.split("/", 1)[1] if self.scope else key
+
+    def _find(self, name: Any, tags: dict[str, Any]) -> str:
+        """Return the key of the one entry of this name and these tags."""
         self._load()
-        return name in self._builders
+        keys = [
+            key
+            for key, own in self._tags.items()
+            if self._name(key) == name and all(own.get(k) == v for k, v in tags.items())
+        ]
+        if len(keys) == 1:
+            return keys[0]
+        known = self.names(**{k: v for k, v in tags.items() if k == self.scope})
+        if keys:
+            raise KeyError(f"several {self.kind} entries are named {name!r}: say which by {self.scope}=")
+        near = difflib.get_close_matches(str(name), known, n=1, cutoff=0.5)
+        hint = f"did you mean {near[0]!r}? " if near else ""
+        of = f" for {tags[self.scope]}" if self.scope in tags else ""
+        raise KeyError(f"unknown {self.kind} {name!r}{of}; {hint}Known: {', '.join(known) or 'none'}")
 
     def _load_home(self) -> None:
         if self._home_loaded:
@@ -164,6 +217,15 @@ class Registry(Generic[T]):
 
 
 BACKBONES: Registry[Callable[..., Any]] = Registry("backbone", ("hccvision.backbones",))
+NECKS: Registry[Callable[..., Any]] = Registry("neck", ("hccvision.necks",))
 HEADS: Registry[Callable[..., Any]] = Registry("head", ("hccvision.heads",))
+TASKS: Registry[Callable[..., Any]] = Registry("task", ("hccvision.tasks",))
+MATCHERS: Registry[Callable[..., Any]] = Registry("matcher", ("hccvision.matchers",))
+LOSSES: Registry[Callable[..., Any]] = Registry("loss", ("hccvision.losses",), scope="task")
 AUGMENTATIONS: Registry[Callable[..., Any]] = Registry("augmentation", ("hccvision.augment",))
-METRICS: Registry[Callable[..., dict[str, float]]] = Registry("metric", ("hccvision.metrics",))
+METRICS: Registry[Callable[..., Any]] = Registry("metric", ("hccvision.metrics",))
+OPTIMISERS: Registry[Callable[..., Any]] = Registry("optimiser", ("hccvision.training.optimisers",))
+SCHEDULES: Registry[Callable[..., Any]] = Registry("schedule", ("hccvision.training.schedules",))
+IMAGE_FORMATS: Registry[Callable[..., Any]] = Registry("image format", ("hccvision.images.formats",))
+ANNOTATION_FORMATS: Registry[Callable[..., Any]] = Registry("annotation format", ("hccvision.annotations",))
+EXPORTERS: Registry[Callable[..., Any]] = Registry("exporter", ("hccvision.export",))

@@ -1,0 +1,155 @@
+"""Samples and annotations: what is known about an image file.
+
+Boxes are ``(..., 4) float32``, ``xyxy``, pixels, 0-based, half-open: the box of pixel columns 0 to 9 is
+``x1 = 0, x2 = 10``. Sizes are ``(height, width)``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+
+@dataclass(frozen=True)
+class Problem:
+    """One thing that is wrong with a file: readers collect these, and nothing is silently dropped.
+
+    Args:
+        kind: a short fixed word to count by, such as ``"degenerate_box"`` or ``"missing_image"``.
+        path: the file it was found in.
+        message: what was expected, what came, and what to do.
+        usable: whether the sample can still be used without the offending part; False leaves the whole sample out.
+
+    Example:
+        >>> print(Problem("missing_image", "a.xml", "there is no image beside it: add a.png or delete a.xml", False))
+        a.xml: there is no image beside it: add a.png or delete a.xml
+    """
+
+    kind: str
+    path: str
+    message: str
+    usable: bool = True
+
+    def __str__(self) -> str:
+        return f"{self.path}: {self.message}"
+
+
+@dataclass(frozen=True, eq=False)
+class Annotation:
+    """The boxes drawn in one image, in the pixels of that image.
+
+    Args:
+        boxes: ``(N, 4) float32``, xyxy pixels, 0-based, half-open.
+        names: N class names, in the order of the boxes.
+        size: ``(height, width)`` as the annotation states it; None where it doesn't.
+        difficult: N flags; difficult truths are trained on, and left out of the VOC metrics. Empty means all False.
+        truncated: N flags. Empty means all False.
+        poses: N free texts. Empty means ``"Unspecified"``.
+        filename: the image's file name as the annotation states it.
+        verified: whether a human has confirmed the whole annotation.
+        path: the annotation's own file.
+        problems: what was found wrong while reading; the boxes concerned are not in ``boxes``.
+        extra: the file's own fields, without its objects, in its own words: plain dictionaries, lists and texts that
+            `voc.write` writes back in place. Empty means LabelImg's usual ones.
+        object_extras: N dictionaries, the fields of each object where they are not the usual ones. Empty means none.
+
+    Example:
+        >>> a = Annotation(np.array([[10, 20, 30, 40]], np.float32), ("tumor",), size=(300, 484))
+        >>> len(a), a.difficult
+        (1, (False,))
+    """
+
+    boxes: np.ndarray
+    names: tuple[str, ...]
+    size: tuple[int, int] | None = None
+    difficult: tuple[bool, ...] = ()
+    truncated: tuple[bool, ...] = ()
+    poses: tuple[str, ...] = ()
+    filename: str = ""
+    verified: bool = False
+    path: Path | None = None
+    problems: tuple[Problem, ...] = ()
+    extra: Mapping[str, Any] = field(default_factory=dict)
+    object_extras: tuple[Mapping[str, Any], ...] = ()
+
+    def __post_init__(self) -> None:
+        boxes = np.asarray(self.boxes, np.float32).reshape(-1, 4)
+        n = len(boxes)
+        object.__setattr__(self, "boxes", boxes)
+        object.__setattr__(self, "names", tuple(self.names))
+        defaults = {"difficult": False, "truncated": False, "poses": "Unspecified", "object_extras": {}}
+        for name, default in defaults.items():
+            object.__setattr__(self, name, tuple(getattr(self, name)) or (default,) * n)
+        for name in ("names", *defaults):
+            if len(getattr(self, name)) != n:
+                raise ValueError(f"an Annotation of {n} boxes needs {n} {name}, got {len(getattr(self, name))}")
+
+    def __len__(self) -> int:
+        return len(self.boxes)
+
+    def keep(self, numbers: Sequence[int]) -> Annotation:
+        """Give the annotation of some of its boxes, with all that is said of them.
+
+        Args:
+            numbers: indices of the boxes, in the order wanted.
+
+        Returns:
+            A new annotation.
+
+        Example:
+            >>> a = Annotation(np.array([[1, 2, 3, 4], [5, 6, 7, 8]], np.float32), ("hcc", "cyst"))
+            >>> a.keep([1]).names
+            ('cyst',)
+        """
+        chosen = list(numbers)
+        return replace(
+            self,
+            boxes=self.boxes[chosen],
+            names=tuple(self.names[i] for i in chosen),
+            difficult=tuple(self.difficult[i] for i in chosen),
+            truncated=tuple(self.truncated[i] for i in chosen),
+            poses=tuple(self.poses[i] for i in chosen),
+            object_extras=tuple(self.object_extras[i] for i in chosen),
+        )
+
+
+@dataclass(frozen=True, eq=False)
+class Sample:
+    """One image on disk with what is known about it: a class name, or an annotation, and its patient.
+
+    Args:
+        path: the image file.
+        patient: whose slice it is; None where nobody said.
+        class_name: the image's class, for classification.
+        annotation: its boxes, for detection; one of no boxes means "looked at, no lesion".
+        problems: what is wrong with its files.
+        source_id: whose copy it is: the path of the image it was made from, or the last parts of it, without the
+            suffix; None where it is nobody's copy.
+        series: the acquisition it comes from; None where nobody said.
+
+    Example:
+        >>> Sample(Path("liver/P007_03.png"), patient="P007", class_name="cancer").class_name
+        'cancer'
+    """
+
+    path: Path
+    patient: str | None = None
+    class_name: str | None = None
+    annotation: Annotation | None = None
+    problems: tuple[Problem, ...] = ()
+    source_id: str | None = None
+    series: str | None = None
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "path", Path(self.path))
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """All class names the sample bears: its own, or those of its boxes."""
+        if self.class_name is not None:
+            return (self.class_name,)
+        return self.annotation.names if self.annotation is not None else ()
