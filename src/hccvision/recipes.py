@@ -1,63 +1,73 @@
-"""Recipes: how to train, as plain values; and the paper's own."""
+"""Recipes: how to train, as plain values; and the paper's own recipes."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
+
+from hccvision.registry import OPTIMISERS, SCHEDULES
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """Everything that decides how a model is trained, but for the model and the data.
+    """Everything that determines a training, apart from the model and the data.
+
+    Files hold names and plain values. A part given as an object (optimiser, schedule, augmentation, loss) is noted in the
+    run folder by its name, and must be given again to resume.
 
     Args:
-        optimiser: ``"sgd"``, ``"adam"`` or ``"adamw"``.
+        optimiser: a name in ``OPTIMISERS``, such as ``"sgd"``, ``"adam"`` or ``"adamw"``, or a callable
+            ``(groups, recipe) -> torch.optim.Optimizer``.
         learning_rate: of the backbone.
         head_learning_rate: of the head; None: the same.
         momentum: of SGD.
         weight_decay: of all trained parameters.
         epochs: passes over the training set.
         batch: images in a step, those of all processes together.
-        accumulate: parts in which a step's images go through the network, one after the other, to save memory. The
-            gradient is that of the whole batch, as long as batch norms are frozen: those that are trained see each part
-            by itself.
-        schedule: of the learning rates: ``"constant"``, ``"cosine"`` (by epoch, to 0), ``"step"`` (by epoch) or
-            ``"onecycle"`` (by step: from a 25th of the rates up to them and down to next to nothing, each along half a
-            cosine; the momentum stays as it is).
-        step_epochs: of ``"step"``: epochs after which the rates fall, again and again.
-        step_factor: of ``"step"``: by which they are then multiplied.
+        accumulate: number of parts in which a step's images pass through the network one after the other, to save
+            memory. The gradient is that of the whole batch as long as batch norms are frozen: trained batch norms see
+            each part by itself.
+        schedule: of the learning rates, a name in ``SCHEDULES`` or a callable ``(recipe, progress) -> factor``:
+            ``"constant"``, ``"cosine"`` (by epoch, to 0), ``"step"`` (by epoch) or
+            ``"onecycle"`` (by step: from a 25th of the rates up to them and down to nearly 0, each along half a cosine;
+            momentum is not changed).
+        step_epochs: of ``"step"``: the rates fall after every ``step_epochs`` epochs.
+        step_factor: of ``"step"``: factor by which they fall.
         rise: of ``"onecycle"``: share of the steps over which the rates rise.
         warmup: epochs, whole or not, over which the learning rates first rise step by step.
         clip_norm: gradients of all parameters together are scaled down to this norm; None: never.
-        augmentation: a registered name.
-        views: so many augmented views of each training image are drawn once and stay the same in all epochs; an epoch
-            has all of them, as with the paper's 2000 images made of 334. None: each epoch draws anew.
-        loss: one of the head's losses by name; None: the head's own.
+        augmentation: a name in ``AUGMENTATIONS``, or a callable ``(images, targets, generator) -> (images, targets)``.
+        views: number of fixed augmented views of each training image, drawn once; every epoch uses all of them, as with
+            the paper's 2000 images made of 334. None: each epoch draws new ones.
+        loss: a name in ``LOSSES`` for the head's task, or a loss of your own; None: the head's default.
         label_smoothing: share of each label that is spread evenly over all classes, in [0, 1).
         class_weights: how much each of the model's classes counts in the classification loss: numbers in their order,
             or ``"balanced"``, in inverse proportion to their frequency among training images, or among lesions for a
             detector; None: all alike.
-        frozen: parts of the model that are not trained, by the start of their names, such as ``("backbone",)``; their
-            batch norms stay in eval mode.
-        thaw: parts that are frozen at first, each with the number of epochs: ``((3, "backbone"), (1,
-            "backbone.layers.13"))`` trains the last layer from the second epoch on and the rest from the fourth. Where
-            names of `frozen` and `thaw` overlap the longest decides.
-        ema: decay of a moving average of the weights, taken after each step, such as 0.999; it is this average that is
-            then validated and kept as best and last model. None: the weights themselves are.
-        checkpointing: keep less of the backbone's activations and compute the rest again on the way back, which saves
-            memory and costs a third more time.
+        frozen: parts of the model that are not trained, by prefixes of their names, such as ``("backbone",)``; their
+            batch norms stay in evaluation mode.
+        thaw: parts that are frozen for a number of epochs: ``((3, "backbone"), (1, "backbone.layers.13"))`` trains the
+            last layer from the second epoch on and the rest from the fourth. Where names of `frozen` and `thaw` overlap,
+            the longest decides.
+        ema: decay of an exponential moving average of the weights, updated after each step, such as 0.999; this average
+            is validated and kept as best and last model. None: the weights themselves are.
+        checkpointing: activation checkpointing of the backbone: activations are recomputed in the backward pass, which
+            saves memory and costs a third more time.
         precision: of the network: ``"fp32"``, or with less memory and time ``"bf16"``, or ``"fp16"`` on CUDA. Weights,
-            loss and decoding are fp32 all the same.
-        balanced: draw training samples, with replacement, so that each class comes as often as any other; for a
-            detector or a multi-label classifier the classes are slices with and without lesions.
-        per_patient: at most so many different slices of a patient in an epoch, others each time; None: all. `balanced`
-            then draws among these, see `PatientSampler`.
-        monitor: the figure of the history by which the best epoch is chosen: a loss or a part of it is best when
-            lowest, anything else when highest. Without validation data the last epoch counts as the best.
+            loss and decoding are always fp32.
+        balanced: draw training samples, with replacement, so that all classes are equally frequent; for a detector or a
+            multi-label classifier the classes are slices with and without lesions.
+        per_patient: maximum number of different slices of a patient in an epoch, drawn anew in each; None: all.
+            `balanced` then draws among these, see `PatientSampler`.
+        monitor: the figure of the history by which the best epoch is chosen: a loss or a part of it when lowest, a
+            metric in the direction that it states. Without validation data the last epoch counts as the best.
         patience: stop after so many epochs in a row without a better `monitor`; None: never.
         seed: of shuffling, augmentation and dropout.
+        optimiser_options: passed to the optimiser, such as ``{"nesterov": True}``.
+        schedule_options: passed to the schedule.
+        augmentation_options: passed to the augmentation's builder.
 
     Raises:
         ValueError: for a value out of its range.
@@ -68,7 +78,7 @@ class Recipe:
         0.01
     """
 
-    optimiser: str = "adamw"
+    optimiser: str | Callable[..., Any] = "adamw"
     learning_rate: float = 1e-3
     head_learning_rate: float | None = None
     momentum: float = 0.9
@@ -76,15 +86,15 @@ class Recipe:
     epochs: int = 20
     batch: int = 8
     accumulate: int = 1
-    schedule: str = "constant"
+    schedule: str | Callable[..., float] = "constant"
     step_epochs: int = 10
     step_factor: float = 0.1
     rise: float = 0.3
     warmup: float = 0.0
     clip_norm: float | None = None
-    augmentation: str = "none"
+    augmentation: str | Callable[..., Any] = "none"
     views: int | None = None
-    loss: str | None = None
+    loss: str | Callable[..., Any] | None = None
     label_smoothing: float = 0.0
     class_weights: str | tuple[float, ...] | None = None
     frozen: tuple[str, ...] = ()
@@ -97,6 +107,9 @@ class Recipe:
     monitor: str = "val_loss"
     patience: int | None = None
     seed: int = 0
+    optimiser_options: Mapping[str, Any] = field(default_factory=dict)
+    schedule_options: Mapping[str, Any] = field(default_factory=dict)
+    augmentation_options: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if isinstance(self.frozen, str):
@@ -105,9 +118,14 @@ class Recipe:
         object.__setattr__(self, "thaw", _thaw(self.thaw))
         if self.class_weights is not None and not isinstance(self.class_weights, str):
             object.__setattr__(self, "class_weights", tuple(self.class_weights))
-        for name, known in _KNOWN.items():
-            if getattr(self, name) not in known:
-                raise ValueError(f"unknown {name} {getattr(self, name)!r}; known: {', '.join(known)}")
+        for name, registry in {"optimiser": OPTIMISERS, "schedule": SCHEDULES}.items():
+            value = getattr(self, name)
+            if isinstance(value, str) and value not in registry:
+                raise ValueError(f"unknown {name} {value!r}; known: {', '.join(registry.names())}")
+            if not isinstance(value, str) and not callable(value):
+                raise ValueError(f"{name} is a registered name or a callable, got {value!r}")
+        if self.precision not in PRECISIONS:
+            raise ValueError(f"unknown precision {self.precision!r}; known: {', '.join(PRECISIONS)}")
         for name in ("epochs", "batch", "accumulate", "step_epochs", "views", "per_patient", "patience"):
             value, optional = getattr(self, name), name in ("views", "per_patient", "patience")
             if not (optional and value is None) and (not isinstance(value, int) or value < 1):
@@ -130,8 +148,8 @@ class Recipe:
             raise ValueError(f"clip_norm is above 0 and finite, got {self.clip_norm}; None: no clipping")
         if self.accumulate > self.batch:
             raise ValueError(f"a batch of {self.batch} can't be cut into {self.accumulate} parts: lower accumulate")
-        if self.schedule == "onecycle" and self.warmup:
-            raise ValueError("the schedule 'onecycle' rises by itself: leave warmup at 0, and see rise")
+        if self.warmup and isinstance(self.schedule, str) and SCHEDULES.tags(self.schedule).get("warms_up"):
+            raise ValueError(f"the schedule {self.schedule!r} rises by itself: leave warmup at 0, and see rise")
         self._check_class_weights()
 
     def _check_class_weights(self) -> None:
@@ -143,11 +161,7 @@ class Recipe:
             raise ValueError(f"class_weights are above 0 and finite, got {weights}")
 
 
-_KNOWN = {
-    "optimiser": ("sgd", "adam", "adamw"),
-    "schedule": ("constant", "cosine", "step", "onecycle"),
-    "precision": ("fp32", "bf16", "fp16"),
-}
+PRECISIONS = ("fp32", "bf16", "fp16")
 
 
 def _thaw(entries: Iterable[Sequence[Any]]) -> tuple[tuple[int, str], ...]:
@@ -164,7 +178,7 @@ def _thaw(entries: Iterable[Sequence[Any]]) -> tuple[tuple[int, str], ...]:
 
 
 def paper_vgg16() -> Recipe:
-    """Give the paper's recipe for its VGG-16 classifier: Adam 0.001, batch 8, 100 epochs.
+    """Return the paper's recipe for its VGG-16 classifier: Adam 0.001, batch 8, 100 epochs.
 
     What the paper leaves open: whether the convolutions are trained. They are frozen here, as is usual in transfer
     learning on a few hundred images, and as the paper's laptop suggests; ``replace(paper_vgg16(), frozen=())`` trains
@@ -180,7 +194,7 @@ def paper_vgg16() -> Recipe:
 
 
 def paper_ssd() -> Recipe:
-    """Give the paper's recipe for its MobileNetV1-SSD, but with light augmentation: SGD 0.001, head 0.01, batch 5.
+    """Return the paper's recipe for its MobileNetV1-SSD, but with light augmentation: SGD 0.001, head 0.01, batch 5.
 
     The augmentation is ours, chosen by evidence: on 46 brain MR slices whose lesions have a median side of 17 % of the
     image, five-fold, mAP@0.5 was 0.75 with ``light`` and 0.53 with ``paper`` (``benchmarks/results/lesion_sizes.md``).
@@ -213,7 +227,7 @@ def paper_ssd() -> Recipe:
 
 
 def quick() -> Recipe:
-    """Give a recipe for small machines: AdamW with a cosine schedule over few epochs, light augmentation.
+    """Return a recipe for small machines: AdamW with a cosine schedule over few epochs, light augmentation.
 
     Returns:
         The recipe; it suits classifiers and detectors alike.

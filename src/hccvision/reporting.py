@@ -5,34 +5,39 @@ from __future__ import annotations
 import csv
 import io
 import json
+import math
 import os
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from hccvision.contracts import Prediction, Sample
-from hccvision.metrics.classification import YES
+from hccvision import plots
+from hccvision.contracts.outputs import Prediction
+from hccvision.contracts.samples import Sample
+from hccvision.files import write_text
+from hccvision.metrics.metric import Figure
+from hccvision.registry import TASKS
+from hccvision.tasks.task import Task
 
 
 @dataclass(frozen=True, eq=False)
 class Report:
-    """What an evaluation gave.
+    """Result of an evaluation.
 
     Args:
-        task: ``"classification"``, ``"multilabel"`` or ``"detection"``.
+        task: a name in ``TASKS``.
         classes: names, in the order of the class ids.
         positive: the class that means disease.
-        figures: by name; shares in [0, 1] and counts.
-        intervals: 95 % Wilson intervals ``(low, high)`` of those figures that are shares of a count.
-        matrix: ``(K, K)`` confusion matrix of a classification, rows truth, columns prediction; else None.
+        figures: by name; each is a float that also knows its count, its 95 % interval and, where it is undefined, why.
+        details: of the task, ready for JSON, such as the ``confusion_matrix`` of a classification.
         samples: evaluated.
         predictions: one per sample.
 
     Example:
-        >>> print(Report("detection", ("hcc",), "hcc", {"map": 0.5}, {}, None, [], []))
+        >>> print(Report("detection", ("hcc",), "hcc", {"map": Figure(0.5)}))
         detection, 0 images, positive class: hcc
         map              0.5000
     """
@@ -40,50 +45,57 @@ class Report:
     task: str
     classes: tuple[str, ...]
     positive: str
-    figures: dict[str, float]
-    intervals: dict[str, tuple[float, float]]
-    matrix: np.ndarray | None
-    samples: Sequence[Sample]
-    predictions: Sequence[Prediction]
+    figures: Mapping[str, Figure]
+    details: Mapping[str, Any] = field(default_factory=dict)
+    samples: Sequence[Sample] = ()
+    predictions: Sequence[Prediction] = ()
 
-    def __getitem__(self, name: str) -> float:
+    def __getitem__(self, name: str) -> Figure:
         return self.figures[name]
 
+    @property
+    def intervals(self) -> dict[str, tuple[float, float]]:
+        """95 % intervals ``(low, high)`` by the names of the figures that have one."""
+        return {name: f.interval for name, f in self.figures.items() if f.interval is not None}
+
+    @property
+    def matrix(self) -> np.ndarray | None:
+        """``(K, K)`` confusion matrix of a classification, rows truth, columns prediction; otherwise None."""
+        found = self.details.get("confusion_matrix")
+        return None if found is None else np.asarray(found)
+
     def __str__(self) -> str:
-        positive = "" if self.task == "multilabel" else f", positive class: {self.positive}"
-        lines = [f"{self.task}, {len(self.samples)} images{positive}"]
+        task = self._task()
+        lines = [f"{self.task}, {len(self.samples)} images{task.heading}"]
         width = max(16, *map(len, self.figures), *map(len, self.classes))
-        for name, value in self.figures.items():
-            count = name in ("tp", "fp", "fn", "tn") or name.startswith("lesions/")
-            text = f"{value:.0f}" if count else f"{value:.4f}"
-            interval = self.intervals.get(name)
-            lines.append(
-                f"{name:<{width}} {text}" + (f"  (95 %: {interval[0]:.4f} to {interval[1]:.4f})" if interval else "")
-            )
-        if self.matrix is not None:
-            columns = [max(len(c), 6) for c in self.classes]
-            lines.append("confusion matrix, rows truth, columns prediction:")
-            head = " ".join(f"{c:>{w}}" for c, w in zip(self.classes, columns, strict=True))
-            lines.append(f"{'':<{width}} {head}")
-            for name, row in zip(self.classes, self.matrix, strict=True):
-                cells = " ".join(f"{n:>{w}d}" for n, w in zip(row, columns, strict=True))
-                lines.append(f"{name:<{width}} {cells}")
-        return "\n".join(lines)
+        for name, figure in self.figures.items():
+            more = f"  ({figure.reason})" if figure.reason else ""
+            if figure.interval is not None:
+                more = f"  (95 %: {figure.interval[0]:.4f} to {figure.interval[1]:.4f})"
+            lines.append(f"{name:<{width}} {figure}{more}")
+        methods = dict.fromkeys(f.method for f in self.figures.values() if f.interval is not None)
+        lines += [f"95 % intervals: {', '.join(methods)}"] if methods else []
+        return "\n".join(lines + task.detail_lines(self.details))
 
     def to_dict(self) -> dict[str, Any]:
-        """Give the report as plain values, ready for JSON.
+        """Return the report as plain values, ready for JSON.
 
         Returns:
-            Task, classes, positive class, number of images, figures, intervals and confusion matrix.
+            Task, classes, positive class, number of images, figures, intervals and how they were made, reasons of
+            undefined figures (which are None), and details.
         """
+        numbers = {name: None if math.isnan(f) else float(f) for name, f in self.figures.items()}
         return {
             "task": self.task,
             "classes": list(self.classes),
             "positive": self.positive,
             "images": len(self.samples),
-            "figures": self.figures,
-            "intervals": {k: list(v) for k, v in self.intervals.items()},
-            "confusion_matrix": None if self.matrix is None else self.matrix.tolist(),
+            "figures": numbers,
+            "intervals": {name: list(interval) for name, interval in self.intervals.items()},
+            "interval_methods": {name: f.method for name, f in self.figures.items() if f.interval is not None},
+            "undefined": {name: f.reason for name, f in self.figures.items() if math.isnan(f)},
+            "confusion_matrix": None,
+            **self.details,
         }
 
     def save(
@@ -94,12 +106,12 @@ class Report:
         score_threshold: float = 0.5,
         overwrite: bool = False,
     ) -> Path:
-        """Write ``report.json``, ``report.txt``, ``predictions.csv`` and a picture.
+        """Write ``report.json``, ``report.txt``, ``predictions.csv`` and the task's pictures.
 
         Args:
-            folder: to make.
-            pictures: so many images are shown in ``detections.png``, see `picture`.
-            score_threshold: least score of the boxes shown there, in [0, 1].
+            folder: of the report; is made if need be.
+            pictures: number of images shown in ``detections.png``.
+            score_threshold: lowest score of the boxes shown there, in [0, 1].
             overwrite: replace an older report there.
 
         Returns:
@@ -113,69 +125,42 @@ class Report:
         if (folder / "report.json").exists() and not overwrite:
             raise FileExistsError(f"{folder}: there is a report here already; give another folder, or overwrite=True")
         folder.mkdir(parents=True, exist_ok=True)
-        texts = {
-            "report.json": json.dumps(self.to_dict(), indent=2),
-            "report.txt": f"{self}\n",
-            "predictions.csv": self._table(),
-        }
-        for name, text in texts.items():
-            partial = folder / f".{name}.tmp"
-            partial.write_text(text, encoding="utf-8", newline="")
-            os.replace(partial, folder / name)
-        from hccvision import plots
-
-        if self.matrix is not None:
-            figure = plots.confusion_matrix(self.matrix, self.classes, positive=self.positive)
-            plots.save(figure, folder / "confusion_matrix.png")
-        elif self.task == "detection" and self.samples:
-            plots.save(self.picture(pictures, score_threshold=score_threshold), folder / "detections.png")
+        write_text(folder / "report.json", json.dumps(self.to_dict(), indent=2))
+        write_text(folder / "report.txt", f"{self}\n")
+        write_text(folder / "predictions.csv", self._table())
+        for name, figure in self._pictures(pictures, score_threshold).items():
+            plots.save(figure, folder / name)
         return folder
 
     def picture(self, count: int = 12, *, score_threshold: float = 0.5) -> Any:
-        """Draw detections beside the truth.
+        """Draw the task's picture: detections beside the ground truth, or the confusion matrix.
 
         Args:
             count: images to show: those with lesions first, so that they are not crowded out.
-            score_threshold: least score of the boxes shown, in [0, 1].
+            score_threshold: lowest score of the boxes shown, in [0, 1].
 
         Returns:
             A matplotlib figure.
-        """
-        from hccvision import images, plots
 
-        pairs = list(zip(self.samples, self.predictions, strict=True))
-        pairs.sort(key=lambda pair: not pair[0].annotation)  # which is false where it has no boxes
-        with_lesion = sum(bool(s.annotation) for s, _ in pairs)
-        normal = min(len(pairs) - with_lesion, max(count // 4, count - with_lesion))
-        chosen = pairs[: min(count - normal, with_lesion)] + pairs[with_lesion : with_lesion + normal]
-        return plots.detections(
-            [images.read_image(s.path) for s, _ in chosen],
-            [p.detections for _, p in chosen if p.detections is not None],
-            [s.annotation for s, _ in chosen],
-            classes=self.classes,
-            score_threshold=score_threshold,
-            titles=[s.path.name for s, _ in chosen],
+        Raises:
+            ValueError: if the task draws none.
+        """
+        found = self._pictures(count, score_threshold)
+        if not found:
+            raise ValueError(f"there is no picture of this evaluation of {self.task}")
+        return next(iter(found.values()))
+
+    def _task(self) -> Task:
+        task: Task = TASKS.get(self.task)(self.classes, positive=self.positive)
+        return task
+
+    def _pictures(self, count: int, score_threshold: float) -> dict[str, Any]:
+        return self._task().pictures(
+            self.samples, self.predictions, self.details, count=count, score_threshold=score_threshold
         )
 
     def _table(self) -> str:
+        header, rows = self._task().table(self.samples, self.predictions)
         text = io.StringIO()
-        writer = csv.writer(text)
-        if self.task != "detection":
-            writer.writerow(["path", "truth", "predicted", *(f"p({c})" for c in self.classes)])
-            for sample, prediction in zip(self.samples, self.predictions, strict=True):
-                assert prediction.probabilities is not None
-                p = prediction.probabilities.tolist()
-                truth, called = sample.class_name, self.classes[p.index(max(p))]
-                if self.task == "multilabel":
-                    names = sample.annotation.names if sample.annotation is not None else ()
-                    truth = ";".join(c for c in self.classes if c in names)
-                    called = ";".join(c for c, x in zip(self.classes, p, strict=True) if x >= YES)
-                writer.writerow([sample.path, truth, called, *(f"{x:.6f}" for x in p)])
-        else:
-            writer.writerow(["path", "class", "score", "x1", "y1", "x2", "y2"])
-            for sample, prediction in zip(self.samples, self.predictions, strict=True):
-                assert prediction.detections is not None
-                d = prediction.detections
-                for box, score, label in zip(d.boxes.tolist(), d.scores.tolist(), d.labels.tolist(), strict=True):
-                    writer.writerow([sample.path, self.classes[label], f"{score:.6f}", *(f"{x:.2f}" for x in box)])
+        csv.writer(text).writerows([header, *rows])
         return text.getvalue()

@@ -13,10 +13,11 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from hccvision import boxes as box_functions
 from hccvision import images
 from hccvision.contracts import Sample, Targets
 from hccvision.data.cache import ImageCache, hash_file, key
+from hccvision.registry import TASKS
+from hccvision.tasks.task import Task
 
 CACHE_LIMIT = 4 * 2**30
 
@@ -26,21 +27,17 @@ class Item(NamedTuple):
 
     Args:
         image: ``(C, H, W) uint8``, of the model's image size.
-        boxes: ``(n, 4) float32``, xyxy pixels of the model's input, clipped, none without area.
-        labels: ``(n,) int64``.
-        image_label: class id of the whole image, ``(K,) int64`` of 0 and 1 if multi-label; −1 in detection.
-        number: of the sample in the data set.
+        targets: of this one image, in pixels of the model's input.
+        number: index of the sample in the data set.
     """
 
     image: Tensor
-    boxes: Tensor
-    labels: Tensor
-    image_label: int | Tensor
+    targets: Targets
     number: int
 
 
 class Batch(NamedTuple):
-    """Samples side by side.
+    """Samples of a data set, stacked.
 
     Args:
         images: ``(B, C, H, W) uint8``; from a feature cache the backbone's maps, ``(B, …) float32`` each.
@@ -54,28 +51,26 @@ class Batch(NamedTuple):
 
 
 class SliceDataset(Dataset[Item]):
-    """Samples as a model wants them: its image size, resize policy, channels and class ids.
+    """Samples as a model takes them: its image size, resize policy, channels and class ids.
 
     Each image file is decoded and resized once and then kept as uint8: in memory, as long as all of them fit in 4 GiB,
-    or in a folder. Files are looked at for changes when the data set is made.
+    or in a folder. Files are checked for changes when the data set is made.
 
     Args:
-        samples: with class names for a classifier, with annotations for a detector or a multi-label classifier; free
-            of problems, see `linter.usable`.
-        task: ``"classification"`` or ``"detection"``.
-        classes: the model's names, in the order of its class ids.
+        samples: annotated as the task needs them and free of problems, see `usable`.
+        task: a registered name, or the task with its classes.
+        classes: names in the order of the class ids, for a task given by name.
         image_size: ``(height, width)`` of the model's input.
         resize: ``"stretch"`` or ``"letterbox"``.
         channels: of the model's input.
-        multilabel: in classification, whether an image may show several classes or none: those of its boxes.
-        window: the model's, how grey levels of any depth come to 8 bits.
-        cache: a folder for the decoded slices, which all workers, processes and later runs share, see `ImageCache`;
-            None: this process's memory.
+        window: how grey levels of any depth are mapped to 8 bits.
+        cache: a folder for the decoded slices, shared by all workers, processes and later runs, see `ImageCache`; None:
+            this process's memory.
 
     Raises:
         FileNotFoundError: with a cache folder, if an image file is missing.
-        ValueError: if a sample lacks what the task needs, or bears a class that the model doesn't know, or the cache's
-            limit is too small.
+        ValueError: if a sample lacks the ground truth that the task needs, or has a class that the model doesn't know,
+            or the cache's limit is too small.
 
     Example:
         >>> len(SliceDataset([], task="detection", classes=["hcc"], image_size=(300, 300)))
@@ -86,26 +81,22 @@ class SliceDataset(Dataset[Item]):
         self,
         samples: Sequence[Sample],
         *,
-        task: str,
-        classes: Sequence[str],
+        task: str | Task,
+        classes: Sequence[str] | None = None,
         image_size: tuple[int, int],
         resize: str = "stretch",
         channels: int = 3,
-        multilabel: bool = False,
         window: images.Window = images.DEFAULT_WINDOW,
         cache: str | os.PathLike[str] | ImageCache | None = None,
     ) -> None:
         self.samples = list(samples)
-        self.task = task
-        self.multilabel = multilabel
-        self.by_boxes = task == "detection" or multilabel
+        self.task: Task = TASKS.get(task)(classes) if isinstance(task, str) else task
         self.image_size = image_size
         self.resize = resize
         self.channels = channels
         self.window = window
-        self._ids = {name: i for i, name in enumerate(classes)}
         for sample in self.samples:
-            self._check(sample)
+            self.task.check(sample)
         self._shape = channels, *image_size
         size = channels * image_size[0] * image_size[1]
         fits = len(self.samples) * size <= CACHE_LIMIT and cache is None
@@ -115,44 +106,12 @@ class SliceDataset(Dataset[Item]):
             self._hashes = self._folder.hashes(sample.path for sample in self.samples)
             self._folder.reserve([self._key(digest) for digest in self._hashes], size)
 
-    def _check(self, sample: Sample) -> None:
-        if not self.by_boxes and sample.class_name is None:
-            raise ValueError(f"{sample.path}: a classifier learns from class names, and this sample has none")
-        if self.by_boxes and sample.annotation is None:
-            kind = "multi-label classifier" if self.multilabel else "detector"
-            raise ValueError(f"{sample.path}: a {kind} learns from annotations, and this sample has none")
-        annotation = sample.annotation if self.by_boxes else None
-        names = (sample.class_name,) if annotation is None else annotation.names
-        unknown = [name for name in names if name not in self._ids]
-        if unknown:
-            where = sample.annotation.path if sample.annotation is not None and sample.annotation.path else sample.path
-            raise ValueError(
-                f"{where}: the class {unknown[0]!r} is not among the model's classes ({', '.join(self._ids)}): correct "
-                "the annotation, or build the model with that class"
-            )
-
     def __len__(self) -> int:
         return len(self.samples)
 
     def __getitem__(self, index: int) -> Item:
-        sample = self.samples[index]
         image, placement = self._image(index)
-        if self.task == "classification":
-            none = torch.zeros(0, 4), torch.zeros(0, dtype=torch.int64)
-            return Item(image, *none, self._image_label(sample), index)
-        assert sample.annotation is not None
-        labels = torch.tensor([self._ids[n] for n in sample.annotation.names], dtype=torch.int64)
-        boxes = box_functions.clip(torch.from_numpy(sample.annotation.boxes), placement.original_size)
-        boxes = placement.to_input(boxes)
-        keep = box_functions.area(boxes) > 0
-        return Item(image, boxes[keep], labels[keep], -1, index)
-
-    def _image_label(self, sample: Sample) -> int | Tensor:
-        if self.multilabel:
-            assert sample.annotation is not None
-            return torch.tensor([int(name in sample.annotation.names) for name in self._ids])
-        assert sample.class_name is not None
-        return self._ids[sample.class_name]
+        return Item(image, self.task.target(self.samples[index], placement), index)
 
     @property
     def hashes(self) -> dict[Path, str]:
@@ -162,13 +121,13 @@ class SliceDataset(Dataset[Item]):
         return {s.path.absolute(): digest for s, digest in zip(self.samples, self._hashes, strict=True)}
 
     def placement(self, index: int) -> images.Placement:
-        """Say how a sample's image lies in the model's input.
+        """Return how a sample's image lies in the model's input.
 
         Args:
             index: of the sample.
 
         Returns:
-            The placement, to take boxes there and back.
+            The placement, which maps boxes both ways.
         """
         if self._folder is not None or (self._cache is not None and index in self._cache):
             return self._image(index)[1]
@@ -185,20 +144,20 @@ class SliceDataset(Dataset[Item]):
         return entry
 
     def _mapped(self, folder: ImageCache, index: int) -> tuple[Tensor, images.Placement]:
-        """Map a slice from the folder; put it there first if it isn't."""
+        """Map a slice from the folder into memory; write it there first if it is missing."""
         entry = folder.load(self._key(self._hashes[index]), self._shape)
         if entry is None:
             path = self.samples[index].path
             before = hash_file(path)
             entry = self._read(index)
             if hash_file(path) != before:
-                raise OSError(f"{path}: changes while it is read: wait until it is written")
+                raise OSError(f"{path}: it changed while it was read: wait until it is written")
             self._hashes[index] = before[1]
             folder.store(self._key(before[1]), *entry)
         return entry
 
     def _settings(self) -> dict[str, Any]:
-        """Give all that decides the pixels of a slice besides its file."""
+        """Return the settings that determine the pixels of a slice, besides its file."""
         shape = {"image_size": self.image_size, "resize": self.resize, "channels": self.channels}
         return {**shape, "window": dataclasses.asdict(self.window)}
 
@@ -212,26 +171,26 @@ class SliceDataset(Dataset[Item]):
 
 
 def collate(items: Sequence[Item]) -> Batch:
-    """Put loaded samples side by side and pad their targets.
+    """Stack loaded samples and pad their targets.
 
     Args:
         items: of one data set.
 
     Returns:
-        The batch; targets have image labels in classification only.
+        The batch.
 
     Example:
-        >>> item = Item(torch.zeros(3, 8, 8, dtype=torch.uint8), torch.zeros(0, 4), torch.zeros(0).long(), 1, 0)
+        >>> none = torch.zeros(1, 0, 4), torch.zeros(1, 0, dtype=torch.int64)
+        >>> item = Item(torch.zeros(3, 8, 8, dtype=torch.uint8), Targets(*none, torch.tensor([1])), 0)
         >>> collate([item, item]).targets.image_labels
         tensor([1, 1])
     """
-    labels = torch.stack([torch.as_tensor(i.image_label) for i in items])
-    targets = Targets.pad([i.boxes for i in items], [i.labels for i in items], labels if (labels >= 0).any() else None)
-    return Batch(torch.stack([i.image for i in items]), targets, torch.tensor([i.number for i in items]))
+    images = torch.stack([item.image for item in items])
+    return Batch(images, Targets.cat([item.targets for item in items]), torch.tensor([item.number for item in items]))
 
 
 def to_float(images: Tensor) -> Tensor:
-    """Turn a uint8 batch into what the model takes.
+    """Convert a uint8 batch to the floats that a model takes.
 
     Args:
         images: ``(B, C, H, W) uint8``.

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Hashable, Iterator, Sequence
 
 import torch
-from torch.utils.data import Sampler
+from torch.utils.data import RandomSampler, Sampler, WeightedRandomSampler
+
+from hccvision.contracts.samples import Sample
 
 
 class PatientSampler(Sampler[int]):
@@ -64,6 +67,41 @@ class PatientSampler(Sampler[int]):
 
     def _shuffled(self, values: list) -> list:
         return [values[i] for i in torch.randperm(len(values), generator=self.generator).tolist()]
+
+
+def build_sampler(
+    samples: Sequence[Sample],
+    *,
+    strata: Sequence[Hashable] | None = None,
+    per_patient: int | None = None,
+    generator: torch.Generator | None = None,
+) -> Sampler[int]:
+    """Build the sampler of a training set.
+
+    Args:
+        samples: of the training set.
+        strata: of the samples, to be drawn equally often, with replacement; None: each sample is drawn once.
+        per_patient: maximum number of different slices of a patient in an epoch; None: all.
+        generator: of the draws; None: torch's own.
+
+    Returns:
+        The sampler.
+
+    Raises:
+        ValueError: if ``per_patient`` is given and a sample's patient is not known.
+    """
+    if per_patient is not None:
+        unknown = [str(s.path) for s in samples if s.patient is None]
+        if unknown:
+            raise ValueError(
+                f"{unknown[0]}: the recipe's per_patient counts slices by patient, and this one's is not known: read "
+                "the folder with patient=, or leave per_patient out"
+            )
+        return PatientSampler([s.patient for s in samples], per_patient, classes=strata, generator=generator)
+    if strata is None:
+        return RandomSampler(samples, generator=generator)
+    counts = Counter(strata)
+    return WeightedRandomSampler([1 / counts[s] for s in strata], len(strata), generator=generator)
 
 
 def _groups(numbers: Sequence[int], names: Sequence[Hashable]) -> dict[Hashable, list[int]]:

@@ -1,4 +1,4 @@
-"""A run folder: recipe, data, history, best and last model, and the state to go on from. Each file is written whole."""
+"""Run folders: recipe, data, history, best and last model, and the state to resume from."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ import importlib.metadata
 import importlib.util
 import io
 import json
+import math
 import os
 import pickle
 import platform
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,98 +22,26 @@ import torch
 from tqdm.auto import tqdm
 
 from hccvision import plots
-from hccvision.contracts import Sample
+from hccvision.contracts.samples import Sample
 from hccvision.data.manifest import differences, split_document
-from hccvision.model import Model, read_settings
+from hccvision.files import write_atomically
+from hccvision.model.file import plain, read_settings
+from hccvision.model.model import Model
 from hccvision.recipes import Recipe
-
-
-@dataclass
-class History:
-    """What a training gave, epoch by epoch.
-
-    Args:
-        rows: one dictionary per epoch: ``epoch`` (from 1), ``learning_rate``, ``train_loss`` and ``val_loss`` with
-            their parts (``train_regression`` …), and ``val_<metric>``.
-        best: index of the row that is best by the recipe's ``monitor``; None before the first epoch.
-        run: the run folder, or None.
-
-    Example:
-        >>> history = History([{"epoch": 1, "train_loss": 2.0}, {"epoch": 2, "train_loss": 1.5}], best=1)
-        >>> history["train_loss"], history.rows[history.best]["epoch"]
-        ([2.0, 1.5], 2)
-    """
-
-    rows: list[dict[str, float]] = field(default_factory=list)
-    best: int | None = None
-    run: Path | None = None
-
-    def __getitem__(self, name: str) -> list[float]:
-        return [row[name] for row in self.rows]
-
-    def __len__(self) -> int:
-        return len(self.rows)
-
-    def __iter__(self) -> Iterator[dict[str, float]]:
-        return iter(self.rows)
-
-    def add(self, row: dict[str, float], monitor: str) -> bool:
-        """Append an epoch.
-
-        Args:
-            row: of the epoch.
-            monitor: name of the figure to choose the best by: a loss or a part of it lowest, anything else highest;
-                without it in the row the newest is the best.
-
-        Returns:
-            Whether it is the best so far.
-        """
-        self.rows.append(row)
-        if self.best is not None and monitor in row:
-            old, new = self.rows[self.best][monitor], row[monitor]
-            # Only the loss and its parts are computed on the training set too; metrics are not.
-            lowest = monitor.endswith("loss") or f"train_{monitor.removeprefix('val_')}" in row
-            if not (new < old if lowest else new > old):
-                return False
-        self.best = len(self.rows) - 1
-        return True
-
-
-def write_atomically(path: Path, write: Callable[[Path], object], *, keep: Path | None = None) -> Path:
-    """Write a file under a temporary name, then give it its own: readers see the old file or the new one whole.
-
-    Args:
-        path: of the file.
-        write: writes to the path it is given.
-        keep: what the old file is renamed to; None: it goes.
-
-    Returns:
-        The path.
-    """
-    partial = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        write(partial)
-        with partial.open("rb+") as file:
-            os.fsync(file.fileno())  # on the disk before its name is, should the power go
-        if keep is not None and path.is_file():
-            os.replace(path, keep)
-        os.replace(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)
-    return path
+from hccvision.training.history import History
 
 
 class Run:
-    """The folder of one training.
+    """Folder of one training; each file in it is written whole or not at all.
 
     Args:
-        folder: to make; its parents are made too.
+        folder: of the run; is made, with its parents, if need be.
         recipe: of the training.
         model: to be trained.
-        resume: go on with what is there, instead of refusing it.
-        parts: the samples, ``train`` and ``val``, whose files are written down and, on resuming, compared.
+        resume: continue the run that is in the folder, instead of refusing it.
+        parts: the samples, ``train`` and ``val``, whose files are listed and, on resuming, compared.
         hashes: SHA-256 of image files by absolute path, as far as they are known.
-        processes: that train together.
+        processes: number of processes that train together.
 
     Raises:
         FileExistsError: if the folder has something in it and ``resume`` is False.
@@ -134,7 +62,7 @@ class Run:
     ) -> None:
         self.folder = Path(folder)
         self.made_by: dict[str, Any] = {
-            "recipe": _plain(dataclasses.asdict(recipe)),
+            "recipe": recipe_values(recipe),
             "model": _plain(model.settings()),
             "libraries": _libraries(),
             "processes": processes,
@@ -144,7 +72,7 @@ class Run:
         if any(not _is_leftover(path) for path in there):
             if not resume:
                 raise FileExistsError(
-                    f"{self.folder}: there is a run in this folder already; give another folder, or go on with it by "
+                    f"{self.folder}: there is a run in this folder already; give another folder, or resume it with "
                     "resume=True"
                 )
             self._compare(split)
@@ -171,7 +99,7 @@ class Run:
 
     @property
     def state(self) -> Path:
-        """The file of the state to go on from."""
+        """The file of the state to resume from."""
         return self.folder / "state.pt"
 
     @property
@@ -180,10 +108,10 @@ class Run:
         return self.folder / "state.previous.pt"
 
     def load(self) -> dict[str, Any] | None:
-        """Read the newest state that can be read; say so if it is not the newest that was written.
+        """Load the newest readable state; print a warning if it is not the newest that was written.
 
         Returns:
-            What was given to `save_state`, or None if nothing was yet.
+            What `save_state` was given, or None if nothing was saved yet.
 
         Raises:
             ValueError: if there are states, and none can be read.
@@ -199,7 +127,7 @@ class Run:
                 continue
             if path == self.previous:
                 why = faults[0] if faults else f"{self.state}: is not there"
-                tqdm.write(f"{why}; going on from the state before it, {path.name}")
+                tqdm.write(f"{why}; resuming from the state before it, {path.name}")
             return state
         if faults:
             raise ValueError(
@@ -208,7 +136,7 @@ class Run:
         return None
 
     def save_state(self, state: Mapping[str, Any]) -> None:
-        """Write the state to go on from, and keep the one before it.
+        """Write the state to resume from, and keep the one before it.
 
         Args:
             state: tensors and plain values.
@@ -219,11 +147,11 @@ class Run:
         self._write(self.state, lambda path: _save(dict(state) | {"made_by": self.made_by}, path), keep=self.previous)
 
     def save_epoch(self, model: Model, history: History, *, is_best: bool) -> None:
-        """Write the epoch just finished; `save_state` comes after it, so that a run stopped in between repeats it.
+        """Write the epoch just finished; `save_state` follows, so that a run stopped in between repeats the epoch.
 
         Args:
-            model: as it is now.
-            history: up to now.
+            model: after the epoch.
+            history: including the epoch.
             is_best: write the best model too.
 
         Raises:
@@ -235,7 +163,8 @@ class Run:
         writer.writeheader()
         writer.writerows(history.rows)
         self._write_text("history.csv", text.getvalue())
-        self._write_json("history.json", {"best": history.best, "epochs": history.rows})
+        rows = [{k: v if math.isfinite(v) else None for k, v in row.items()} for row in history.rows]
+        self._write_json("history.json", {"best": history.best, "epochs": rows})
         if self._board is not None:
             for name, value in history.rows[-1].items():
                 self._board.add_scalar(name.replace("_", "/", 1), value, len(history))
@@ -245,7 +174,7 @@ class Run:
         self._write(self.last, model.save)
 
     def finish(self, history: History) -> None:
-        """Draw the curves, if matplotlib is installed.
+        """Plot the training curves, if matplotlib is installed.
 
         Args:
             history: of the whole training.
@@ -257,11 +186,11 @@ class Run:
         plots.save(plots.training_curves(history.rows, best=history.best), self.folder / "curves.png")
 
     def _compare(self, split: dict[str, Any] | None) -> None:
-        """Refuse to go on with another recipe, model or other data than the run's."""
+        """Refuse to resume with another recipe, model or other data than the run's."""
         recipe_file, run_file, split_file = (self.folder / f"{name}.json" for name in ("recipe", "run", "split"))
         if not recipe_file.is_file():
             raise ValueError(f"{self.folder}: not a run folder: there is no recipe.json in it")
-        defaults = _plain(dataclasses.asdict(Recipe()))
+        defaults = recipe_values(Recipe())
         self._require_same("recipe", defaults | _read_json(recipe_file), self.made_by["recipe"])
         if run_file.is_file():
             before = _read_json(run_file)
@@ -269,7 +198,7 @@ class Run:
             now = self.made_by["libraries"]
             changed = [f"{k} {v} then, {now.get(k)} now" for k, v in before["libraries"].items() if now.get(k) != v]
             if changed:
-                tqdm.write(f"{self.folder}: {'; '.join(changed)}: the run may not end on the very same weights")
+                tqdm.write(f"{self.folder}: {'; '.join(changed)}: the run may not end on exactly the same weights")
         elif self.last.is_file():  # a run of hccvision 0.1
             self._require_same("model", read_settings(self.last), self.made_by["model"])
         if split is not None and split_file.is_file():
@@ -294,8 +223,8 @@ class Run:
             write_atomically(path, write, keep=keep)
         except (OSError, RuntimeError) as error:
             raise OSError(
-                f"{path}: could not be written ({error}); the run is as it was before: make room on the disk, then go "
-                "on with resume=True"
+                f"{path}: could not be written ({error}); the run is as it was before: free disk space, then "
+                "resume it with resume=True"
             ) from error
 
     def _write_text(self, name: str, text: str) -> None:
@@ -307,13 +236,25 @@ class Run:
         return text
 
 
+def recipe_values(recipe: Recipe) -> dict[str, Any]:
+    """Return a recipe as a run folder states it.
+
+    Args:
+        recipe: of a training.
+
+    Returns:
+        Plain values by name; of a part given as an object, a note of what it was.
+    """
+    return _plain({field.name: getattr(recipe, field.name) for field in dataclasses.fields(recipe)})
+
+
 def _save(state: dict[str, Any], path: Path) -> None:
     with path.open("wb") as file:
         torch.save(state, file)
 
 
 def _is_leftover(path: Path) -> bool:
-    """Whether a process that was killed left this file half written."""
+    """Return whether this file was left half written by a process that was killed."""
     return path.name.startswith(".") and path.name.endswith(".tmp")
 
 
@@ -338,5 +279,5 @@ def _read_json(path: Path) -> dict[str, Any]:
 
 
 def _plain(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Give settings as they come back from a JSON file."""
-    return json.loads(json.dumps(settings, default=dataclasses.asdict))
+    """Return settings as a JSON file returns them."""
+    return json.loads(json.dumps(settings, default=plain))

@@ -1,4 +1,4 @@
-"""What a frozen backbone makes of each image is computed once, and the head trains from that."""
+"""Feature cache: the features of a frozen backbone are computed once, and the head is trained on them."""
 
 from __future__ import annotations
 
@@ -12,20 +12,21 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 from tqdm.auto import tqdm
 
 from hccvision.augment import Augmentation
-from hccvision.contracts import Sample, Targets
+from hccvision.contracts.batches import Targets
+from hccvision.contracts.samples import Sample
 from hccvision.data.dataset import Batch, Item, SliceDataset, collate, to_float
-from hccvision.model import Model
+from hccvision.model.model import Model
 
 LIMIT = 2 * 2**30  # bytes of features that are kept in memory, in float32
 
 
 class Views(Dataset[Item]):
-    """A data set in which every image comes so many times, to be augmented differently each time.
+    """Data set with several views of every image, each augmented differently.
 
     Args:
         dataset: of the images.
@@ -35,7 +36,6 @@ class Views(Dataset[Item]):
     def __init__(self, dataset: SliceDataset, views: int = 1) -> None:
         self.dataset = dataset
         self.samples: list[Sample] = dataset.samples * views
-        self.by_boxes = dataset.by_boxes
 
     def __len__(self) -> int:
         return len(self.samples)
@@ -47,10 +47,10 @@ class Views(Dataset[Item]):
 def augment_views(
     augment: Augmentation, images: Tensor, targets: Targets, numbers: Sequence[int], *, seed: int
 ) -> tuple[Tensor, Targets]:
-    """Augment each image by its own number alone, whatever batch it is in.
+    """Augment each image by a seed of its own, independently of the batch it is in.
 
     Args:
-        augment: what to do.
+        augment: an augmentation.
         images: ``(B, C, H, W) float`` in [0, 1].
         targets: of these images.
         numbers: of the views, B of them.
@@ -72,22 +72,19 @@ def augment_views(
         one = torch.tensor([row], device=images.device)
         generator = torch.Generator().manual_seed(seed * 1_000_003 + number)
         parts.append(augment(images[one], targets.take(one), generator))
-    moved = [t for _, t in parts]
-    labels = None if targets.image_labels is None else torch.cat([t.image_labels for t in moved])  # type: ignore[misc]
-    boxes, kinds = torch.cat([t.boxes for t in moved]), torch.cat([t.labels for t in moved])
-    return torch.cat([image for image, _ in parts]), Targets(boxes, kinds, labels)
+    return torch.cat([image for image, _ in parts]), Targets.cat([moved for _, moved in parts])
 
 
 class FeatureCache(Dataset[Batch]):
-    """The features of a data set's images, or of their views, with their targets; it gives batches by their numbers.
+    """Features of a data set's images, or of their views, with their targets; indexing returns batches.
 
-    They are kept in memory in float32 or, where that takes more than ``limit``, in float16 in a file that goes with the
-    cache.
+    They are kept in memory in float32 or, where that takes more than ``limit``, in float16 in a temporary file that is
+    deleted with the cache.
 
     Args:
-        model: whose backbone doesn't change and is in eval mode.
+        model: whose backbone doesn't change and is in evaluation mode.
         dataset: of the images.
-        augment: of the views; None: the images as they are.
+        augment: of the views; None: the images are not augmented.
         seed: of the views.
         batch: images at a time.
         processes: of `processes.accelerator`.
@@ -141,13 +138,7 @@ class FeatureCache(Dataset[Batch]):
                 found.append(targets.to("cpu"))
                 done += len(numbers)
                 bar.update(len(numbers))
-        most = max(t.labels.shape[1] for t in found)
-        labels = [t.image_labels for t in found if t.image_labels is not None]
-        self.targets = Targets(
-            torch.cat([nn.functional.pad(t.boxes, (0, 0, 0, most - t.boxes.shape[1])) for t in found]),
-            torch.cat([nn.functional.pad(t.labels, (0, most - t.labels.shape[1]), value=-1) for t in found]),
-            torch.cat(labels) if labels else None,
-        )
+        self.targets = Targets.cat(found)
 
     def __len__(self) -> int:
         return len(self.samples)

@@ -16,9 +16,9 @@ from typing import Any
 import torch
 from tqdm.auto import tqdm
 
-from hccvision.contracts import Targets
-from hccvision.model import Model
+from hccvision.model.model import Model
 from hccvision.recipes import Recipe
+from hccvision.tasks.task import task_of
 from hccvision.training.optimisers import Freezer, build_optimiser, parameter_table, set_learning_rates
 from hccvision.training.processes import accelerator
 from hccvision.training.randomness import callers_randomness
@@ -135,13 +135,13 @@ def measure(model: Model, recipe: Recipe, *, device: str = "auto", processes: in
             for _ in range(steps):
                 images = torch.rand(share, model.in_channels, *model.image_size, device=trainer.device)
                 images = images.contiguous(memory_format=torch.channels_last)
-                targets = _targets(model, share).to(trainer.device)
+                targets = task_of(model).example_targets(share, model.image_size).to(trainer.device)
                 for rows in torch.arange(share, device=trainer.device).chunk(recipe.accumulate):
                     with trainer.autocast():
                         output = model(images[rows])
-                    parts = model.loss(output, targets.take(rows), name=recipe.loss)
-                    trainer.backward(parts["loss"])
-                    del output, parts
+                    loss = model.loss(output, targets.take(rows), name=recipe.loss)
+                    trainer.backward(loss["loss"])
+                    del output, loss
                 optimiser.step()
                 optimiser.zero_grad(set_to_none=True)
             del kept, optimiser
@@ -199,16 +199,6 @@ def _candidates(model: Model, recipe: Recipe, device: torch.device, processes: i
     while batch > processes:
         batch //= 2
         yield replace(recipe, batch=batch, accumulate=max(1, batch // processes), **ways[-1])
-
-
-def _targets(model: Model, count: int) -> Targets:
-    height, width = model.image_size
-    box = torch.tensor([[0.3 * width, 0.3 * height, 0.6 * width, 0.6 * height]])
-    labels: torch.Tensor | None = None
-    if model.task == "classification":
-        shape = (count, len(model.classes)) if model.multilabel else (count,)
-        labels = torch.zeros(shape, dtype=torch.int64)
-    return Targets.pad([box] * count, [torch.zeros(1)] * count, labels)
 
 
 def _peak(work: Callable[[], None], device: torch.device) -> int:

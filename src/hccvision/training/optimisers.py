@@ -1,4 +1,4 @@
-"""What is trained, from when on and how fast: parameter groups, freezing, schedules of the learning rates."""
+"""Optimisers, their parameter groups, and freezing."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from hccvision.recipes import Recipe
+from hccvision.registry import OPTIMISERS
 
 
 class ParameterRow(NamedTuple):
@@ -21,7 +22,7 @@ class ParameterRow(NamedTuple):
         shape: of the parameter.
         group: ``"backbone"`` or ``"head"``, the group of the optimiser that it is in; None: it is never trained.
         learning_rate: the highest of its group; 0 if it is never trained.
-        frozen_epochs: it is trained after so many epochs; infinite if never.
+        frozen_epochs: number of epochs before it is trained; infinite if it never is.
     """
 
     name: str
@@ -52,10 +53,10 @@ class ParameterTable(tuple[ParameterRow, ...]):
 
 
 def parameter_table(model: nn.Module, recipe: Recipe) -> ParameterTable:
-    """Say which parameter a recipe trains, in which group, how fast and from when on.
+    """List which parameters a recipe trains, in which group, at which rate and from which epoch.
 
     Args:
-        model: whose parameters are the backbone's and the head's; those that don't require gradients stay frozen.
+        model: with backbone and head; parameters that don't require gradients stay frozen.
         recipe: with the rates, and the parts frozen.
 
     Returns:
@@ -89,11 +90,11 @@ def parameter_table(model: nn.Module, recipe: Recipe) -> ParameterTable:
 
 
 def frozen_epochs(model: nn.Module, recipe: Recipe) -> dict[str, float]:
-    """Say for how many epochs each part of a model is frozen.
+    """Compute for how many epochs each part of a model is frozen.
 
     Args:
         model: with the parts that the recipe names.
-        recipe: of whose ``frozen`` and ``thaw`` the longest name that a part's begins with decides.
+        recipe: for each part, the longest matching name in its ``frozen`` and ``thaw`` decides.
 
     Returns:
         Epochs by the names of all modules and parameters; 0: trained from the start, infinite: never.
@@ -135,7 +136,7 @@ class Freezer:
             raise ValueError("the recipe freezes every parameter: nothing is left to train")
 
     def train(self, epoch: int) -> None:
-        """Put into training mode what an epoch trains, and the batch norms of the rest into eval mode.
+        """Switch what an epoch trains to training mode, and the batch norms of the rest to evaluation mode.
 
         Args:
             epoch: whole epochs before it.
@@ -148,7 +149,7 @@ class Freezer:
 
     @contextmanager
     def __call__(self) -> Iterator[None]:
-        """Leave the model, in the end, requiring the gradients that it did."""
+        """Restore, at the end, which parameters require gradients."""
         try:
             yield
         finally:
@@ -164,7 +165,7 @@ def build_optimiser(model: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
         recipe: how to train.
 
     Returns:
-        torch's optimiser, over what is ever trained; each group knows its ``base_lr``.
+        The optimiser, over everything that is ever trained; each group has its ``base_lr``.
 
     Raises:
         ValueError: if nothing is trained.
@@ -178,50 +179,41 @@ def build_optimiser(model: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
             group["params"].append(parameters[row.name])
     if not groups:
         raise ValueError("the recipe freezes every parameter: nothing is left to train")
-    options: dict[str, Any] = {"weight_decay": recipe.weight_decay}
-    if all(p.device.type in ("cpu", "cuda") and p.is_floating_point() for p in parameters.values()):
-        # torch's fused SGD makes its momentum of unset memory where a loss scaler skips the first step, and fails where
-        # some parameters of a group start later than others
-        options["fused"] = recipe.optimiser != "sgd" or not (recipe.precision == "fp16" or recipe.thaw)
-    if recipe.optimiser == "sgd":
-        return torch.optim.SGD(list(groups.values()), momentum=recipe.momentum, **options)
-    kind = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[recipe.optimiser]
-    return kind(list(groups.values()), **options)
+    build = OPTIMISERS.get(recipe.optimiser) if isinstance(recipe.optimiser, str) else recipe.optimiser
+    optimiser: torch.optim.Optimizer = build(list(groups.values()), recipe, **recipe.optimiser_options)
+    return optimiser
 
 
-def rate_factor(recipe: Recipe, epoch: int, step: int = 0, steps: int = 1) -> float:
-    """Give the share of the highest learning rates at which a step is made.
+@OPTIMISERS.register("sgd")
+def sgd(groups: list[dict[str, Any]], recipe: Recipe, **options: Any) -> torch.optim.Optimizer:
+    """Build SGD with the recipe's momentum and weight decay."""
+    # torch's fused SGD takes its momentum from uninitialised memory where a loss scaler skips the first step, and fails
+    # where some parameters of a group start later than others
+    safe = not (recipe.precision == "fp16" or recipe.thaw)
+    return torch.optim.SGD(groups, **{"momentum": recipe.momentum, **_settings(groups, recipe, fused=safe), **options})
 
-    Args:
-        recipe: with the schedule.
-        epoch: whole epochs before.
-        step: of the epoch, from 0.
-        steps: in an epoch.
 
-    Returns:
-        From 0 to 1.
+@OPTIMISERS.register("adam")
+def adam(groups: list[dict[str, Any]], recipe: Recipe, **options: Any) -> torch.optim.Optimizer:
+    """Build Adam with the recipe's weight decay."""
+    return torch.optim.Adam(groups, **{**_settings(groups, recipe), **options})
 
-    Example:
-        >>> [rate_factor(Recipe(schedule="step", step_epochs=2, step_factor=0.5), epoch) for epoch in range(5)]
-        [1.0, 1.0, 0.5, 0.5, 0.25]
 
-    Source:
-        The cosine of Loshchilov and Hutter 2017, arXiv:1608.03983; one cycle of Smith and Topin 2018, arXiv:1708.07120.
-    """
-    if recipe.schedule == "onecycle":
-        return _one_cycle(recipe, epoch * steps + step, recipe.epochs * steps)
-    if recipe.schedule == "cosine":
-        factor = (1 + math.cos(math.pi * epoch / recipe.epochs)) / 2
-    elif recipe.schedule == "step":
-        factor = recipe.step_factor ** (epoch // recipe.step_epochs)
-    else:
-        factor = 1.0
-    done = epoch * steps + step + 1
-    return factor * min(1.0, done / max(1.0, recipe.warmup * steps))
+@OPTIMISERS.register("adamw")
+def adamw(groups: list[dict[str, Any]], recipe: Recipe, **options: Any) -> torch.optim.Optimizer:
+    """Build AdamW with the recipe's weight decay."""
+    return torch.optim.AdamW(groups, **{**_settings(groups, recipe), **options})
+
+
+def _settings(groups: list[dict[str, Any]], recipe: Recipe, *, fused: bool = True) -> dict[str, Any]:
+    """Return the options that torch's optimisers share."""
+    parameters = [p for group in groups for p in group["params"]]
+    can_fuse = all(p.device.type in ("cpu", "cuda") and p.is_floating_point() for p in parameters)
+    return {"weight_decay": recipe.weight_decay, **({"fused": fused} if can_fuse else {})}
 
 
 def set_learning_rates(optimiser: torch.optim.Optimizer, factor: float) -> None:
-    """Give each group its highest rate times a factor.
+    """Set the rate of each group to its highest rate times a factor.
 
     Args:
         optimiser: of `build_optimiser`.
@@ -229,18 +221,6 @@ def set_learning_rates(optimiser: torch.optim.Optimizer, factor: float) -> None:
     """
     for group in optimiser.param_groups:
         group["lr"] = group["base_lr"] * factor
-
-
-START, END = 1 / 25, 1 / 25e4  # of one cycle, as torch has them
-
-
-def _one_cycle(recipe: Recipe, step: int, total: int) -> float:
-    top = recipe.rise * total - 1
-    if step < top:
-        low, high, part = START, 1.0, step / top
-    else:
-        low, high, part = 1.0, END, (step - top) / (total - 1 - top)
-    return high + (low - high) / 2 * (1 + math.cos(math.pi * part))
 
 
 def _within(name: str, part: str) -> bool:

@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 import torch
 from torch import nn
 
-from hccvision.prediction import choose_device
+from hccvision.inference import choose_device
 
 PRECISIONS = {"fp32": "no", "bf16": "bf16", "fp16": "fp16"}  # as Accelerate names them
 T = TypeVar("T")

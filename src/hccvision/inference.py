@@ -1,0 +1,261 @@
+"""The one path from inputs to predictions: read, resize, batch, decode, place back."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import islice
+from pathlib import Path
+from typing import Any, NamedTuple, Protocol
+
+import numpy as np
+import torch
+from PIL import Image
+from tqdm.auto import tqdm
+
+from hccvision.contracts.outputs import Prediction
+from hccvision.contracts.parts import Predictor
+from hccvision.contracts.samples import Sample
+from hccvision.images import Placement, Window, is_image, place, read_image, resize, to_image
+from hccvision.tasks.task import Task, task_of
+
+Input = str | os.PathLike[str] | np.ndarray | torch.Tensor | Image.Image | Sample
+
+
+class Network(Protocol):
+    """What `run` needs of a model: how it wants its images, and its decoded output for a batch of them.
+
+    `Model` and the models wrapped by `wrap` are networks.
+    """
+
+    classes: tuple[str, ...]
+    in_channels: int
+    image_size: tuple[int, int] | None  # None: images keep their own sizes
+    resize: str
+    window: Window
+
+    @property
+    def task(self) -> str:
+        """A name in ``TASKS``."""
+
+    def prepare(self, device: torch.device) -> None:
+        """Move to a device and switch to evaluation mode."""
+
+    def answer(self, images: Sequence[np.ndarray], **options: Any) -> Iterable[Any]:
+        """Decode a batch of ``(H, W, C) uint8`` images; return one answer for each."""
+
+
+class Loaded(NamedTuple):
+    """One input, read and resized.
+
+    Args:
+        name: of the input.
+        image: ``(H, W, C) uint8``, of the model's image size.
+        placement: how the original image lies in it.
+    """
+
+    name: str
+    image: np.ndarray
+    placement: Placement
+
+
+def run(
+    model: Network,
+    inputs: Input | Iterable[Input],
+    *,
+    batch: int = 8,
+    device: str = "auto",
+    progress: bool = False,
+    **options: Any,
+) -> Iterator[Prediction]:
+    """Predict images one batch at a time and yield each prediction as it is made.
+
+    Args:
+        model: a classifier, a detector or another network; is moved to the device and put into evaluation mode.
+        inputs: see `predict`; a generator is read no further ahead than one batch.
+        batch: images at a time, at least 1.
+        device: ``"auto"`` (CUDA if available), ``"cpu"``, ``"cuda"`` or ``"cuda:1"``.
+        progress: show a progress bar.
+        options: of the head's ``decode``, such as ``score_threshold``.
+
+    Yields:
+        One prediction per input, in order. An input that can't be read has an ``error``; the others are not affected.
+
+    Raises:
+        ValueError: for a ``batch`` below 1 or an unavailable device.
+        FileNotFoundError: if a folder given has no images.
+        TypeError: for inputs that are neither an image nor an iterable of images.
+
+    Example:
+        >>> from hccvision.model.build import build_model
+        >>> small = {"width": 0.25}
+        >>> model = build_model("mobilenet_v1", "linear", classes=["normal", "cancer"], backbone_options=small)
+        >>> slices = (np.full((64, 64), level, np.uint8) for level in (0, 128))
+        >>> [prediction.path for prediction in run(model, slices, device="cpu")]
+        ['array 0', 'array 1']
+    """
+    if batch < 1:
+        raise ValueError(f"batch is a number of images from 1, got {batch}")
+    where = choose_device(device)
+    items = list_inputs(inputs)
+    return _run(model, items, batch, where, progress, options)
+
+
+def _run(
+    model: Network,
+    items: Iterable[Input],
+    batch: int,
+    device: torch.device,
+    progress: bool,
+    options: dict[str, Any],
+) -> Iterator[Prediction]:
+    task = task_of(model)
+    model.prepare(device)
+    numbered = enumerate(tqdm(items, desc="predict", disable=None if progress else True))
+    while chunk := list(islice(numbered, batch)):
+        loaded = [load(model, item, number) for number, item in chunk]
+        good = [entry for entry in loaded if isinstance(entry, Loaded)]
+        answers = _answers(model, task, good, options) if good else iter(())
+        for entry in loaded:
+            yield next(answers) if isinstance(entry, Loaded) else entry
+
+
+def _answers(model: Network, task: Task, loaded: Sequence[Loaded], options: dict[str, Any]) -> Iterator[Prediction]:
+    with torch.inference_mode():
+        decoded = model.answer([entry.image for entry in loaded], **options)
+    return iter(place_back(task, decoded, [entry.name for entry in loaded], [entry.placement for entry in loaded]))
+
+
+def place_back(
+    task: Task, decoded: Iterable[Any], names: Sequence[str], placements: Sequence[Placement]
+) -> list[Prediction]:
+    """Turn the decoded output of a batch into predictions about the original images.
+
+    Args:
+        task: of the model.
+        decoded: one entry per image, as the head's ``decode`` returned it.
+        names: of the images.
+        placements: how each image lies in the model's input.
+
+    Returns:
+        One prediction per image.
+    """
+    rows = zip(names, decoded, placements, strict=True)
+    return [task.prediction(name, answer, placement) for name, answer, placement in rows]
+
+
+def predict(model: Predictor, inputs: Input | Iterable[Input], **options: Any) -> list[Prediction]:
+    """Predict images, each prepared as the model was trained.
+
+    Args:
+        model: a `Model`, or any other predictor; a `Model` is put into evaluation mode and onto the device.
+        inputs: an iterable, also a generator, of paths, arrays ``(H, W)`` or ``(H, W, C)``, tensors, PIL images or
+            `Sample` objects; a single one, a batch of arrays ``(N, H, W, C)``, or a folder. Grey levels of any depth
+            are mapped to 8 bits by the model's window; an array of uint8 counts as a picture, any other as raw values;
+            see `images.Window`.
+        options: of the predictor's ``predict``. A `Model` takes ``batch=8``, ``device="auto"``, ``progress=False`` and
+            the options of the head's ``decode``, such as ``score_threshold`` (0.01 by default; see `Detections.above`).
+
+    Returns:
+        One prediction per input, in order. An input that can't be read has an ``error``; the others are not affected.
+        `inference.run` yields them one by one instead.
+
+    Raises:
+        ValueError: for a ``batch`` below 1 or an unavailable device.
+        FileNotFoundError: if a folder given has no images.
+
+    Example:
+        >>> from hccvision.model.build import build_model
+        >>> small = {"width": 0.25}
+        >>> model = build_model("mobilenet_v1", "linear", classes=["normal", "cancer"], backbone_options=small)
+        >>> found = predict(model, [np.zeros((300, 484), np.uint8), "missing.png"], device="cpu")
+        >>> found[0].probabilities.shape, found[1].error[:11]
+        (torch.Size([2]), 'missing.png')
+    """
+    return list(model.predict(inputs, **options))
+
+
+def choose_device(device: str = "auto") -> torch.device:
+    """Return the device of a name.
+
+    Args:
+        device: ``"auto"`` (CUDA if available), ``"cpu"``, ``"cuda"`` or ``"cuda:1"``.
+
+    Returns:
+        The device.
+
+    Raises:
+        ValueError: if it is unknown or unavailable.
+
+    Example:
+        >>> choose_device("cpu")
+        device(type='cpu')
+    """
+    if device == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        chosen = torch.device(device)
+    except RuntimeError as error:
+        raise ValueError(f"unknown device {device!r}; known: 'auto', 'cpu', 'cuda'") from error
+    if chosen.type == "cuda" and not torch.cuda.is_available():
+        raise ValueError(f'device={device!r}, but torch finds no CUDA device here; use "auto" or "cpu"')
+    return chosen
+
+
+def list_inputs(inputs: Input | Iterable[Input]) -> Iterable[Input]:
+    """Return the images of one input or of many.
+
+    Args:
+        inputs: see `predict`.
+
+    Returns:
+        An iterable of single images; a list where the inputs are not an iterator.
+
+    Raises:
+        FileNotFoundError: if a folder given has no images.
+        TypeError: for anything that is neither an image nor iterable.
+    """
+    if isinstance(inputs, (np.ndarray, torch.Tensor)):
+        return [inputs] if inputs.ndim < 4 else list(inputs)
+    if isinstance(inputs, (str, os.PathLike)):
+        folder = Path(inputs)
+        if not folder.is_dir():
+            return [inputs]
+        found = sorted(p for p in folder.iterdir() if p.is_file() and is_image(p))
+        if not found:
+            raise FileNotFoundError(f"{folder}: no images in this folder")
+        return list(found)
+    if isinstance(inputs, (Image.Image, Sample)):
+        return [inputs]
+    if not isinstance(inputs, Iterable):
+        raise TypeError(
+            "expected a path, an array, a tensor, a PIL image, a Sample, or an iterable of these, got "
+            f"{type(inputs).__name__}"
+        )
+    return inputs if isinstance(inputs, Iterator) else list(inputs)
+
+
+def load(model: Network, item: Input, number: int) -> Loaded | Prediction:
+    """Read and resize one input.
+
+    Args:
+        model: whose image size, resize policy, channels and window are used.
+        item: a single image.
+        number: of the input, which names an array.
+
+    Returns:
+        The input, ready for the model, or a prediction with the ``error`` that kept it from being read.
+    """
+    path = item.path if isinstance(item, Sample) else item
+    name = str(path) if isinstance(path, (str, os.PathLike)) else f"array {number}"
+    try:
+        if isinstance(path, (str, os.PathLike)):
+            image = read_image(Path(path), channels=model.in_channels, window=model.window)
+        else:
+            image = to_image(path, channels=model.in_channels, window=model.window)
+        if model.image_size is None:
+            return Loaded(name, image, place(image.shape[:2], image.shape[:2], "stretch"))
+        return Loaded(name, *resize(image, model.image_size, model.resize))
+    except Exception as error:  # whatever a decoder raises concerns this input alone
+        message = str(error) or type(error).__name__
+        return Prediction(name, error=message if name in message else f"{name}: {message}")

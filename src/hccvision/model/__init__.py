@@ -1,0 +1,1 @@
+"""Models: parts put together, and their files."""

@@ -1,0 +1,210 @@
+"""Other people's models and recorded predictions as predictors."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from hccvision import inference
+from hccvision.contracts.outputs import Prediction
+from hccvision.contracts.samples import Sample
+from hccvision.images.window import DEFAULT_WINDOW, Window
+from hccvision.model.model import class_names
+from hccvision.tasks.task import task_of
+
+IMAGENET = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # mean and standard deviation
+
+
+class WrappedModel:
+    """A model of another library as a predictor, see `wrap`."""
+
+    def __init__(
+        self,
+        model: Callable[..., Any],
+        *,
+        classes: Sequence[str],
+        task: str,
+        positive: str | None,
+        image_size: tuple[int, int] | None,
+        normalisation: tuple[Sequence[float], Sequence[float]] | None,
+        decode: Callable[[Any], Iterable[Any]] | None,
+        first_label: int,
+    ) -> None:
+        self.model = model
+        self.classes = class_names(classes)
+        self.task = task
+        self.positive = self.classes[-1] if positive is None else positive
+        self.image_size = image_size
+        self.resize = "stretch"
+        self.window: Window = DEFAULT_WINDOW
+        self.in_channels = 3 if normalisation is None else len(normalisation[0])
+        self.normalisation = normalisation
+        self.decode = decode
+        self.first_label = first_label
+        self.device = torch.device("cpu")
+
+    def prepare(self, device: torch.device) -> None:
+        """Move to a device and switch to evaluation mode.
+
+        Args:
+            device: target device.
+        """
+        self.device = device
+        if isinstance(self.model, nn.Module):
+            self.model.eval().to(device)
+
+    def answer(self, images: Sequence[np.ndarray], *, score_threshold: float = 0.0) -> Iterable[Any]:
+        """Decode a batch of images.
+
+        Args:
+            images: ``(H, W, C) uint8``.
+            score_threshold: lowest score of a detection, in [0, 1].
+
+        Returns:
+            One entry per image.
+        """
+        pixels = [self._tensor(image) for image in images]
+        output = self.model(pixels if self.image_size is None else torch.stack(pixels))
+        if self.decode is not None:
+            return self.decode(output)
+        return task_of(self).decode(output, first_label=self.first_label, score_threshold=score_threshold)
+
+    def predict(self, inputs: Any, **options: Any) -> list[Prediction]:
+        """Predict images; see `hv.predict`.
+
+        Args:
+            inputs: paths, arrays, tensors, PIL images or samples.
+            options: ``batch``, ``device``, ``progress`` and ``score_threshold``.
+
+        Returns:
+            One prediction per input, in order.
+        """
+        return list(inference.run(self, inputs, **options))
+
+    def _tensor(self, image: np.ndarray) -> Tensor:
+        tensor = torch.from_numpy(np.array(image)).to(self.device).permute(2, 0, 1).float() / 255
+        if self.normalisation is None:
+            return tensor
+        mean, std = (torch.tensor(v, device=self.device).view(-1, 1, 1) for v in self.normalisation)
+        return (tensor - mean) / std
+
+
+def wrap(
+    model: Callable[..., Any],
+    *,
+    classes: Sequence[str],
+    task: str = "detection",
+    positive: str | None = None,
+    image_size: int | tuple[int, int] | None = None,
+    normalisation: tuple[Sequence[float], Sequence[float]] | None = None,
+    decode: Callable[[Any], Iterable[Any]] | None = None,
+    first_label: int = 1,
+) -> WrappedModel:
+    """Make a predictor of a torchvision or timm model, or of any callable.
+
+    A detector is called with a list of images ``(C, H, W) float32`` in [0, 1], each of its own size, and returns one
+    dictionary of ``boxes (N, 4)`` in pixels, ``scores (N,)`` and ``labels (N,)`` per image, as torchvision's do. A
+    classifier is called with a normalised batch ``(B, C, H, W)`` and returns logits ``(B, K)``. Any other output is
+    translated by ``decode``.
+
+    Args:
+        model: a module, which is moved to the device and put into evaluation mode, or any callable.
+        classes: names, in the order of the model's outputs.
+        task: a name in ``TASKS``.
+        positive: the class that means disease; None: the last one.
+        image_size: side or ``(height, width)`` that images are stretched to and batched; None: 224 for classifiers,
+            and each image's own size for detectors.
+        normalisation: mean and standard deviation of each channel; None: for classifiers those that a timm model
+            states, or ImageNet's; for detectors none, as torchvision's normalise by themselves.
+        decode: turns the model's output for a batch into one entry per image, as a head's ``decode`` does; None: the
+            usual output of the task.
+        first_label: a detector's own label of the first class; torchvision's count from 1, as 0 is the background.
+
+    Returns:
+        A predictor: `evaluate`, `CAD`, `propose` and `predict` take it.
+
+    Raises:
+        KeyError: for an unknown task.
+        ValueError: for class names that are empty or not unique.
+
+    Example:
+        >>> def finds_the_centre(images):
+        ...     box = torch.tensor([[8.0, 8.0, 24.0, 24.0]])
+        ...     return [{"boxes": box, "scores": torch.tensor([0.9]), "labels": torch.tensor([1])} for _ in images]
+        >>> predictor = wrap(finds_the_centre, classes=["hcc"])
+        >>> predictor.predict(np.zeros((32, 32), np.uint8), device="cpu")[0].detections.boxes.tolist()
+        [[8.0, 8.0, 24.0, 24.0]]
+    """
+    size = (image_size, image_size) if isinstance(image_size, int) else image_size
+    wrapped = WrappedModel(
+        model,
+        classes=classes,
+        task=task,
+        positive=positive,
+        image_size=size,
+        normalisation=normalisation,
+        decode=decode,
+        first_label=first_label,
+    )
+    usual = task_of(wrapped).wrapped_image_size
+    if usual is not None:
+        wrapped.image_size = size or (usual, usual)
+        config: Any = getattr(model, "pretrained_cfg", None) or {}
+        wrapped.normalisation = normalisation or (config.get("mean", IMAGENET[0]), config.get("std", IMAGENET[1]))
+        wrapped.in_channels = len(wrapped.normalisation[0])
+    return wrapped
+
+
+class RecordedPredictions:
+    """Predictions made before, such as those read by `read_predictions`, as a predictor.
+
+    Args:
+        predictions: with different paths.
+        classes: names, in the order of the class ids.
+        task: a name in ``TASKS``.
+        positive: the class that means disease; None: the last one.
+
+    Raises:
+        ValueError: if two predictions have one path.
+
+    Example:
+        >>> recorded = RecordedPredictions([Prediction("a/b.png", error="broken")], classes=["hcc"], task="detection")
+        >>> [prediction.error for prediction in recorded.predict(["a/b.png"])]
+        ['broken']
+    """
+
+    def __init__(
+        self, predictions: Iterable[Prediction], *, classes: Sequence[str], task: str, positive: str | None = None
+    ) -> None:
+        self.classes = class_names(classes)
+        self.task = task
+        self.positive = self.classes[-1] if positive is None else positive
+        self._by_path: dict[Path, Prediction] = {}
+        for prediction in predictions:
+            path = Path(os.path.abspath(prediction.path))
+            if path in self._by_path:
+                raise ValueError(f"{prediction.path}: there are two predictions for this image: keep one")
+            self._by_path[path] = prediction
+
+    def predict(self, inputs: Any, **options: Any) -> list[Prediction]:
+        """Return the recorded predictions.
+
+        Args:
+            inputs: paths or samples of images, or a folder.
+            options: have no effect.
+
+        Returns:
+            One prediction per input, in order; an image without one is answered by an ``error``.
+        """
+        found = []
+        for item in inference.list_inputs(inputs):
+            name = str(item.path if isinstance(item, Sample) else item)
+            missing = Prediction(name, error=f"{name}: there is no recorded prediction for this image")
+            found.append(self._by_path.get(Path(os.path.abspath(name)), missing))
+        return found

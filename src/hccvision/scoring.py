@@ -1,0 +1,177 @@
+"""Scoring: predictions against the ground truth of samples."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from tqdm.auto import tqdm
+
+from hccvision.annotations.problems import usable
+from hccvision.contracts.outputs import Prediction
+from hccvision.contracts.parts import Predictor
+from hccvision.contracts.samples import Sample
+from hccvision.inference import predict
+from hccvision.metrics.intervals import add_intervals
+from hccvision.metrics.metric import Figure, Metric, find_metrics
+from hccvision.registry import TASKS
+from hccvision.reporting import Report
+
+_ARRAY = re.compile(r"array \d+")
+Metrics = Sequence[str | Metric | Callable[..., Any]] | Mapping[str, Mapping[str, Any]]
+
+
+def evaluate(
+    model: Predictor,
+    data: Sequence[Sample],
+    metrics: Metrics | None = None,
+    *,
+    on_problem: str = "raise",
+    **options: Any,
+) -> Report:
+    """Predict samples and compare the predictions with their ground truth.
+
+    The same as ``score(predict(model, data), data, classes=model.classes, task=model.task)``.
+
+    Args:
+        model: a `Model`, a model wrapped by `wrap`, or any other predictor.
+        data: samples that the model was not trained on.
+        metrics: see `score`.
+        on_problem: ``"raise"`` or ``"skip"``, see `usable`.
+        options: of the model's ``predict``, such as ``batch=8`` and ``device="auto"``.
+
+    Returns:
+        The report: print it, take ``report["sensitivity"]`` or ``report.figures``, or ``report.save(folder)``.
+
+    Raises:
+        ValueError: for samples with problems (unless skipped), without ground truth, or of classes that the model
+            doesn't know; for images that could not be predicted; for a metric of another task.
+        KeyError: for an unknown metric; the message lists the known ones.
+    """
+    task = TASKS.get(model.task)(model.classes, positive=getattr(model, "positive", None))
+    find_metrics(task.metrics if metrics is None else metrics, task.name)  # before the time is spent
+    samples = usable(data, on_problem)
+    for sample in samples:
+        task.check(sample)
+    predictions = predict(model, tqdm([s.path for s in samples], desc="predict", disable=None), **options)
+    return score(
+        predictions, samples, classes=model.classes, task=task.name, positive=task.positive, metrics=metrics
+    )
+
+
+def score(
+    predictions: Iterable[Prediction],
+    samples: Sequence[Sample],
+    *,
+    classes: Sequence[str],
+    task: str,
+    positive: str | None = None,
+    metrics: Metrics | None = None,
+    on_problem: str = "raise",
+    resamples: int = 1000,
+) -> Report:
+    """Compare predictions, whoever made them, with the ground truth of samples.
+
+    Args:
+        predictions: one for each sample, in any order: they are matched by their paths. Predictions for arrays, which
+            have no paths, are matched by their order.
+        samples: annotated as the task needs them.
+        classes: names, in the order of the class ids of the predictions.
+        task: a name in ``TASKS``.
+        positive: the class that means disease; None: the last one.
+        metrics: registered names, `Metric` objects or callables on a `Comparison`, or a mapping from names to options
+            such as ``{"froc": {"iou_threshold": 0.3}}``; None: the usual ones of the task.
+        on_problem: ``"raise"``, or ``"skip"``: print and leave out samples with problems, see `usable`, and images that
+            could not be predicted.
+        resamples: of the bootstrap; 0: no bootstrap intervals.
+
+    Returns:
+        The report. Intervals are by patient (cluster bootstrap) where the patients of all samples are known, otherwise
+        Wilson's for shares of a count; the report says which.
+
+    Raises:
+        ValueError: for samples with problems or predictions with errors (unless skipped), without ground truth, or of
+            unknown classes; for predictions that can't be matched with the samples; for a metric of another task.
+        KeyError: for an unknown metric or task; the message lists the known ones.
+
+    Example:
+        >>> import numpy as np, torch
+        >>> from hccvision.contracts import Annotation, Detections
+        >>> lesion = Annotation(np.array([[10, 10, 30, 30]]), ("hcc",), size=(64, 64))
+        >>> found = Detections(torch.tensor([[10.0, 10, 30, 28]]), torch.tensor([0.9]), torch.tensor([0]))
+        >>> report = score(
+        ...     [Prediction("a.png", detections=found)],
+        ...     [Sample(Path("a.png"), annotation=lesion)],
+        ...     classes=["hcc"],
+        ...     task="detection",
+        ... )
+        >>> float(report["map_50"])
+        1.0
+    """
+    question = TASKS.get(task)(classes, positive=positive)
+    wanted = find_metrics(question.metrics if metrics is None else metrics, task)
+    kept = usable(samples, on_problem)
+    pairs = list(zip(match_by_path(predictions, kept, samples), kept, strict=True))
+    failed = [prediction.error for prediction, _ in pairs if prediction.error is not None]
+    if failed and on_problem == "raise":
+        raise ValueError(f"{len(failed)} of {len(pairs)} images could not be predicted, first {failed[0]}")
+    for error in failed:
+        print(f"skipped: {error}")
+    pairs = [pair for pair in pairs if pair[0].error is None]
+    if not pairs:
+        raise ValueError(f"no image to score: none of {len(failed)} could be predicted, first {failed[0]}")
+    answers, shown = [prediction for prediction, _ in pairs], [sample for _, sample in pairs]
+    comparison = question.comparison(answers, shown)
+    comparison.plan(wanted)
+    figures: dict[str, Figure] = {}
+    for metric in wanted:
+        figures |= metric(comparison)
+    figures = add_intervals(wanted, comparison, figures, resamples=resamples)
+    return Report(
+        task=task,
+        classes=question.classes,
+        positive=question.positive,
+        figures=figures,
+        details=question.details(comparison),
+        samples=shown,
+        predictions=answers,
+    )
+
+
+def match_by_path(
+    predictions: Iterable[Prediction], samples: Sequence[Sample], others: Sequence[Sample] = ()
+) -> list[Prediction]:
+    """Match each sample with its prediction.
+
+    Args:
+        predictions: with the paths of the samples, in any order; or all for arrays, in the order of the samples.
+        samples: with different paths.
+        others: samples for which there may be predictions too, which are left out.
+
+    Returns:
+        The prediction of each sample, in the order of the samples.
+
+    Raises:
+        ValueError: if a sample has no prediction or several, or a prediction is of no sample.
+    """
+    answers = list(predictions)
+    if answers and all(_ARRAY.fullmatch(prediction.path) for prediction in answers):
+        if len(answers) != len(samples):
+            raise ValueError(f"expected one prediction for each of {len(samples)} samples, got {len(answers)}")
+        return answers
+    known = {os.path.abspath(s.path) for s in (*samples, *others)}
+    by_path: dict[str, Prediction] = {}
+    for prediction in answers:
+        path = os.path.abspath(prediction.path)
+        if path in by_path:
+            raise ValueError(f"{prediction.path}: there are two predictions for this image: keep one")
+        if path not in known:
+            raise ValueError(f"{prediction.path}: this prediction is for none of the {len(samples)} samples")
+        by_path[path] = prediction
+    missing = [s.path for s in samples if os.path.abspath(s.path) not in by_path]
+    if missing:
+        raise ValueError(f"{len(missing)} of {len(samples)} samples have no prediction, first {missing[0]}")
+    return [by_path[os.path.abspath(s.path)] for s in samples]

@@ -1,0 +1,191 @@
+"""Detection: lesions are boxes."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Hashable, Mapping, Sequence
+from typing import Any
+
+import torch
+
+from hccvision import plots
+from hccvision.boxes import area, clip
+from hccvision.contracts.batches import Targets
+from hccvision.contracts.outputs import Detections, Prediction
+from hccvision.contracts.samples import Annotation, Sample
+from hccvision.images import Placement, image_size, read_image
+from hccvision.registry import TASKS
+from hccvision.tasks.task import Task
+
+
+@TASKS.register("detection")
+class Detection(Task):
+    """Lesions are boxes with classes; predictions are `Detections`.
+
+    Example:
+        >>> from pathlib import Path
+        >>> import numpy as np
+        >>> lesion = Annotation(np.array([[1, 1, 9, 9]]), ("hcc",), size=(20, 30))
+        >>> Detection(["hcc"]).truth(Sample(Path("a.png"), annotation=lesion))["labels"]
+        tensor([0])
+    """
+
+    name = "detection"
+    answer = "detections"
+    metrics = ("voc_map", "voc07_map", "coco_map", "detection_counts", "froc")
+    training_metrics = ("voc_map",)
+
+    def labels(self, sample: Sample) -> tuple[str, ...]:
+        """Return the class of each box."""
+        if sample.annotation is None:
+            raise ValueError(
+                f"{sample.path}: the ground truth of detection is an annotation, and this sample has none: annotate "
+                "it, or leave it out"
+            )
+        return sample.annotation.names
+
+    def objects(self, sample: Sample, size: tuple[int, int]) -> dict[str, torch.Tensor]:
+        """Return the boxes that training and evaluation both use: clipped to the image, none of them empty.
+
+        Args:
+            sample: with an annotation.
+            size: ``(height, width)`` of its image.
+
+        Returns:
+            ``boxes (n, 4) float32`` in pixels of the original image, ``labels (n,) int64`` and ``difficult (n,) bool``.
+
+        Raises:
+            ValueError: as `check`.
+        """
+        self.check(sample)
+        annotation = sample.annotation
+        assert annotation is not None
+        boxes = clip(torch.from_numpy(annotation.boxes), size)
+        labels = torch.tensor([self.ids[name] for name in annotation.names], dtype=torch.int64)
+        difficult = torch.tensor(annotation.difficult, dtype=torch.bool)
+        keep = area(boxes) > 0
+        return {"boxes": boxes[keep], "labels": labels[keep], "difficult": difficult[keep]}
+
+    def truth(self, sample: Sample) -> dict[str, torch.Tensor]:
+        """Return `objects` with ``size (2,)``, the height and width of the image."""
+        self.check(sample)
+        assert sample.annotation is not None
+        size = sample.annotation.size or image_size(sample.path)
+        return {**self.objects(sample, size), "size": torch.tensor(size)}
+
+    def target(self, sample: Sample, placement: Placement) -> Targets:
+        """Return boxes in pixels of the model's input, with their class ids."""
+        found = self.objects(sample, placement.original_size)
+        boxes = placement.to_input(found["boxes"])
+        keep = area(boxes) > 0
+        return Targets(boxes[keep][None], found["labels"][keep][None])
+
+    def stratum(self, sample: Sample) -> Hashable:
+        """Return whether the image has any lesion."""
+        return bool(self.labels(sample))
+
+    wrapped_image_size = None
+
+    def decode(self, output: Any, *, first_label: int = 0, score_threshold: float = 0.0) -> list[Detections]:
+        """Return the detections of dictionaries as torchvision's detectors return them: boxes, scores and labels."""
+        found = []
+        for number, entry in enumerate(output):
+            missing = [key for key in ("boxes", "scores", "labels") if key not in entry]
+            if missing:
+                raise ValueError(
+                    f"expected one dictionary of boxes, scores and labels per image, got none of {', '.join(missing)} "
+                    f"in entry {number}: give wrap(…, decode=…)"
+                )
+            boxes, scores, labels = (torch.as_tensor(entry[key]) for key in ("boxes", "scores", "labels"))
+            labels = labels.long() - first_label
+            known = (labels >= 0) & (labels < len(self.classes))
+            if not known.all():
+                warnings.warn(
+                    f"{int((~known).sum())} detections have labels that stand for none of the classes "
+                    f"({', '.join(self.classes)}; the first has the label {first_label}) and are left out: give wrap "
+                    "the names of all classes in order, or another first_label",
+                    stacklevel=2,
+                )
+            keep = known & (scores >= score_threshold)
+            order = scores[keep].argsort(descending=True, stable=True)
+            found.append(Detections(*(t[keep][order] for t in (boxes.float(), scores.float(), labels))))
+        return found
+
+    def prediction(self, path: str, decoded: Any, placement: Placement) -> Prediction:
+        """Return the detections in pixels of the original image."""
+        return Prediction(path, detections=to_original(decoded, placement))
+
+    def compared(self, prediction: Prediction) -> dict[str, torch.Tensor]:
+        """Return the dictionary of boxes, scores and labels."""
+        found: Detections = super().compared(prediction)
+        return found.as_dict()
+
+    def annotation(self, prediction: Prediction, size: tuple[int, int]) -> Annotation:
+        """Return the detections as boxes."""
+        found = self.compared(prediction)
+        names = tuple(self.classes[i] for i in found["labels"].tolist())
+        return Annotation(found["boxes"].numpy(), names, size=size, verified=False)
+
+    @property
+    def heading(self) -> str:
+        """The positive class."""
+        return f", positive class: {self.positive}"
+
+    def table(self, samples: Sequence[Sample], predictions: Sequence[Prediction]) -> tuple[list[str], list[list[Any]]]:
+        """Return one row per detection."""
+        rows = []
+        for sample, prediction in zip(samples, predictions, strict=True):
+            found = self.compared(prediction)
+            for box, score, label in zip(*(found[k].tolist() for k in ("boxes", "scores", "labels")), strict=True):
+                rows.append([sample.path, self.classes[label], f"{score:.6f}", *(f"{x:.2f}" for x in box)])
+        return ["path", "class", "score", "x1", "y1", "x2", "y2"], rows
+
+    def pictures(
+        self,
+        samples: Sequence[Sample],
+        predictions: Sequence[Prediction],
+        details: Mapping[str, Any],
+        *,
+        count: int = 12,
+        score_threshold: float = 0.5,
+    ) -> dict[str, Any]:
+        """Draw detections and ground truth on some of the images, those with lesions first."""
+        pairs = list(zip(samples, predictions, strict=True))
+        pairs.sort(key=lambda pair: not pair[0].annotation)  # an annotation without boxes is false
+        with_lesion = sum(bool(s.annotation) for s, _ in pairs)
+        normal = min(len(pairs) - with_lesion, max(count // 4, count - with_lesion))
+        chosen = pairs[: min(count - normal, with_lesion)] + pairs[with_lesion : with_lesion + normal]
+        if not chosen:
+            return {}
+        figure = plots.detections(
+            [read_image(s.path) for s, _ in chosen],
+            [p.detections for _, p in chosen if p.detections is not None],
+            [s.annotation for s, _ in chosen],
+            classes=self.classes,
+            score_threshold=score_threshold,
+            titles=[s.path.name for s, _ in chosen],
+        )
+        return {"detections.png": figure}
+
+
+def to_original(found: Detections, placement: Placement) -> Detections:
+    """Map detections from the model's input to the original image.
+
+    Args:
+        found: in pixels of the model's input.
+        placement: how the image lies in the input.
+
+    Returns:
+        On the CPU, boxes in pixels of the original image, clipped to it; boxes wholly outside it, as in the black bars
+        of a letterbox, are left out.
+
+    Example:
+        >>> from hccvision.images import place
+        >>> placement = place((300, 600), (300, 300), "letterbox")
+        >>> in_the_bar = Detections(torch.tensor([[0.0, 0.0, 50.0, 70.0]]), torch.ones(1), torch.zeros(1).long())
+        >>> len(to_original(in_the_bar, placement))
+        0
+    """
+    boxes = placement.to_original(found.boxes.detach().cpu())
+    keep = area(boxes) > 0
+    return Detections(boxes[keep], found.scores.detach().cpu()[keep], found.labels.cpu()[keep])

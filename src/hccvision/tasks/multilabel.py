@@ -1,0 +1,107 @@
+"""Multi-label classification: each image shows any number of the classes."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Hashable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from hccvision.contracts.batches import Targets
+from hccvision.contracts.outputs import Prediction
+from hccvision.contracts.samples import Sample
+from hccvision.images.placement import Placement
+from hccvision.metrics.classification import YES
+from hccvision.metrics.comparison import Comparison
+from hccvision.registry import TASKS
+from hccvision.tasks.classification import NO_BOXES, Classification
+
+
+@TASKS.register("multilabel")
+class Multilabel(Classification):
+    """Each image shows any number of the classes, also none; predictions are one probability for each class.
+
+    The ground truth is the set of classes among the image's boxes.
+
+    Example:
+        >>> from pathlib import Path
+        >>> from hccvision.contracts import Annotation
+        >>> seen = Annotation(np.array([[1, 1, 9, 9]]), ("cyst",))
+        >>> Multilabel(["hcc", "cyst"]).truth(Sample(Path("a.png"), annotation=seen))
+        [0, 1]
+    """
+
+    name = "multilabel"
+    metrics = ("multilabel_auc", "multilabel_f1", "exact_match")
+    training_metrics = ("multilabel_auc",)
+
+    def labels(self, sample: Sample) -> tuple[str, ...]:
+        """Return the classes that the image's boxes show, each once."""
+        if sample.annotation is None:
+            raise ValueError(
+                f"{sample.path}: the ground truth of multi-label classification is an annotation, and this sample has "
+                "none: annotate it, or leave it out"
+            )
+        return tuple(dict.fromkeys(sample.annotation.names))
+
+    def truth(self, sample: Sample) -> Any:
+        """Return K values of 0 or 1: whether the image shows each class."""
+        self.check(sample)
+        shown = self.labels(sample)
+        return [int(name in shown) for name in self.classes]
+
+    def target(self, sample: Sample, placement: Placement) -> Targets:
+        """Return targets with 0 or 1 for each class."""
+        return Targets(*NO_BOXES, torch.tensor([self.truth(sample)]))
+
+    def example_targets(self, count: int, image_size: tuple[int, int]) -> Targets:
+        """Return targets of no class."""
+        labels = torch.zeros(count, len(self.classes), dtype=torch.int64)
+        return Targets.pad([torch.zeros(0, 4)] * count, [torch.zeros(0)] * count, labels)
+
+    def stratum(self, sample: Sample) -> Hashable:
+        """Return whether the image shows any class."""
+        return bool(self.labels(sample))
+
+    def balanced_weights(self, samples: Sequence[Sample]) -> list[float]:
+        """Compute how many images do not show each class, over how many do."""
+        counts = self._require_all(Counter(name for s in samples for name in self.labels(s)))
+        return [(len(samples) - counts[name]) / counts[name] for name in self.classes]
+
+    def activation(self, logits: Tensor) -> Tensor:
+        """Return the probability of each class by itself."""
+        return logits.sigmoid()
+
+    @property
+    def heading(self) -> str:
+        """Nothing: no class is the positive one."""
+        return ""
+
+    def details(self, comparison: Comparison) -> Mapping[str, Any]:
+        """Return nothing: there is no confusion matrix of several labels."""
+        return {}
+
+    def detail_lines(self, details: Mapping[str, Any]) -> list[str]:
+        """Return no lines."""
+        return []
+
+    def called(self, sample: Sample, probabilities: Sequence[float]) -> tuple[str, str]:
+        """Return the true and the predicted classes of an image, joined by semicolons."""
+        shown = self.labels(sample)
+        called = [c for c, p in zip(self.classes, probabilities, strict=True) if p >= YES]
+        return ";".join(c for c in self.classes if c in shown), ";".join(called)
+
+    def pictures(
+        self,
+        samples: Sequence[Sample],
+        predictions: Sequence[Prediction],
+        details: Mapping[str, Any],
+        *,
+        count: int = 12,
+        score_threshold: float = 0.5,
+    ) -> dict[str, Any]:
+        """Draw nothing."""
+        return {}
