@@ -9,11 +9,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from tqdm.auto import tqdm
 
+from hccvision.annotations.formats import ImageWriter
 from hccvision.contracts.outputs import Detections, Prediction
 from hccvision.contracts.parts import Predictor
 from hccvision.images.read import image_size
 from hccvision.inference import Input, list_inputs, predict
+from hccvision.registry import ANNOTATION_FORMATS
 from hccvision.tasks.task import task_of
 
 
@@ -105,3 +108,58 @@ class Proposal:
     boxes: int
     written: bool
     error: str | None = None
+
+
+def propose(
+    model: Predictor,
+    folder: str | os.PathLike[str],
+    *,
+    score_threshold: float = 0.5,
+    format: str | ImageWriter = "voc",
+    **options: Any,
+) -> list[Proposal]:
+    """Write detections as annotations beside their images, for a human to correct.
+
+    LabelImg's are marked ``verified="no"``. An annotation that exists already is never touched.
+
+    Args:
+        model: a detector.
+        folder: of images.
+        score_threshold: lowest score of a box proposed, in [0, 1].
+        format: a name in ``ANNOTATION_FORMATS`` of a format with a file for each image, or a writer of your own.
+        options: of the model's ``predict``, such as ``batch`` and ``device``.
+
+    Returns:
+        One proposal per image, by file name.
+
+    Raises:
+        ValueError: if the model is not a detector.
+        TypeError: if the format has no file for each image.
+        FileNotFoundError: if there are no images in the folder.
+
+    Source:
+        Mizouri 2026, section 3.2: semi-automatic annotation.
+    """
+    task = task_of(model)
+    nothing = Detections(torch.zeros(0, 4), torch.zeros(0), torch.zeros(0, dtype=torch.int64))
+    task.annotation(Prediction("", detections=nothing), (1, 1))  # refuses other tasks before the time is spent
+    writer = ANNOTATION_FORMATS.resolve(format)
+    if not isinstance(writer, ImageWriter):
+        raise TypeError(f"proposals need an annotation format with a file for each image, and {format!r} is none")
+    root = Path(folder)
+    if not root.is_dir():
+        raise FileNotFoundError(f"{root}: no such folder")
+    proposals = []
+    paths = [Path(str(path)) for path in list_inputs(root)]
+    todo = [path for path in paths if not writer.annotation_path(path).exists()]
+    found = dict(zip(todo, predict(model, tqdm(todo, desc="propose", disable=None), **options), strict=True))
+    for path in paths:
+        file, answer = writer.annotation_path(path), found.get(path)
+        if answer is None or answer.detections is None or file.exists():
+            proposals.append(Proposal(path, file, 0, False, None if answer is None else answer.error))
+            continue
+        kept = replace(answer, detections=answer.detections.above(score_threshold))
+        annotation = replace(task.annotation(kept, image_size(path)), filename=path.name)
+        writer.write_one(path, annotation, classes=task.classes)
+        proposals.append(Proposal(path, file, len(annotation), True))
+    return proposals

@@ -81,7 +81,7 @@ def parameter_table(model: nn.Module, recipe: Recipe) -> ParameterTable:
     rates = {"backbone": recipe.learning_rate, "head": recipe.head_learning_rate or recipe.learning_rate}
     rows = []
     for name, parameter in model.named_parameters():
-        group = "head" if name.split(".")[0] == "head" else "backbone"
+        group = "head" if name.split(".")[0] in ("neck", "head") else "backbone"
         if not parameter.requires_grad or frozen[name] == math.inf:
             rows.append(ParameterRow(name, tuple(parameter.shape), None, 0.0, math.inf))
         else:

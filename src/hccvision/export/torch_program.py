@@ -1,0 +1,42 @@
+"""``torch.export``: a program of the whole network that runs without hccvision's code."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import torch
+
+from hccvision.files import write_atomically
+from hccvision.model.file import plain
+from hccvision.model.model import Model
+from hccvision.registry import EXPORTERS
+
+
+@EXPORTERS.register("torch")
+def export_torch_program(model: Model, path: Path, *, batch: int = 2) -> Path:
+    """Write the raw network, from images in [0, 1] to the raw output, as a ``torch.export`` program of any batch size.
+
+    The model's settings (classes, image size, window, …) are in the file's extra file ``hccvision.json``.
+
+    Args:
+        model: to export; its mode and device are restored.
+        path: of the ``.pt2`` file.
+        batch: images of the example that is traced, at least 2.
+
+    Returns:
+        The path.
+    """
+    training = model.training
+    example = torch.zeros(batch, model.in_channels, *model.image_size, device=model.device)
+    try:
+        program = torch.export.export(model.eval(), (example,), dynamic_shapes=({0: torch.export.Dim("batch")},))
+    finally:
+        model.train(training)
+    extra = {"hccvision.json": json.dumps(model.settings(), default=plain)}
+    return write_atomically(path, lambda partial: _save(program, partial, extra))
+
+
+def _save(program: torch.export.ExportedProgram, path: Path, extra: dict[str, str]) -> None:
+    with path.open("wb") as file:
+        torch.export.save(program, file, extra_files=extra)

@@ -1,0 +1,154 @@
+"""A task of one's own: segmentation, written as a user would, in one file and with the public face alone."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch import nn
+
+import hccvision as hv
+
+
+def mask_of(sample: hv.Sample) -> np.ndarray:
+    return np.asarray(Image.open(sample.path.with_suffix(".mask")), np.int64)
+
+
+class Segmentation(hv.Task):
+    """The class of every pixel; the ground truth lies beside the image, with the suffix ``.mask``."""
+
+    name = "test_segmentation"
+    answer = "mask"
+    metrics = training_metrics = ("test_dice",)
+
+    def labels(self, sample):
+        return tuple(self.classes[i] for i in np.unique(mask_of(sample)))
+
+    def truth(self, sample):
+        return mask_of(sample)
+
+    def target(self, sample, placement):
+        mask = torch.as_tensor(placement.place_map(mask_of(sample)))
+        return hv.Targets(torch.zeros(1, 0, 4), torch.zeros(1, 0).long(), masks=mask[None])
+
+    def prediction(self, path, decoded, placement):
+        return hv.Prediction(path, mask=placement.restore_map(decoded.cpu()))
+
+    def table(self, samples, predictions):
+        return ["path", "pixels"], [[s.path, int((p.mask > 0).sum())] for s, p in zip(samples, predictions, strict=True)]
+
+
+class MaskHead(nn.Module):
+    task = "test_segmentation"
+    default_image_size = (64, 64)
+
+    def __init__(self, features: hv.FeatureSpec, num_classes: int) -> None:
+        super().__init__()
+        self.size = features.image_size
+        self.layers = nn.Conv2d(features.channels[0], num_classes, 3, padding=1)
+
+    def forward(self, maps):
+        return nn.functional.interpolate(self.layers(maps[0]), self.size, mode="bilinear")
+
+    def loss(self, output, targets, *, name=None):
+        entropy = nn.functional.cross_entropy(output, targets.masks, ignore_index=-1, reduction="sum")
+        return hv.Loss({"segmentation": entropy}, (targets.masks >= 0).sum())
+
+    def decode(self, output, *, score_threshold=0.0):
+        return output.argmax(1)
+
+
+def dice(comparison: hv.Comparison) -> float:
+    """Dice coefficient of everything that is not background."""
+    overlap = total = 0
+    for prediction, truth in zip(comparison.predictions, comparison.truths, strict=True):
+        found, real = np.asarray(prediction) > 0, np.asarray(truth) > 0
+        overlap += 2 * (found & real).sum()
+        total += found.sum() + real.sum()
+    return hv.Figure(overlap / total if total else float("nan"), reason="" if total else "nothing to find or found")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _registered():
+    hv.TASKS.register("test_segmentation")(Segmentation)
+    hv.HEADS.register("test_mask", task="test_segmentation")(MaskHead)
+    hv.METRICS.register("test_dice", task="test_segmentation", higher_is_better=True)(dice)
+    yield
+    for registry in (hv.TASKS, hv.HEADS, hv.METRICS):
+        for name in ("test_segmentation", "test_mask", "test_dice"):
+            registry._builders.pop(name, None)
+            registry._tags.pop(name, None)
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory) -> list[hv.Sample]:
+    """Bright discs on noise, on slices that are not square."""
+    folder = tmp_path_factory.mktemp("discs")
+    rng = np.random.default_rng(0)
+    samples = []
+    for i in range(12):
+        y, x = np.mgrid[:48, :80]
+        mask = ((x - rng.integers(20, 60)) ** 2 + (y - rng.integers(15, 33)) ** 2 < 100).astype(np.uint8)
+        image = (rng.normal(60, 10, mask.shape) + 120 * mask).clip(0, 255).astype(np.uint8)
+        Image.fromarray(image).save(folder / f"{i:02}.png")
+        Image.fromarray(mask).save(folder / f"{i:02}.mask", format="png")
+        samples.append(hv.Sample(folder / f"{i:02}.png", patient=f"P{i // 2}"))
+    return samples
+
+
+def small(**options) -> hv.Model:
+    return hv.build_model(
+        "mobilenet_v1", "test_mask", classes=["background", "disc"], backbone_options={"width": 0.1}, **options
+    )
+
+
+def test_a_segmentation_trains_is_evaluated_predicts_and_reports(data, tmp_path: Path) -> None:
+    recipe = replace(
+        hv.recipes.quick(), epochs=12, batch=4, monitor="val_test_dice", augmentation="light", head_learning_rate=1e-2
+    )
+    model = small()
+    history = hv.fit(model, data[:8], data[8:], recipe=recipe, run=tmp_path / "run", device="cpu")
+    assert {"train_segmentation", "val_segmentation", "val_test_dice"} <= history.rows[0].keys()
+    assert history.rows[history.best]["val_test_dice"] == max(history["val_test_dice"])
+    assert history.rows[-1]["train_loss"] < history.rows[0]["train_loss"]
+
+    report = hv.evaluate(model, data[8:], device="cpu")
+    assert report["test_dice"] > 0.6
+    assert float(report["test_dice"]) == pytest.approx(history.rows[history.best]["val_test_dice"])
+    assert report["test_dice"].method.endswith("by patient")
+    folder = report.save(tmp_path / "report")
+    assert (folder / "predictions.csv").read_text().startswith("path,pixels\n" if False else "path,pixels")
+    assert "test_segmentation, 4 images" in str(report)
+
+    again = hv.load_model(tmp_path / "run" / "best.safetensors")
+    for one, other in zip(hv.predict(model, data[8:]), hv.predict(again, [s.path for s in data[8:]]), strict=True):
+        assert one.mask.shape == (48, 80)
+        assert torch.equal(torch.as_tensor(one.mask), torch.as_tensor(other.mask))
+
+
+def test_a_segmentation_in_parts_learns_the_same(data) -> None:
+    recipe = replace(hv.recipes.quick(), epochs=1, batch=4, frozen=("backbone",))
+    weights = []
+    for accumulate in (1, 2):
+        model = small()
+        hv.fit(model, data[:8], recipe=replace(recipe, accumulate=accumulate), device="cpu")
+        weights.append(model.head.layers.weight.detach().clone())
+    torch.testing.assert_close(*weights, rtol=0, atol=1e-6)
+
+
+def test_every_task_states_what_the_others_ask_of_it() -> None:
+    for name in hv.TASKS.names():
+        task = hv.TASKS.get(name)(["normal", "cancer"])
+        assert isinstance(task, hv.Task)
+        assert task.name == name
+        assert task.answer in {"probabilities", "detections", "mask"}
+        for metric in (*task.metrics, *task.training_metrics):
+            assert metric in hv.METRICS.names(task=name)
+        assert task.positive == "cancer"
+        assert hv.TASKS.get(name)(["normal", "cancer"], positive="normal").positive == "normal"
+        with pytest.raises(ValueError, match="positive class 'scar' is not among the classes normal, cancer"):
+            hv.TASKS.get(name)(["normal", "cancer"], positive="scar")

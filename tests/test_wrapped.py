@@ -1,0 +1,170 @@
+"""Other people's models, and recorded predictions, evaluated, reported and used in CAD like ours."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import timm
+import torch
+import torchvision
+from PIL import Image
+
+import hccvision as hv
+
+
+@pytest.fixture(scope="module")
+def lesions(tmp_path_factory) -> list[hv.Sample]:
+    root = hv.phantom.write_dataset(tmp_path_factory.mktemp("w") / "liver", patients=4, slices=1, cancer_share=0.75)
+    return hv.read_voc_folder(root, patient=r"^(P\d+)_")
+
+
+@pytest.fixture(scope="module")
+def slices(lesions) -> list[hv.Sample]:
+    return [replace(s, class_name="cancer" if s.names else "normal", annotation=None) for s in lesions]
+
+
+def detector(name: str) -> hv.Predictor:
+    torch.manual_seed(0)
+    build = getattr(torchvision.models.detection, name)
+    return hv.wrap(build(weights=None, weights_backbone=None, num_classes=2), classes=["hcc"], task="detection")
+
+
+def classifier() -> hv.Predictor:
+    torch.manual_seed(0)
+    return hv.wrap(
+        timm.create_model("resnet18", pretrained=False, num_classes=2),
+        classes=["normal", "cancer"],
+        task="classification",
+        image_size=64,
+    )
+
+
+@pytest.mark.parametrize("name", ["ssdlite320_mobilenet_v3_large", "fasterrcnn_mobilenet_v3_large_320_fpn"])
+def test_a_torchvision_detector_is_evaluated_reported_and_used(name, lesions, tmp_path):
+    model = detector(name)
+    assert isinstance(model, hv.Predictor)
+    report = hv.evaluate(model, lesions, device="cpu", batch=2)
+    assert {"voc_map", "map", "froc", "sensitivity"} <= report.figures.keys()
+    assert (report.save(tmp_path / "report") / "detections.png").exists()
+    found = hv.CAD(classifier(), model).predict([s.path for s in lesions], device="cpu")
+    assert all(p.error is None and p.detections is not None for p in found)
+
+
+def test_a_wrapped_detector_answers_what_the_model_returns_in_original_pixels(lesions):
+    model = detector("ssdlite320_mobilenet_v3_large")
+    pixels = torch.from_numpy(hv.images.read_image(lesions[0].path)).permute(2, 0, 1).float() / 255
+    with torch.inference_mode():
+        (expected,) = model.model.eval()([pixels])
+    (found,) = hv.predict(model, [lesions[0].path], device="cpu")
+    assert torch.equal(found.detections.boxes, expected["boxes"])
+    assert torch.equal(found.detections.scores, expected["scores"])
+    assert torch.equal(found.detections.labels, expected["labels"] - 1)
+    (few,) = hv.predict(model, [lesions[0].path], device="cpu", score_threshold=0.5)
+    assert len(few.detections) == int((expected["scores"] >= 0.5).sum())
+
+
+def test_a_timm_classifier_is_evaluated_and_reported(slices, tmp_path):
+    model = classifier()
+    report = hv.evaluate(model, slices, device="cpu")
+    assert report.matrix.sum() == len(slices)
+    assert (report.save(tmp_path / "report") / "confusion_matrix.png").exists()
+    (found,) = hv.predict(model, [slices[0].path], device="cpu")
+    image, _ = hv.images.resize(hv.images.read_image(slices[0].path), (64, 64))
+    config = model.model.pretrained_cfg
+    mean, std = (torch.tensor(config[k]).view(3, 1, 1) for k in ("mean", "std"))
+    pixels = (torch.from_numpy(image.copy()).permute(2, 0, 1).float() / 255 - mean) / std
+    with torch.inference_mode():
+        expected = model.model.eval()(pixels[None]).softmax(-1)[0]
+    torch.testing.assert_close(found.probabilities, expected)
+
+
+def test_a_callable_is_a_predictor_too(lesions):
+    def finds_the_truth(images):
+        return [
+            {"boxes": torch.tensor([[0.0, 0.0, 5.0, 5.0]]), "scores": torch.tensor([0.3]), "labels": torch.tensor([0])}
+            for _ in images
+        ]
+
+    model = hv.wrap(finds_the_truth, classes=["hcc"], first_label=0)
+    assert float(hv.evaluate(model, lesions, ["voc_map"])["voc_map"]) == 0.0
+    normal = hv.wrap(lambda batch: torch.tensor([[5.0, 0.0]]).expand(len(batch), 2), classes=["a", "b"], task="classification")
+    assert hv.predict(normal, np.zeros((30, 40), np.uint8))[0].probabilities.argmax() == 0
+
+
+def test_labels_outside_the_classes_are_told(lesions):
+    def coco_like(images):
+        return [{"boxes": torch.ones(1, 4), "scores": torch.ones(1), "labels": torch.tensor([57])} for _ in images]
+
+    with pytest.warns(UserWarning, match="1 detections have labels that stand for none of the classes"):
+        (found,) = hv.predict(hv.wrap(coco_like, classes=["hcc"]), lesions[:1])
+    assert len(found.detections) == 0
+
+
+def test_outputs_of_another_form_are_refused():
+    with pytest.raises(ValueError, match=r"expected logits \(B, 2\), .*got \(1, 1000\)"):
+        model = hv.wrap(lambda batch: torch.zeros(len(batch), 1000), classes=["a", "b"], task="classification")
+        hv.predict(model, np.zeros((8, 8), np.uint8))
+    with pytest.raises(ValueError, match="one dictionary of boxes, scores and labels per image"):
+        hv.predict(hv.wrap(lambda images: [{"logits": 1}], classes=["a"]), np.zeros((8, 8), np.uint8))
+
+
+def test_proposals_of_a_wrapped_detector_are_written(tmp_path):
+    Image.new("L", (40, 30)).save(tmp_path / "a.png")
+
+    def finds(images):
+        box = torch.tensor([[2.0, 3.0, 20.0, 25.0]])
+        return [{"boxes": box, "scores": torch.tensor([0.9]), "labels": torch.tensor([1])} for _ in images]
+
+    (proposal,) = hv.propose(hv.wrap(finds, classes=["hcc"]), tmp_path)
+    assert hv.voc.read(proposal.annotation).boxes.tolist() == [[2.0, 3.0, 20.0, 25.0]]
+
+
+def test_recorded_predictions_score_as_the_model_does(lesions, tmp_path):
+    model = hv.build_model("mobilenet_v1", "ssd", classes=["hcc"], image_size=96, backbone_options={"width": 0.1})
+    report = hv.evaluate(model, lesions, device="cpu")
+    folder = report.save(tmp_path / "report")
+    read = hv.read_predictions(folder / "predictions.csv", lesions, classes=["hcc"])
+    again = hv.score(read, lesions, classes=["hcc"], task="detection")
+    for name in ("voc_map", "sensitivity", "froc"):
+        assert float(again[name]) == pytest.approx(float(report[name]), abs=2e-3, nan_ok=True)
+    recorded = hv.RecordedPredictions(read, classes=["hcc"], task="detection")
+    assert isinstance(recorded, hv.Predictor)
+    assert float(hv.evaluate(recorded, lesions)["voc_map"]) == float(again["voc_map"])
+    assert hv.predict(recorded, "elsewhere.png")[0].error.startswith("elsewhere.png: there is no recorded prediction")
+    with pytest.raises(ValueError, match="two predictions for this image"):
+        hv.RecordedPredictions([read[0], read[0]], classes=["hcc"], task="detection")
+
+
+def test_predictions_are_matched_with_samples_by_their_paths(lesions):
+    model = hv.build_model("mobilenet_v1", "ssd", classes=["hcc"], image_size=96, backbone_options={"width": 0.1})
+    found = hv.predict(model, [s.path for s in lesions], device="cpu")
+    options = {"classes": ["hcc"], "task": "detection", "metrics": ["voc_map", "detection_counts"], "resamples": 0}
+    expected = hv.score(found, lesions, **options)
+    assert hv.score(found[::-1], lesions, **options).figures == pytest.approx(expected.figures, nan_ok=True)
+    assert hv.score(iter(found), lesions, **options).figures == pytest.approx(expected.figures, nan_ok=True)
+    with pytest.raises(ValueError, match=r"1 of 4 samples have no prediction, first .*png"):
+        hv.score(found[:3], lesions, **options)
+    with pytest.raises(ValueError, match="two predictions for this image"):
+        hv.score([found[0], *found], lesions, **options)
+    with pytest.raises(ValueError, match="stranger.png: this prediction is for none of the 4 samples"):
+        hv.score([*found[:3], replace(found[3], path="stranger.png")], lesions, **options)
+    failed = [*found[:3], hv.Prediction(found[3].path, error=f"{found[3].path}: broken")]
+    with pytest.raises(ValueError, match="1 of 4 images could not be predicted, first .*: broken"):
+        hv.score(failed, lesions, **options)
+    assert len(hv.score(failed, lesions, on_problem="skip", **options).samples) == 3
+
+
+def test_a_coco_results_file_is_scored(lesions, tmp_path):
+    coco = hv.write_coco(lesions, tmp_path / "truth.json")
+    ids = {e["file_name"]: e["id"] for e in json.loads(coco.read_text())["images"]}
+    rows = []
+    for sample in lesions:
+        for x1, y1, x2, y2 in sample.annotation.boxes.tolist():
+            key = next(i for name, i in ids.items() if name.endswith(sample.path.name))
+            rows.append({"image_id": key, "category_id": 1, "bbox": [x1, y1, x2 - x1, y2 - y1], "score": 0.9})
+    (tmp_path / "results.json").write_text(json.dumps(rows))
+    read = hv.read_predictions(tmp_path / "results.json", lesions, classes=["hcc"], coco=coco)
+    assert float(hv.score(read, lesions, classes=["hcc"], task="detection")["map"]) == pytest.approx(1.0)
