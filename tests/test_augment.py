@@ -1,5 +1,6 @@
 import inspect
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -13,8 +14,9 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_leaves, tree_map
 from torchvision import tv_tensors
 
-from hccvision import augment as module
 from hccvision.augment import (
+    Crop,
+    ScanEffects,
     adapt,
     add_noise,
     add_rician_noise,
@@ -31,6 +33,7 @@ from hccvision.augment import (
     paper,
     shade,
 )
+from hccvision.augment import noise as noise_module
 from hccvision.contracts import Targets
 from hccvision.registry import AUGMENTATIONS
 
@@ -52,7 +55,7 @@ def lesion(box: tuple[float, ...], size: tuple[int, int] = SIZE, *, shape: str =
 
 
 def bounds(image: Tensor) -> Tensor:
-    """Give the tight box of what is bright."""
+    """Return the tight box of the bright pixels."""
     rows, columns = (image[0] > 0.5).nonzero(as_tuple=True)
     return torch.stack((columns.min(), rows.min(), columns.max() + 1, rows.max() + 1)).float()
 
@@ -62,7 +65,7 @@ def target(*boxes: tuple[float, ...]) -> Targets:
 
 
 def move(box: tuple[float, ...], matrix: Tensor, shape: str = "ellipse") -> tuple[Tensor, Tensor]:
-    """Move a drawn lesion and its box by the same map: where it is, and where its box says it is."""
+    """Move a drawn lesion and its box by the same map; return where the pixels are and where the box is."""
     return bounds(move_images(lesion(box, shape=shape), matrix)[0]), move_boxes(target(box), matrix, SIZE).boxes[0, 0]
 
 
@@ -476,7 +479,7 @@ def test_a_lesion_larger_than_the_crop_and_no_lesions_at_all_are_cropped_anywher
 
 @pytest.mark.parametrize("zoom", [(0.5, 2.0), (2.0, 1.5)])
 def test_a_crop_larger_than_the_image_is_refused(zoom):
-    with pytest.raises(ValueError, match="zoom goes from at least 1 up, got"):
+    with pytest.raises(ValueError, match="expected zoom factors of at least 1, the smaller one first, got"):
         draw_crop(target(BOX), SIZE, seeded(), share=1.0, zoom=zoom)
 
 
@@ -490,14 +493,14 @@ def test_ghosts_keep_the_type(dtype):
 
 
 def test_the_mri_preset_follows_a_lesion_and_leaves_the_liver_on_its_side():
-    augment = mri(bias=0, gain=0, offset=0, gamma=0, noise=0, ghosting=0)
+    augment = mri(scan=ScanEffects(bias=0, gain=0, offset=0, gamma=0, noise=0, ghosting=0))
     for seed in range(20):
         image, moved = augment(lesion(BOX), target(BOX), seeded(seed))
         torch.testing.assert_close(moved.boxes[0, 0], bounds(image[0]), rtol=0, atol=2.0)
     left = lesion((10, 40, 30, 60))
     for seed in range(50):
         image, _ = augment(left, Targets(torch.zeros(1, 0, 4), torch.zeros(1, 0).long()), seeded(seed))
-        flipped, _ = mri(flip=1.0, crop=0.0)(left, target(), seeded(seed))
+        flipped, _ = mri(flip=1.0, crop=Crop(share=0.0))(left, target(), seeded(seed))
         columns = (image[0, 0] > 0.5).nonzero()[:, 1].float()
         assert not len(columns) or columns.mean() < 80
         assert (flipped[0, 0] > 0.5).nonzero()[:, 1].float().mean() > 64
@@ -569,10 +572,19 @@ class FakeCuda(TorchFunctionMode):
             return func(*args, **kwargs)
 
 
-@pytest.mark.parametrize("shares", [{}, {"noise": 1.0, "blurred": 1.0, "ghosting": 1.0, "crop": 1.0}])
+EVERYTHING = {
+    "noise": 1.0,
+    "blurred": 1.0,
+    "crop": Crop(share=1.0),
+    "scan": ScanEffects(noise=1.0, ghosting=1.0),
+}
+
+
+@pytest.mark.parametrize("shares", [{}, EVERYTHING])
 @pytest.mark.parametrize("name", NAMES)
 def test_nothing_is_read_back_from_the_device(name, shares):
     images, targets = batch()
+    targets = replace(targets, masks=torch.zeros(len(images), *SIZE, dtype=torch.int64))
     cuda = torch.device("cuda:0")
     known = inspect.signature(AUGMENTATIONS.get(name)).parameters
     augment = AUGMENTATIONS.build(name, **{key: value for key, value in shares.items() if key in known})
@@ -580,15 +592,17 @@ def test_nothing_is_read_back_from_the_device(name, shares):
         try:
             moved, boxes = augment(images.to(cuda), targets.to(cuda), seeded())
         finally:
-            module._pool.cache_clear()  # its numbers would be fake
+            noise_module._pool.cache_clear()  # its numbers would be fake
     assert moved.shape == images.shape
-    assert {moved.device.type, boxes.boxes.device.type, boxes.labels.device.type} == {"cuda"}
+    parts = (moved, boxes.boxes, boxes.labels, boxes.masks)
+    assert {part.device.type for part in parts} == {"cuda"}
 
 
 @pytest.mark.gpu
 @pytest.mark.parametrize("name", NAMES)
 def test_on_cuda_nothing_waits_for_the_device(name):
     images, targets = batch()
+    targets = replace(targets, masks=torch.zeros(len(images), *SIZE, dtype=torch.int64))
     augment, images, targets = AUGMENTATIONS.build(name), images.cuda(), targets.to("cuda")
     augment(images, targets, seeded())
     torch.cuda.set_sync_debug_mode("error")
