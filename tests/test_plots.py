@@ -494,6 +494,60 @@ def test_a_real_slice_with_its_annotation(shared, tmp_path):
         assert np.asarray(picture.convert("L")).std() > 20
 
 
+# --- masks
+
+
+def region(rows: slice, columns: slice, label: int = 1, size: tuple[int, int] = (80, 100)) -> np.ndarray:
+    label_map = np.zeros(size, np.int64)
+    label_map[rows, columns] = label
+    return label_map
+
+
+def outlines(axes) -> list[tuple[str, tuple[float, ...]]]:
+    """Colour and ``x1, y1, x2, y2`` of each contour drawn."""
+    return [
+        (colors.to_hex(c.get_edgecolor()[0]), tuple(c.get_paths()[0].get_extents().extents)) for c in axes.collections
+    ]
+
+
+def test_masks_are_outlined_where_they_lie():
+    figure = plots.masks(
+        [black()] * 2,
+        [region(np.s_[10:30], np.s_[20:60]), torch.from_numpy(region(np.s_[5:9], np.s_[1:3]))],
+        [region(np.s_[12:30], np.s_[20:60], 3), None],
+        titles=["$a$.png", "b" * 200],
+    )
+    first, second = figure.axes
+    # background and lesion share one border; contours run half-way between pixel centres
+    assert outlines(first) == [(plots.TRUTH, (20, 12, 60, 30))] * 2 + [(plots.HIT, (20, 10, 60, 30))] * 2
+    assert outlines(second) == [(plots.HIT, (1, 5, 3, 9))] * 2
+    assert first.get_title(loc="left") == "$a$.png"
+    assert "…" in second.get_title(loc="left")
+    assert legend_of(figure) == ["truth", "predicted"]
+    assert_nothing_is_cut_off(figure)
+
+
+@pytest.mark.parametrize("value", [-1, 0, 2])
+def test_a_mask_of_one_value_has_no_outline(value):
+    label_map = np.full((80, 100), value)
+    assert not plots.masks([black()], [label_map], [label_map]).axes[0].collections
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (([], [], []), "at least one image, got 0"),
+        (([black()], [], [None]), "1 images and {'predicted': 0"),
+        (([np.zeros((5, 5))], [np.zeros((5, 5))], [None]), r"image 0: expected \(H, W, C\) uint8"),
+        (([black()], [np.zeros((5, 5))], [None]), r"image 0: expected a label map \(80, 100\), got \(5, 5\)"),
+        (([black()], [np.zeros((80, 100))], [np.zeros(3)]), r"got \(3,\)"),
+    ],
+)
+def test_masks_refuse_what_cannot_be_drawn(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        plots.masks(*arguments)
+
+
 # --- files, and what every function has in common
 
 
@@ -567,6 +621,7 @@ DRAW = {
     "training_curves": lambda: plots.training_curves(history(2), best=1),
     "confusion_matrix": lambda: plots.confusion_matrix(np.eye(2), ("a", "b")),
     "detections": lambda: plots.detections([black()], [found()], [truth()], classes=("hcc",)),
+    "masks": lambda: plots.masks([black()], [region(np.s_[1:9], np.s_[1:9])], [None]),
 }
 
 
