@@ -16,6 +16,8 @@ from PIL import Image
 
 from hccvision import phantom, voc
 from hccvision.contracts import Annotation
+from hccvision.phantom.lesions import blend_lesion
+from hccvision.phantom.scanners import acquire
 
 PATIENTS, SLICES = 8, 3
 
@@ -172,7 +174,7 @@ def test_the_box_is_tight_around_a_lesion_that_stands_out() -> None:
     spacing, size = 1.25, (100, 120)
     for z in (0.0, 9.0):
         signal = np.ones(size, np.float32)
-        seen = phantom._blend(signal, lesion, z, np.ones(size, bool), 1.0, spacing)
+        seen = blend_lesion(signal, lesion, z, np.ones(size, bool), 1.0, spacing)
         assert seen is not None
         box, diameter = seen
         section = np.sqrt(1 - (z / 15) ** 2)
@@ -182,8 +184,8 @@ def test_the_box_is_tight_around_a_lesion_that_stands_out() -> None:
         np.testing.assert_allclose(diameter, 2 * np.sqrt(20 * 12) * section, rtol=0.02)
         bright = np.argwhere(signal > 5)
         np.testing.assert_allclose(box, [*bright.min(0)[::-1], *(bright.max(0) + 1)[::-1]], atol=1)
-    assert phantom._blend(np.ones(size, np.float32), lesion, 14.9, np.ones(size, bool), 1.0, spacing) is None
-    assert phantom._blend(np.ones(size, np.float32), lesion, 0.0, np.zeros(size, bool), 1.0, spacing) is None
+    assert blend_lesion(np.ones(size, np.float32), lesion, 14.9, np.ones(size, bool), 1.0, spacing) is None
+    assert blend_lesion(np.ones(size, np.float32), lesion, 0.0, np.zeros(size, bool), 1.0, spacing) is None
 
 
 def test_the_level_sets_contrast_and_size_of_hcc_and_nothing_else() -> None:
@@ -221,10 +223,10 @@ def test_slices_of_a_patient_resemble_each_other_more_than_those_of_others() -> 
 def test_the_noise_is_rician() -> None:
     scanner = phantom.SCANNERS["B"]
     rng = np.random.default_rng(0)
-    air = phantom._acquire(rng, np.zeros(scanner.size, np.float32), scanner)
+    air = acquire(rng, np.zeros(scanner.size, np.float32), scanner)
     np.testing.assert_allclose(air.mean() / air.std(), np.sqrt(np.pi / (4 - np.pi)), rtol=0.03)  # Rayleigh in air
     sigma = air.mean() / np.sqrt(np.pi / 2)
-    bright = phantom._acquire(rng, np.full(scanner.size, 1.0, np.float32), scanner)
+    bright = acquire(rng, np.full(scanner.size, 1.0, np.float32), scanner)
     np.testing.assert_allclose(bright.mean(), 1 + sigma**2 / 2, rtol=0.002)  # the weighing keeps the mean
     np.testing.assert_allclose(bright.std(), sigma, rtol=0.05)
 

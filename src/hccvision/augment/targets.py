@@ -8,9 +8,9 @@ import torch
 from torch import Tensor
 from torch.nn.functional import grid_sample
 
-from hccvision import boxes as box_functions
 from hccvision.augment.affine import sampling_grid
 from hccvision.augment.batch import match_device
+from hccvision.boxes import area, clip, cxcywh_to_xyxy, xyxy_to_cxcywh
 from hccvision.contracts.batches import Targets
 
 BOUNDS = ("ellipse", "corners")
@@ -73,13 +73,13 @@ def move_boxes(
     """
     if bound not in BOUNDS:
         raise ValueError(f"unknown bound {bound!r}; known: {', '.join(BOUNDS)}")
-    cx, cy, w, h = box_functions.xyxy_to_cxcywh(targets.boxes).unbind(-1)
+    cx, cy, w, h = xyxy_to_cxcywh(targets.boxes).unbind(-1)
     m = match_device(matrix, targets.boxes).unsqueeze(1)
     x = m[..., 0, 0] * cx + m[..., 0, 1] * cy + m[..., 0, 2]
     y = m[..., 1, 0] * cx + m[..., 1, 1] * cy + m[..., 1, 2]
     sides = m[..., :2, :2].abs() * torch.stack((w, h), -1).unsqueeze(-2)
     width, height = (sides.norm(dim=-1) if bound == "ellipse" else sides.sum(-1)).unbind(-1)
-    moved = box_functions.cxcywh_to_xyxy(torch.stack((x, y, width, height), -1))
+    moved = cxcywh_to_xyxy(torch.stack((x, y, width, height), -1))
     return replace_boxes(targets, moved, size, visible=visible)
 
 
@@ -100,9 +100,9 @@ def replace_boxes(targets: Targets, boxes: Tensor, size: tuple[int, int], *, vis
         >>> replace_boxes(t, t.boxes + 17, (20, 20), visible=0.5).boxes
         tensor([[[17., 17., 20., 20.]]])
     """
-    inside = box_functions.clip(boxes, size)
-    area = box_functions.area(inside)
-    keep = targets.valid & (area > 0) & (area >= visible * box_functions.area(boxes))
+    inside = clip(boxes, size)
+    left = area(inside)
+    keep = targets.valid & (left > 0) & (left >= visible * area(boxes))
     return replace(
         targets,
         boxes=torch.where(keep.unsqueeze(-1), inside, 0.0),

@@ -6,11 +6,17 @@ from typing import NamedTuple
 
 
 class Organ(NamedTuple):
-    """A closed outline at a few heights, interpolated between them.
+    """An organ, as closed outlines at a few heights, interpolated between them.
 
-    ``outlines`` maps z in mm to a polygon of ``(x, y)``, or to an oval ``(x, y, x radius, y radius, tilt in radians)``,
-    in percent of the body wall's half axes. ``ripple`` is the unevenness in mm, ``gas`` the largest share of its height
-    that gas fills, ``paired`` paints its mirror image too.
+    Args:
+        tissue: a name in `hccvision.phantom.tissues.TISSUES`.
+        outlines: by z in mm: a polygon of ``(x, y)``, or an oval ``(x, y, x radius, y radius, tilt in radians)``, in
+            percent of the body wall's half axes.
+        wall: tissue of the wall; empty for none.
+        wall_mm: thickness of the wall.
+        ripple: unevenness of the outline in mm.
+        gas: largest fraction of the organ's height that gas fills, in [0, 1].
+        paired: whether the mirror image is painted too.
     """
 
     tissue: str
@@ -23,7 +29,7 @@ class Organ(NamedTuple):
 
 
 def _mirror(*half: tuple[int, int]) -> tuple[tuple[int, int], ...]:
-    """Close a right half, listed from front to back, with its mirror image."""
+    """Close the right half of an outline, listed from front to back, with its mirror image."""
     return (*half, *((-x, y) for x, y in reversed(half) if x))
 
 

@@ -23,14 +23,14 @@ LEVELS = {  # contrast of HCC against the liver, relative to medium; median diam
 def draw_patient(
     seed: int | Sequence[int], *, cancer: bool, scanner: str = "A", level: str = "medium", slices: int = 6
 ) -> Patient:
-    """Draw a patient; without ``cancer`` it is the same patient less the HCC, benign lesions and all.
+    """Draw a patient; without ``cancer`` it is the same patient, with the same benign lesions, but without HCC.
 
     Args:
         seed: one number or several, each at least 0.
-        cancer: whether to add HCC: one to five, 5-60 mm across, at least one of them crossed by a slice.
+        cancer: whether to add HCC: one to five lesions of 5 to 60 mm, at least one of which a slice crosses.
         scanner: a name in `SCANNERS`.
-        level: of difficulty, a name in `LEVELS`.
-        slices: how many, 7 mm apart (less where that would exceed 56 mm), around a height of the patient's own.
+        level: difficulty, a name in `LEVELS`.
+        slices: number of slices, 7 mm apart (closer where they would exceed 56 mm), around a random height.
 
     Returns:
         The patient, ready for `render`.
@@ -46,11 +46,11 @@ def draw_patient(
     check_name("scanner", scanner, SCANNERS)
     check_name("level", level, LEVELS)
     if slices < 1:
-        raise ValueError(f"a patient needs at least 1 slice, got {slices}")
+        raise ValueError(f"expected at least 1 slice, got {slices}")
     anatomy, benign, malignant = (np.random.default_rng(s) for s in np.random.SeedSequence(seed).spawn(3))
     u = anatomy.uniform
     half_axes = (u(130, 148), u(90, 108))
-    lengths = np.append(np.geomspace(50, 280, 9), 1e4)  # the last shifts the whole body
+    lengths = np.append(np.geomspace(50, 280, 9), 1e4)  # the longest wave shifts the whole body
     waves = draw_waves(anatomy, lengths, np.minimum(0.011 * lengths, 5))
     ripples = draw_waves(anatomy, np.geomspace(14, 45, 10), np.full(10, 0.45))
     phase = int(anatomy.integers(len(PHASES)))
@@ -83,12 +83,22 @@ def draw_patient(
     for number in range(cancer * (1 + min(int(malignant.poisson(0.8)), 4))):
         diameter = float(np.clip(malignant.lognormal(np.log(median_mm), 0.5), 5, 60))
         z = malignant.uniform(low, high)
-        if number == 0:  # a slice must cross this one
+        if number == 0:  # placed so that a slice crosses it
             z = patient.heights[malignant.integers(slices)] + malignant.uniform(-0.15, 0.15) * diameter
         patient = add_lesion(malignant, patient, LESION, z, diameter, contrast)
     return patient
 
 
 def check_name(kind: str, name: str, known: Iterable[str]) -> None:
+    """Raise unless a name is known.
+
+    Args:
+        kind: of the thing named, for the message.
+        name: to check.
+        known: valid names.
+
+    Raises:
+        ValueError: if it is not.
+    """
     if name not in known:
         raise ValueError(f"unknown {kind} {name!r}: expected one of {', '.join(known)}")

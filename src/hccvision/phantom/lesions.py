@@ -13,26 +13,38 @@ from hccvision.phantom.patients import Lesion, Patient
 from hccvision.phantom.tissues import LIVER_IDS
 from hccvision.phantom.waves import smooth_noise
 
-SMALLEST_MM = 4.0  # a lesion whose visible section is smaller across is neither drawn nor annotated
+SMALLEST_MM = 4.0  # lesions with a smaller visible section are neither drawn nor annotated
 
-_PLAN = (150, 190)  # points of the coarse map on which lesions are placed
+_PLAN = (150, 190)  # size of the coarse map on which lesions are placed, in points of 2 mm
 
 
 def add_lesion(
     rng: np.random.Generator, patient: Patient, kind: str, z: float, diameter: float, contrast: float = 1.0
 ) -> Patient:
-    """Put a lesion where it lies in the liver and touches nothing else, as far as there is such a place."""
+    """Add a lesion inside the liver, away from its border and from other lesions as far as there is room.
+
+    Args:
+        rng: random numbers.
+        patient: to add to; it is not changed.
+        kind: see `Lesion`.
+        z: height of the centre in mm, clipped to that of the liver.
+        diameter: in mm.
+        contrast: of an HCC against the liver, relative to level ``"medium"``.
+
+    Returns:
+        A new patient; the same one if there is no room at all.
+    """
     z = float(np.clip(z, LOWEST, HIGHEST))
     stretch = np.exp(rng.normal(0, 0.1, 3))
     radii = diameter / 2 * stretch / np.prod(stretch) ** (1 / 3)
-    room = np.isin(paint(patient, z, 0.5, _PLAN), LIVER_IDS)  # 2 mm a point
+    room = np.isin(paint(patient, z, 0.5, _PLAN), LIVER_IDS)
     y, x = ((k + 0.5 - n / 2) * 2 for k, n in zip(np.indices(_PLAN), _PLAN, strict=True))
     for other in patient.lesions:
         a, b, c = other.centre
         room &= (x - a) ** 2 + (y - b) ** 2 + (z - c) ** 2 > 1.1 * max(other.radii) ** 2
     for share in (1.0, 0.7, 0.4, 0.0):
         blurred = Image.fromarray(np.uint8(255) * room).filter(ImageFilter.BoxBlur(float(share * radii.max() / 2)))
-        spots = np.flatnonzero(np.asarray(blurred) == 255)  # with a margin of room on all sides
+        spots = np.flatnonzero(np.asarray(blurred) == 255)  # points with a margin of room on all sides
         if len(spots):
             break
     else:
@@ -53,7 +65,20 @@ def add_lesion(
 def blend_lesion(
     signal: np.ndarray, lesion: Lesion, z: float, liver: np.ndarray, grey: float, spacing: float
 ) -> tuple[list[int], float] | None:
-    """Blend a lesion's section into ``signal``, in place; give its box and diameter (mm), None if it can't be seen."""
+    """Blend the section of a lesion into a slice, in place.
+
+    Args:
+        signal: ``(H, W) float32``, modified.
+        lesion: to blend in.
+        z: height of the slice in mm.
+        liver: ``(H, W) bool``, where the lesion may lie.
+        grey: grey level of the liver.
+        spacing: mm per pixel.
+
+    Returns:
+        The box ``x1, y1, x2, y2`` of the visible pixels and the diameter of the section in mm; None where less than
+        `SMALLEST_MM` is visible.
+    """
     height = (z - lesion.centre[2]) / lesion.radii[2]
     if abs(height) >= 1:
         return None
@@ -88,7 +113,7 @@ def blend_lesion(
 
 
 def _draw_look(rng: np.random.Generator, kind: str, phase: str, diameter: float, contrast: float) -> dict[str, float]:
-    """Draw the grey levels of a lesion, relative to the liver's."""
+    """Draw the grey levels of a lesion, relative to those of the liver."""
     u = rng.uniform
     look = {"core": 1.0, "rim_mm": 1.0, "patchy": 0.0, "mosaic": 0.0}
     compartments = contrast * u(0.03, 0.18) * min(1, diameter / 25)
@@ -96,11 +121,11 @@ def _draw_look(rng: np.random.Generator, kind: str, phase: str, diameter: float,
         look["core"] = u(0.2, 0.5)
     elif kind == "nodule":
         look |= {"core": u(0.87, 1.15), "mosaic": 0.04}
-    elif kind == "haemangioma":  # fills from nodules at its border
+    elif kind == "haemangioma":  # fills from nodules at its border inwards
         filling = {"arterial": (0.75, 1.7, 0.35), "portal": (0.9, 1.35, 0.6), "delayed": (1.2, 1.25, 0.9)}
         core, rim, share = filling[phase]
         look |= {"core": core * u(0.9, 1.1), "rim": rim * u(0.85, 1.1), "rim_mm": share * diameter / 2, "patchy": 1.0}
-        if diameter < 16 and u() < 0.4:  # a flash-filling one passes for arterial enhancement
+        if diameter < 16 and u() < 0.4:  # flash-filling: looks like arterial enhancement
             look |= {"core": rim * u(0.8, 1.0), "patchy": 0.0}
     elif phase == "arterial":
         look |= {"core": 1 + contrast * (u(0.35, 0.95) if u() < 0.9 else u(-0.4, -0.2)), "mosaic": compartments}

@@ -15,7 +15,17 @@ from hccvision.phantom.waves import Points, bend
 
 
 def paint(patient: Patient, z: float, scale: float, size: tuple[int, int]) -> np.ndarray:
-    """Paint the tissues at a height, ``scale`` points per mm, as ``size`` numbers of `TISSUES`."""
+    """Paint the tissues of a patient at one height.
+
+    Args:
+        patient: its anatomy; lesions are not painted.
+        z: height in mm, clipped to that of the liver.
+        scale: points per mm.
+        size: ``(height, width)`` in points.
+
+    Returns:
+        ``(height, width) uint8`` ids of tissues.
+    """
     z = float(np.clip(z, LOWEST, HIGHEST))
     canvas = Image.new("L", size[::-1], TISSUE_IDS["air"])
     pen = ImageDraw.Draw(canvas)
@@ -44,15 +54,20 @@ def paint(patient: Patient, z: float, scale: float, size: tuple[int, int]) -> np
                 fill(outline, organ.wall)
                 outline = _inset(outline, organ.wall_mm)
             fill(outline, organ.tissue)
-            if organ.gas:  # rises to the front
+            if organ.gas:  # collects at the front: the patient lies on the back
                 top, bottom = outline[:, 1].min(), outline[:, 1].max()
                 surface = top + organ.gas * patient.gas * (bottom - top)
                 fill(np.column_stack([outline[:, 0], np.minimum(outline[:, 1], surface)]), "gas")
 
-    tissues = np.asarray(canvas)
-    cut = patient.balls[:, 3] * np.abs(patient.balls[:, 3]) - (patient.balls[:, 2] - z) ** 2
-    balls, radii = patient.balls[cut > 0], scale * np.sqrt(cut[cut > 0, None])
-    centres = balls[:, :2] * scale + middle
+    return _stamp_balls(np.asarray(canvas), patient.balls, z, scale)
+
+
+def _stamp_balls(tissues: np.ndarray, balls: np.ndarray, z: float, scale: float) -> np.ndarray:
+    """Return the tissues with the sections of balls painted over the tissues that they may cover."""
+    size = tissues.shape
+    cut = balls[:, 3] * np.abs(balls[:, 3]) - (balls[:, 2] - z) ** 2
+    balls, radii = balls[cut > 0], scale * np.sqrt(cut[cut > 0, None])
+    centres = balls[:, :2] * scale + np.array(size[::-1]) / 2
     corners = np.hstack([centres - radii, centres + radii])
     for onto in np.unique(balls[:, 5]):
         stamp = Image.new("L", size[::-1], TISSUE_IDS["air"])
@@ -65,7 +80,7 @@ def paint(patient: Patient, z: float, scale: float, size: tuple[int, int]) -> np
 
 
 def _outline(organ: Organ, z: float, patient: Patient, side: int = 1) -> Points:
-    """Find an organ's outline at a height; no points where it doesn't reach."""
+    """Interpolate an organ's outline at a height; no points where the organ does not reach."""
     keys = sorted(organ.outlines)
     if not keys[0] <= z <= keys[-1]:
         return np.zeros((0, 2))
@@ -78,7 +93,7 @@ def _outline(organ: Organ, z: float, patient: Patient, side: int = 1) -> Points:
 
 
 def _inset(points: Points, mm: float) -> Points:
-    """Shrink an outline towards its middle by about so many mm; let it grow if negative."""
+    """Shrink an outline towards its centre by about ``mm``; a negative value enlarges it."""
     middle = points.mean(0)
     radius = np.linalg.norm(points - middle, axis=1, keepdims=True)
     return middle + (points - middle) * np.maximum(1 - mm / np.maximum(radius, 1e-6), 0)
@@ -86,7 +101,7 @@ def _inset(points: Points, mm: float) -> Points:
 
 @functools.cache
 def _closed(shape: tuple) -> Points:
-    """Points around an oval, or around a polygon with its corners cut three times (Chaikin 1974)."""
+    """Return points around an oval, or around a polygon with its corners cut three times (Chaikin 1974)."""
     if not isinstance(shape[0], tuple):
         x, y, rx, ry, tilt = shape
         t = np.linspace(0, 2 * np.pi, 96, endpoint=False)

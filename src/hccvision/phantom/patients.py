@@ -11,20 +11,20 @@ LESION = "hcc"
 
 @dataclass(frozen=True)
 class Lesion:
-    """A slightly irregular ellipsoid in the liver; its grey levels are relative to the liver's.
+    """A slightly irregular ellipsoid in the liver; its grey levels are relative to those of the liver.
 
     Args:
         kind: ``"hcc"``, or one of the benign ``"cyst"``, ``"haemangioma"`` and ``"nodule"``.
         centre: x, y, z in mm.
         radii: semi-axes in mm; the first two lie in the slice.
-        tilt: of those two, in radians.
+        tilt: angle of these two, in radians.
         wobble: amplitude and phase of the 2nd, 3rd ... harmonic of the outline.
         core: grey level inside.
         rim: grey level of the rim.
         rim_mm: thickness of the rim.
-        patchy: 0 for an unbroken rim, 1 for one with gaps.
-        mosaic: relative sd of the inner compartments.
-        seed: of the inner pattern.
+        patchy: 0 for a continuous rim, 1 for one with gaps.
+        mosaic: relative standard deviation of the compartments inside.
+        seed: of the pattern inside.
     """
 
     kind: str
@@ -41,7 +41,7 @@ class Lesion:
 
     @property
     def diameter(self) -> float:
-        """That of the ball of equal volume, in mm."""
+        """Diameter of the sphere of equal volume, in mm."""
         return float(2 * np.prod(self.radii) ** (1 / 3))
 
 
@@ -51,16 +51,16 @@ class Patient:
 
     Args:
         scanner: a name in `SCANNERS`.
-        phase: of contrast, one of `PHASES`.
+        phase: contrast phase, one of `PHASES`.
         heights: z of the slices in mm, ascending.
         half_axes: of the body wall, x and y, in mm.
         fat_mm: thickness of the fat under the skin of the flanks.
         waves: ``(K, 6)`` sine waves that bend the atlas: wave vector (3), phase, amplitude in x and y (mm).
-        ripples: the same, of short wavelength, for the outlines of single organs.
+        ripples: the same with short wavelengths, for the outlines of single organs.
         grey: ``(T,)`` grey level of each tissue, 1 = brightest.
-        balls: ``(N, 6)`` vessels, bowel and pyramids: x, y, z, radius (mm), tissue, and the tissue it may cover.
-        cirrhosis: 0 to 1, how nodular the liver is.
-        gas: 0 to 1, how full of gas the bowel is.
+        balls: ``(N, 6)`` vessels, bowel and pyramids: x, y, z, radius (mm), tissue id, and id of the tissue it covers.
+        cirrhosis: nodularity of the liver, in [0, 1].
+        gas: filling of the bowel with gas, in [0, 1].
         lesions: benign ones first.
         seed: of textures and noise.
     """

@@ -18,13 +18,13 @@ from hccvision.phantom.waves import smooth_noise
 
 
 class Slice(NamedTuple):
-    """An image with what there is to see in it.
+    """An image and what is visible in it.
 
     Args:
         image: ``(H, W) uint8``.
         annotation: one box per visible HCC, tight around its visible pixels.
-        diameters: of each visible HCC's section, in mm, in the order of the boxes.
-        look_alikes: how many benign lesions are visible.
+        diameters: of the section of each visible HCC, in mm, in the order of the boxes.
+        look_alikes: number of visible benign lesions.
     """
 
     image: np.ndarray
@@ -34,29 +34,30 @@ class Slice(NamedTuple):
 
 
 def render(patient: Patient, z: float) -> Slice:
-    """Image one slice of a patient: the same patient and height give the same pixels.
+    """Render one slice of a patient; the same patient and height give the same pixels.
 
     Args:
         patient: from `draw_patient`.
         z: height in mm, usually one of ``patient.heights``; the liver reaches from -75 to 62.
 
     Returns:
-        The image with its boxes.
+        The image and its boxes.
 
     Raises:
-        ValueError: if the liver does not reach to ``z``.
+        ValueError: if ``z`` is above or below the liver.
 
     Example:
+        >>> from hccvision.phantom.drawing import draw_patient
         >>> patient = draw_patient(7, cancer=True, scanner="B")
         >>> image, annotation, diameters, _ = render(patient, patient.heights[3])
         >>> image.shape, len(annotation) == len(diameters)
         ((260, 320), True)
     """
     if not LOWEST <= z <= HIGHEST:
-        raise ValueError(f"the liver reaches from {LOWEST} to {HIGHEST} mm, got z = {z}: take a height in between")
+        raise ValueError(f"expected z within the liver, {LOWEST} to {HIGHEST} mm, got {z}")
     scanner = SCANNERS[patient.scanner]
     size, spacing, n = scanner.size, scanner.spacing, scanner.oversample
-    own = np.random.default_rng([patient.seed, 0])  # what all slices share
+    own = np.random.default_rng([patient.seed, 0])  # patterns that all slices share
     fresh = np.random.default_rng([patient.seed, 1, round((z - LOWEST) * 1000)])
 
     grey = (patient.grey**scanner.gamma).astype(np.float32)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 PHASES = ("arterial", "portal", "delayed")
 
-TISSUES = {  # grey level in the three phases, 1 = brightest; relative sd of the fine structure
+TISSUES = {  # grey level in each of PHASES, 1 = brightest; relative standard deviation of the fine structure
     "air": (0.00, 0.00, 0.00, 0.00),
     "skin": (0.34, 0.36, 0.36, 0.10),
     "fat": (0.23, 0.23, 0.23, 0.17),

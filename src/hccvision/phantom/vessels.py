@@ -11,11 +11,20 @@ from hccvision.phantom.waves import bend
 
 
 def draw_balls(rng: np.random.Generator, half_axes: tuple[float, float], waves: np.ndarray) -> np.ndarray:
-    """Draw what has no closed outline: vessels, small bowel, renal pyramids; see `Patient.balls`."""
+    """Draw what the atlas has no outline for: vessels, small bowel and renal pyramids.
+
+    Args:
+        rng: random numbers.
+        half_axes: of the body wall, x and y, in mm.
+        waves: the patient's waves, ``(K, 6)``.
+
+    Returns:
+        ``(N, 6)``, see `hccvision.phantom.Patient.balls`.
+    """
     u = rng.uniform
 
     def at(x: Any, y: Any, z: Any) -> np.ndarray:
-        """Atlas coordinates to ``(n, 3)`` mm."""
+        """Convert atlas coordinates to ``(n, 3)`` positions in mm."""
         x, y, z = np.broadcast_arrays(*np.atleast_1d(x, y, z))
         points = np.column_stack([x, y]) * (np.array(half_axes) / 100)
         return np.column_stack([points + bend(points, z, waves), z])
@@ -60,7 +69,7 @@ def _grow(
     wander: float = 0.15,
     pull: float = 0.0,
 ) -> np.ndarray:
-    """Grow tubes that wander, fork and thin out, as ``(N, 4)`` balls: x, y, z, radius."""
+    """Grow tubes that wander, fork and become thinner, as ``(N, 4)`` balls: x, y, z, radius in mm."""
     home = position = starts
     heading = np.array(headings, float)
     radii = np.full(len(home), radius)
