@@ -1,4 +1,4 @@
-"""The phantom: repeatable, honest boxes, no shortcut between class and scanner, all of a folder or nothing."""
+"""The phantom: repeatable, with tight boxes, no shortcut from scanner to class, and complete folders or none."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def rows(folder: Path) -> list[dict[str, str]]:
     return rows_of(folder)
 
 
-# Repeatable
+# Repeatability
 
 
 def test_equal_seeds_give_equal_bytes_in_another_process(tmp_path: Path) -> None:
@@ -72,7 +72,7 @@ def test_drawing_and_rendering_are_pure() -> None:
     assert np.array_equal(first.balls, state[1])
 
 
-# What the folder holds
+# Content of the folder
 
 
 def test_every_row_has_its_image_and_annotation(folder: Path, rows: list[dict[str, str]]) -> None:
@@ -93,12 +93,12 @@ def test_every_row_has_its_image_and_annotation(folder: Path, rows: list[dict[st
         assert row["patient"] == row["image"].split("_")[0]
 
 
-def test_sizes_and_spacings_are_those_promised() -> None:
+def test_sizes_and_spacings_are_as_documented() -> None:
     assert {name: scanner.size for name, scanner in phantom.SCANNERS.items()} == {"A": (520, 520), "B": (260, 320)}
     assert phantom.SCANNERS["A"].spacing != phantom.SCANNERS["B"].spacing
 
 
-def test_either_class_comes_from_both_scanners_evenly(rows: list[dict[str, str]]) -> None:
+def test_both_classes_come_equally_from_both_scanners(rows: list[dict[str, str]]) -> None:
     scanner = {row["patient"]: row["scanner"] for row in rows}
     ill = {row["patient"] for row in rows if row["class"] == "cancer"}
     assert len(ill) == PATIENTS // 2
@@ -122,7 +122,7 @@ def test_the_share_of_cancer_counts_patients(tmp_path: Path, share: float, expec
 
 
 @pytest.mark.parametrize("seed", range(12))
-def test_lesions_are_honest(seed: int) -> None:
+def test_lesions_and_boxes_agree(seed: int) -> None:
     slices = 1 + seed % 4
     patient = phantom.draw_patient(seed, cancer=True, scanner="B", slices=slices)
     malignant = [lesion for lesion in patient.lesions if lesion.kind == "hcc"]
@@ -140,7 +140,7 @@ def test_lesions_are_honest(seed: int) -> None:
         assert np.all((x2 - x1) * (y2 - y1) >= area - 1e-3)  # the box holds the section
         assert np.all(np.maximum(x2 - x1, y2 - y1) >= phantom.SMALLEST_MM / spacing * 0.88)
         assert all(phantom.SMALLEST_MM <= d <= 80 for d in diameters)
-    assert shown >= 1  # a patient with cancer shows it somewhere
+    assert shown >= 1  # at least one slice shows a lesion
 
 
 def test_most_lesions_are_of_10_to_35_mm() -> None:
@@ -166,7 +166,7 @@ def test_cancer_changes_the_image_where_the_boxes_are_and_hardly_elsewhere(scann
         outside.append(change[~near].mean())
     assert len(inside) >= 1
     assert min(inside) > 1.5
-    assert max(outside) < 0.3  # the truncated k-space rings, and the ghost repeats, a little
+    assert max(outside) < 0.3  # Gibbs ringing and the ghost change a little
 
 
 def test_the_box_is_tight_around_a_lesion_that_stands_out() -> None:
@@ -290,7 +290,7 @@ def test_an_empty_folder_and_a_missing_parent_are_fine(tmp_path: Path) -> None:
         assert (tmp_path / name / "patients.csv").is_file()
 
 
-def test_a_failure_half_way_leaves_no_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_failure_while_writing_leaves_no_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     calls: list[Path] = []
     write = voc.write
 
