@@ -1,5 +1,6 @@
 import inspect
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -13,8 +14,9 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_leaves, tree_map
 from torchvision import tv_tensors
 
-from hccvision import augment as module
 from hccvision.augment import (
+    Crop,
+    ScanEffects,
     adapt,
     add_noise,
     add_rician_noise,
@@ -31,6 +33,7 @@ from hccvision.augment import (
     paper,
     shade,
 )
+from hccvision.augment import noise as noise_module
 from hccvision.contracts import Targets
 from hccvision.registry import AUGMENTATIONS
 
@@ -52,7 +55,7 @@ def lesion(box: tuple[float, ...], size: tuple[int, int] = SIZE, *, shape: str =
 
 
 def bounds(image: Tensor) -> Tensor:
-    """Give the tight box of what is bright."""
+    """Return the tight box of the bright pixels."""
     rows, columns = (image[0] > 0.5).nonzero(as_tuple=True)
     return torch.stack((columns.min(), rows.min(), columns.max() + 1, rows.max() + 1)).float()
 
@@ -62,7 +65,7 @@ def target(*boxes: tuple[float, ...]) -> Targets:
 
 
 def move(box: tuple[float, ...], matrix: Tensor, shape: str = "ellipse") -> tuple[Tensor, Tensor]:
-    """Move a drawn lesion and its box by the same map: where it is, and where its box says it is."""
+    """Move a drawn lesion and its box by the same map; return where the pixels are and where the box is."""
     return bounds(move_images(lesion(box, shape=shape), matrix)[0]), move_boxes(target(box), matrix, SIZE).boxes[0, 0]
 
 
@@ -98,7 +101,7 @@ def test_the_map_is_drawn_within_its_limits_and_fills_them():
     assert (independent - torch.eye(5)).abs().max() < 0.06
 
 
-def test_nothing_asked_is_nothing_done():
+def test_the_default_map_is_the_identity():
     matrix = draw_affine(3, SIZE, seeded())
     torch.testing.assert_close(matrix, torch.eye(3).expand(3, 3, 3))
     images = torch.rand(3, 2, *SIZE)
@@ -114,7 +117,7 @@ def test_a_mirror_image_is_exact():
     torch.testing.assert_close(flipped, images.flip(-1), rtol=0, atol=1e-4)
 
 
-def test_a_shift_by_whole_pixels_is_exact_and_black_comes_in():
+def test_a_shift_by_whole_pixels_is_exact_and_the_outside_is_black():
     images = torch.rand(1, 1, 10, 13)
     matrix = torch.tensor([[[1.0, 0, 3], [0, 1, -2], [0, 0, 1]]])
     expected = torch.zeros_like(images)
@@ -156,13 +159,13 @@ def test_boxes_follow_shift_and_scale(seed, mirrored):
 @settings(deadline=None, max_examples=40)
 @given(st.integers(0, 10_000))
 def test_boxes_follow_everything_at_once(seed):
-    """A lesion is an ellipse in its box; one pixel and a half is what rasterising it costs."""
+    """A lesion is an ellipse in its box; rasterising it costs up to one and a half pixels."""
     matrix = draw_affine(1, SIZE, seeded(seed), flip=0.5, rotation=40, translation=0.1, scale=(0.8, 1.2))
     seen, stated = move(BOX, matrix)
     torch.testing.assert_close(stated, seen, rtol=0, atol=1.5)
 
 
-def test_a_turned_square_is_bounded_as_the_disc_in_it():
+def test_the_box_of_a_rotated_square_bounds_its_inscribed_disc():
     radians = math.pi / 4
     matrix = torch.eye(3)[None].clone()
     matrix[0, :2, :2] = torch.tensor([[math.cos(radians), -math.sin(radians)], [math.sin(radians), math.cos(radians)]])
@@ -188,14 +191,14 @@ def test_boxes_are_cut_at_the_borders(x, y, expected):
     ("shift", "label"),
     [(-4.0, 0), (-12.0, 0), (-12.5, -1), (-19.9, -1), (-20.0, -1), (-500.0, -1), (500.0, -1)],
 )
-def test_what_is_hardly_visible_loses_box_and_label(shift, label):
+def test_boxes_that_are_mostly_outside_are_dropped(shift, label):
     """Of a box of 20 columns at the border, 40 % are 8."""
     moved = move_boxes(target((0.0, 10.0, 20.0, 30.0)), shifted(shift), SIZE, visible=0.4)
     assert moved.labels.tolist() == [[label]]
     assert moved.boxes[0, 0].tolist() == ([0, 10, 20 + shift, 30] if label == 0 else [0, 0, 0, 0])
 
 
-def test_visible_zero_keeps_all_that_shows_and_one_only_what_is_whole():
+def test_visible_0_keeps_every_visible_box_and_1_only_complete_boxes():
     box = target((0.0, 10.0, 20.0, 30.0))
     assert move_boxes(box, shifted(-19.5), SIZE, visible=0).labels.tolist() == [[0]]
     assert move_boxes(box, shifted(-20), SIZE, visible=0).labels.tolist() == [[-1]]
@@ -219,7 +222,7 @@ def test_padding_stays_padding_and_image_labels_stay():
 # Noise, blur, intensity
 
 
-def test_noise_falls_on_its_share_with_its_strength():
+def test_noise_has_its_share_and_strength():
     images = torch.full((200, 1, 16, 16), 0.5)
     noisy = add_noise(images, seeded(), share=0.5, std=0.03)
     touched = (noisy != images).flatten(1).any(1)
@@ -347,7 +350,7 @@ def test_none_changes_nothing():
 
 
 def test_the_papers_preset_follows_a_lesion():
-    """Without noise and blur the picture tells where the lesion went."""
+    """Without noise and blur the image shows where the lesion is."""
     augment = paper(noise=0, blurred=0)
     for seed in range(10):
         image, moved = augment(lesion(BOX), target(BOX), seeded(seed))
@@ -362,7 +365,7 @@ def test_the_light_preset_follows_a_lesion():
         torch.testing.assert_close(moved.boxes[0, 0], bounds(image[0]), rtol=0, atol=1.0)
 
 
-def test_each_part_of_the_papers_preset_can_be_had_alone():
+def test_each_part_of_the_papers_preset_works_alone():
     images, targets = batch()
     still = {"flip": 0, "rotation": 0, "translation": 0, "noise": 0, "blurred": 0}
     torch.testing.assert_close(paper(**still)(images, targets, seeded())[0], images, rtol=0, atol=1e-4)
@@ -375,7 +378,7 @@ def test_each_part_of_the_papers_preset_can_be_had_alone():
     assert blurred.mean().item() == pytest.approx(images.mean().item(), abs=0.01)
 
 
-# The bound of turned boxes
+# The bound of rotated boxes
 
 
 def test_the_corner_bound_is_torchvisions():
@@ -402,12 +405,12 @@ def test_an_unknown_bound_is_refused():
 
 
 @pytest.mark.parametrize("preset", [paper, light, mri])
-def test_a_preset_hands_its_bound_on(preset):
+def test_a_preset_passes_its_bound_on(preset):
     found = [preset(bound=bound)(lesion(BOX), target(BOX), seeded(3))[1].boxes for bound in ("ellipse", "corners")]
     assert torch.equal(*found) == (preset is light)  # which doesn't turn
 
 
-# What varies between scanners
+# Variation between scanners
 
 
 def test_shading_is_smooth_and_as_strong_as_asked():
@@ -476,7 +479,7 @@ def test_a_lesion_larger_than_the_crop_and_no_lesions_at_all_are_cropped_anywher
 
 @pytest.mark.parametrize("zoom", [(0.5, 2.0), (2.0, 1.5)])
 def test_a_crop_larger_than_the_image_is_refused(zoom):
-    with pytest.raises(ValueError, match="zoom goes from at least 1 up, got"):
+    with pytest.raises(ValueError, match="expected zoom factors of at least 1, the smaller one first, got"):
         draw_crop(target(BOX), SIZE, seeded(), share=1.0, zoom=zoom)
 
 
@@ -490,20 +493,20 @@ def test_ghosts_keep_the_type(dtype):
 
 
 def test_the_mri_preset_follows_a_lesion_and_leaves_the_liver_on_its_side():
-    augment = mri(bias=0, gain=0, offset=0, gamma=0, noise=0, ghosting=0)
+    augment = mri(scan=ScanEffects(bias=0, gain=0, offset=0, gamma=0, noise=0, ghosting=0))
     for seed in range(20):
         image, moved = augment(lesion(BOX), target(BOX), seeded(seed))
         torch.testing.assert_close(moved.boxes[0, 0], bounds(image[0]), rtol=0, atol=2.0)
     left = lesion((10, 40, 30, 60))
     for seed in range(50):
         image, _ = augment(left, Targets(torch.zeros(1, 0, 4), torch.zeros(1, 0).long()), seeded(seed))
-        flipped, _ = mri(flip=1.0, crop=0.0)(left, target(), seeded(seed))
+        flipped, _ = mri(flip=1.0, crop=Crop(share=0.0))(left, target(), seeded(seed))
         columns = (image[0, 0] > 0.5).nonzero()[:, 1].float()
         assert not len(columns) or columns.mean() < 80
         assert (flipped[0, 0] > 0.5).nonzero()[:, 1].float().mean() > 64
 
 
-# A user's own
+# Adapted transforms
 
 
 def test_a_kornia_module_moves_images_and_boxes_alike():
@@ -516,7 +519,7 @@ def test_a_kornia_module_moves_images_and_boxes_alike():
     torch.testing.assert_close(moved.boxes[0, 0], bounds(image[0]))
     shift = adapt(kornia.RandomAffine(0.0, translate=(0.999, 0.0), p=1.0))
     gone = [shift(lesion(BOX), target(BOX), seeded(s))[1].labels.item() for s in range(40)]
-    assert set(gone) == {0, -1}  # what leaves the image loses its label
+    assert set(gone) == {0, -1}  # boxes that leave the image are dropped
 
 
 def test_an_adapted_callable_is_replayed_by_its_generator():
@@ -537,7 +540,7 @@ def test_an_adapted_callable_is_replayed_by_its_generator():
 
 
 @pytest.mark.parametrize("wrong", [3, lambda images: images, "kornia"])
-def test_what_is_no_transform_is_refused(wrong):
+def test_anything_but_a_transform_is_refused(wrong):
     with pytest.raises(TypeError, match="expected a kornia module, or a callable on"):
         adapt(wrong)
 
@@ -552,7 +555,7 @@ def test_images_out_of_range_are_refused(name, factor, message):
 
 
 class FakeCuda(TorchFunctionMode):
-    """Computes shapes and devices of what touches CUDA, without one: mixed devices and reading back are errors."""
+    """Compute shapes and devices of CUDA tensors without CUDA: mixed devices and reading values back are errors."""
 
     fake = FakeTensorMode()
 
@@ -569,10 +572,19 @@ class FakeCuda(TorchFunctionMode):
             return func(*args, **kwargs)
 
 
-@pytest.mark.parametrize("shares", [{}, {"noise": 1.0, "blurred": 1.0, "ghosting": 1.0, "crop": 1.0}])
+EVERYTHING = {
+    "noise": 1.0,
+    "blurred": 1.0,
+    "crop": Crop(share=1.0),
+    "scan": ScanEffects(noise=1.0, ghosting=1.0),
+}
+
+
+@pytest.mark.parametrize("shares", [{}, EVERYTHING])
 @pytest.mark.parametrize("name", NAMES)
 def test_nothing_is_read_back_from_the_device(name, shares):
     images, targets = batch()
+    targets = replace(targets, masks=torch.zeros(len(images), *SIZE, dtype=torch.int64))
     cuda = torch.device("cuda:0")
     known = inspect.signature(AUGMENTATIONS.get(name)).parameters
     augment = AUGMENTATIONS.build(name, **{key: value for key, value in shares.items() if key in known})
@@ -580,15 +592,17 @@ def test_nothing_is_read_back_from_the_device(name, shares):
         try:
             moved, boxes = augment(images.to(cuda), targets.to(cuda), seeded())
         finally:
-            module._pool.cache_clear()  # its numbers would be fake
+            noise_module._pool.cache_clear()  # it holds fake tensors now
     assert moved.shape == images.shape
-    assert {moved.device.type, boxes.boxes.device.type, boxes.labels.device.type} == {"cuda"}
+    parts = (moved, boxes.boxes, boxes.labels, boxes.masks)
+    assert {part.device.type for part in parts} == {"cuda"}
 
 
 @pytest.mark.gpu
 @pytest.mark.parametrize("name", NAMES)
 def test_on_cuda_nothing_waits_for_the_device(name):
     images, targets = batch()
+    targets = replace(targets, masks=torch.zeros(len(images), *SIZE, dtype=torch.int64))
     augment, images, targets = AUGMENTATIONS.build(name), images.cuda(), targets.to("cuda")
     augment(images, targets, seeded())
     torch.cuda.set_sync_debug_mode("error")

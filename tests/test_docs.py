@@ -19,6 +19,8 @@ import numpy as np
 import pytest
 
 import hccvision as hv
+from hccvision.phantom.atlas import ATLAS
+from hccvision.phantom.tissues import TISSUES
 
 DOCS = Path(__file__).parents[1] / "docs"
 PAGES = sorted(DOCS.glob("*.rst"))
@@ -115,7 +117,7 @@ def test_what_the_page_says_of_the_phantom_is_so() -> None:
     text = (DOCS / "phantom.rst").read_text(encoding="utf-8")
     said = re.findall(r'\* - ``"(\w+)"``\n +- ([\d.]+)\n +- (\d+) mm', text)
     assert {name: (float(contrast), float(mm)) for name, contrast, mm in said} == hv.phantom.LEVELS
-    heights = {name: list(organ.outlines) for name, organ in hv.phantom._ATLAS.items()}
+    heights = {name: list(organ.outlines) for name, organ in ATLAS.items()}
     spans = [max(heights[name]) - min(heights[name]) for name in ("liver", "right kidney", "left kidney")]
     assert f"- {spans[0]} mm" in text
     assert f"- {spans[1]}, {spans[2]} mm" in text
@@ -124,9 +126,8 @@ def test_what_the_page_says_of_the_phantom_is_so() -> None:
     signal = (1 - decay) / (1 - decay * np.cos(np.radians(10)))
     found = [float(x) for x in re.findall(r"ms \[\w+\]_\n +- ([\d.]+)\n", text)]
     np.testing.assert_allclose(found, signal, atol=0.006)
-    levels = hv.phantom._TISSUES
     shown = re.findall(r"ms \[\w+\]_\n +- [\d.]+\n +- ([\d.]+)\n", text)
-    assert [float(x) for x in shown] == [levels["artery"][0], levels["portal vein"][1], levels["liver"][1]]
+    assert [float(x) for x in shown] == [TISSUES["artery"][0], TISSUES["portal vein"][1], TISSUES["liver"][1]]
 
 
 def test_a_plug_in_is_found_by_its_entry_point(tmp_path: Path) -> None:

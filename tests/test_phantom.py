@@ -1,4 +1,4 @@
-"""The phantom: repeatable, honest boxes, no shortcut between class and scanner, all of a folder or nothing."""
+"""The phantom: repeatable, with tight boxes, no shortcut from scanner to class, and complete folders or none."""
 
 from __future__ import annotations
 
@@ -16,6 +16,8 @@ from PIL import Image
 
 from hccvision import phantom, voc
 from hccvision.contracts import Annotation
+from hccvision.phantom.lesions import blend_lesion
+from hccvision.phantom.scanners import acquire
 
 PATIENTS, SLICES = 8, 3
 
@@ -41,7 +43,7 @@ def rows(folder: Path) -> list[dict[str, str]]:
     return rows_of(folder)
 
 
-# Repeatable
+# Repeatability
 
 
 def test_equal_seeds_give_equal_bytes_in_another_process(tmp_path: Path) -> None:
@@ -70,7 +72,7 @@ def test_drawing_and_rendering_are_pure() -> None:
     assert np.array_equal(first.balls, state[1])
 
 
-# What the folder holds
+# Content of the folder
 
 
 def test_every_row_has_its_image_and_annotation(folder: Path, rows: list[dict[str, str]]) -> None:
@@ -91,12 +93,12 @@ def test_every_row_has_its_image_and_annotation(folder: Path, rows: list[dict[st
         assert row["patient"] == row["image"].split("_")[0]
 
 
-def test_sizes_and_spacings_are_those_promised() -> None:
+def test_sizes_and_spacings_are_as_documented() -> None:
     assert {name: scanner.size for name, scanner in phantom.SCANNERS.items()} == {"A": (520, 520), "B": (260, 320)}
     assert phantom.SCANNERS["A"].spacing != phantom.SCANNERS["B"].spacing
 
 
-def test_either_class_comes_from_both_scanners_evenly(rows: list[dict[str, str]]) -> None:
+def test_both_classes_come_equally_from_both_scanners(rows: list[dict[str, str]]) -> None:
     scanner = {row["patient"]: row["scanner"] for row in rows}
     ill = {row["patient"] for row in rows if row["class"] == "cancer"}
     assert len(ill) == PATIENTS // 2
@@ -120,7 +122,7 @@ def test_the_share_of_cancer_counts_patients(tmp_path: Path, share: float, expec
 
 
 @pytest.mark.parametrize("seed", range(12))
-def test_lesions_are_honest(seed: int) -> None:
+def test_lesions_and_boxes_agree(seed: int) -> None:
     slices = 1 + seed % 4
     patient = phantom.draw_patient(seed, cancer=True, scanner="B", slices=slices)
     malignant = [lesion for lesion in patient.lesions if lesion.kind == "hcc"]
@@ -138,7 +140,7 @@ def test_lesions_are_honest(seed: int) -> None:
         assert np.all((x2 - x1) * (y2 - y1) >= area - 1e-3)  # the box holds the section
         assert np.all(np.maximum(x2 - x1, y2 - y1) >= phantom.SMALLEST_MM / spacing * 0.88)
         assert all(phantom.SMALLEST_MM <= d <= 80 for d in diameters)
-    assert shown >= 1  # a patient with cancer shows it somewhere
+    assert shown >= 1  # at least one slice shows a lesion
 
 
 def test_most_lesions_are_of_10_to_35_mm() -> None:
@@ -164,7 +166,7 @@ def test_cancer_changes_the_image_where_the_boxes_are_and_hardly_elsewhere(scann
         outside.append(change[~near].mean())
     assert len(inside) >= 1
     assert min(inside) > 1.5
-    assert max(outside) < 0.3  # the truncated k-space rings, and the ghost repeats, a little
+    assert max(outside) < 0.3  # Gibbs ringing and the ghost change a little
 
 
 def test_the_box_is_tight_around_a_lesion_that_stands_out() -> None:
@@ -172,7 +174,7 @@ def test_the_box_is_tight_around_a_lesion_that_stands_out() -> None:
     spacing, size = 1.25, (100, 120)
     for z in (0.0, 9.0):
         signal = np.ones(size, np.float32)
-        seen = phantom._blend(signal, lesion, z, np.ones(size, bool), 1.0, spacing)
+        seen = blend_lesion(signal, lesion, z, np.ones(size, bool), 1.0, spacing)
         assert seen is not None
         box, diameter = seen
         section = np.sqrt(1 - (z / 15) ** 2)
@@ -182,8 +184,8 @@ def test_the_box_is_tight_around_a_lesion_that_stands_out() -> None:
         np.testing.assert_allclose(diameter, 2 * np.sqrt(20 * 12) * section, rtol=0.02)
         bright = np.argwhere(signal > 5)
         np.testing.assert_allclose(box, [*bright.min(0)[::-1], *(bright.max(0) + 1)[::-1]], atol=1)
-    assert phantom._blend(np.ones(size, np.float32), lesion, 14.9, np.ones(size, bool), 1.0, spacing) is None
-    assert phantom._blend(np.ones(size, np.float32), lesion, 0.0, np.zeros(size, bool), 1.0, spacing) is None
+    assert blend_lesion(np.ones(size, np.float32), lesion, 14.9, np.ones(size, bool), 1.0, spacing) is None
+    assert blend_lesion(np.ones(size, np.float32), lesion, 0.0, np.zeros(size, bool), 1.0, spacing) is None
 
 
 def test_the_level_sets_contrast_and_size_of_hcc_and_nothing_else() -> None:
@@ -221,10 +223,10 @@ def test_slices_of_a_patient_resemble_each_other_more_than_those_of_others() -> 
 def test_the_noise_is_rician() -> None:
     scanner = phantom.SCANNERS["B"]
     rng = np.random.default_rng(0)
-    air = phantom._acquire(rng, np.zeros(scanner.size, np.float32), scanner)
+    air = acquire(rng, np.zeros(scanner.size, np.float32), scanner)
     np.testing.assert_allclose(air.mean() / air.std(), np.sqrt(np.pi / (4 - np.pi)), rtol=0.03)  # Rayleigh in air
     sigma = air.mean() / np.sqrt(np.pi / 2)
-    bright = phantom._acquire(rng, np.full(scanner.size, 1.0, np.float32), scanner)
+    bright = acquire(rng, np.full(scanner.size, 1.0, np.float32), scanner)
     np.testing.assert_allclose(bright.mean(), 1 + sigma**2 / 2, rtol=0.002)  # the weighing keeps the mean
     np.testing.assert_allclose(bright.std(), sigma, rtol=0.05)
 
@@ -288,7 +290,7 @@ def test_an_empty_folder_and_a_missing_parent_are_fine(tmp_path: Path) -> None:
         assert (tmp_path / name / "patients.csv").is_file()
 
 
-def test_a_failure_half_way_leaves_no_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_failure_while_writing_leaves_no_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     calls: list[Path] = []
     write = voc.write
 

@@ -147,7 +147,7 @@ def test_without_validation_and_without_epochs_numbers():
     assert figure.axes[0].lines[0].get_xdata().tolist() == [1, 2]
 
 
-def test_figures_that_some_rows_lack_leave_gaps():
+def test_values_missing_from_some_rows_leave_gaps():
     rows = [{"train_loss": 2.0}, {"train_loss": 1.0, "val_loss": 1.5}, {"train_loss": 1.0, "val_loss": float("inf")}]
     lines = plots.training_curves(rows).axes[0].lines
     assert [line.get_label() for line in lines] == ["train loss", "val loss"]
@@ -155,7 +155,7 @@ def test_figures_that_some_rows_lack_leave_gaps():
     assert np.isnan(lines[1].get_ydata()[0])
 
 
-def test_metrics_run_from_0_to_1_and_below_only_where_they_must():
+def test_the_axis_of_metrics_is_0_to_1_and_extends_below_only_where_needed():
     (axes,) = plots.training_curves([{"val_voc_map": 0.2}, {"val_voc_map": 0.3}]).axes
     assert axes.get_ylim() == pytest.approx((0, 1), abs=0.05)
     (axes,) = plots.training_curves([{"val_mcc": -0.2}, {"val_mcc": 0.3}]).axes
@@ -175,7 +175,7 @@ def test_a_learning_rate_that_changes_is_drawn():
 
 
 @pytest.mark.parametrize(("classes", "drawn"), [(3, True), (11, True), (12, False), (80, False)])
-def test_figures_of_single_classes_are_drawn_while_they_are_few(classes, drawn):
+def test_metrics_of_single_classes_are_drawn_while_they_are_few(classes, drawn):
     more = {f"val_voc_map/class {i}": 0.5 for i in range(classes)}
     groups = panels(plots.training_curves(history(2, **more)))
     title = "metrics" if drawn else f"metrics ({classes} of single classes left out)"
@@ -284,7 +284,7 @@ def test_names_are_written_as_they_are_inside_the_figure(classes):
 @pytest.mark.parametrize(
     "matrix", [[[1, 2]], [[1, -1], [0, 0]], [[0.5, 1], [0, 0]], [[1]], [], [[float("nan"), 1], [0, 0]]]
 )
-def test_a_matrix_that_is_none_is_refused(matrix):
+def test_an_invalid_matrix_is_refused(matrix):
     with pytest.raises(ValueError, match=r"expected a \(2, 2\) matrix of counts"):
         plots.confusion_matrix(matrix, ("normal", "cancer"))
 
@@ -297,7 +297,7 @@ def test_an_unknown_positive_class_is_refused():
 # --- detections
 
 
-def test_a_find_is_labelled_with_class_score_and_overlap():
+def test_a_detection_is_labelled_with_class_score_and_overlap():
     axes = one(black(), found(([10, 20, 50, 60], 0.934, 0)), truth(([20, 20, 60, 60], "hcc")))
     overlap = (30 * 40) / (40 * 40 + 40 * 40 - 30 * 40)
     assert texts(axes) == [f"hcc 0.93 · IoU {overlap:.2f}"]
@@ -323,7 +323,7 @@ def test_overlaps_agree_with_torchvision():
 def test_only_a_truth_of_the_same_class_counts():
     known = truth(([0, 0, 40, 40], "cyst"), ([0, 0, 40, 20], "hcc"))
     axes = one(black(), found(([0, 0, 40, 40], 0.8, 1)), known, classes=("cyst", "hcc"))
-    assert sorted(texts(axes)) == ["cyst", "hcc 0.80 · IoU 0.50"]  # and the cyst that was not found has its name
+    assert sorted(texts(axes)) == ["cyst", "hcc 0.80 · IoU 0.50"]  # the cyst that was not found is labelled
     axes = one(black(), found(([0, 0, 40, 40], 0.8, 0)), truth(([0, 0, 40, 40], "hcc")), classes=("cyst", "hcc"))
     assert sorted(texts(axes)) == ["cyst 0.80 · IoU 0.00", "hcc"]
     assert [kind for kind, _ in rectangles(axes)] == ["truth", "found, IoU < 0.5"]
@@ -347,7 +347,7 @@ def test_only_scores_from_the_threshold_on_are_drawn():
     assert axes.get_title(loc="left") == "truth not known · found: 3"
 
 
-def test_an_image_without_lesion_or_finds_is_ordinary():
+def test_an_image_without_lesions_or_detections_is_ordinary():
     figure = plots.detections([black()], [found()], [truth()], classes=("hcc",))
     assert figure.axes[0].get_title(loc="left") == "no lesion · found: 0"
     assert not figure.axes[0].patches
@@ -355,7 +355,7 @@ def test_an_image_without_lesion_or_finds_is_ordinary():
     assert not figure.legends
 
 
-def test_a_find_in_an_image_without_lesion_overlaps_nothing():
+def test_a_detection_in_an_image_without_lesions_overlaps_nothing():
     axes = one(black(), found(([0, 0, 9, 9], 0.75, 0)), truth())
     assert texts(axes) == ["hcc 0.75 · IoU 0.00"]
 
@@ -373,7 +373,7 @@ def test_a_lesion_that_was_not_found_is_drawn():
 
 
 @pytest.mark.parametrize("channels", [1, 2, 3, 4, 5])
-def test_grey_is_shown_as_it_is_and_pixel_0_lies_between_0_and_1(channels):
+def test_grey_levels_are_unchanged_and_pixel_0_extends_from_0_to_1(channels):
     image = np.random.default_rng(0).integers(50, 90, (6, 8, channels), np.uint8)
     axes = one(image, found(), None)
     (shown,) = axes.images
@@ -401,7 +401,7 @@ def test_images_of_any_size_keep_their_shape_in_panels_of_one_size(sizes):
 @pytest.mark.parametrize(
     ("n", "columns", "grid"), [(1, 4, (1, 1)), (3, 4, (3, 1)), (4, 4, (4, 1)), (5, 4, (4, 2)), (3, 1, (1, 3))]
 )
-def test_the_grid_has_at_most_so_many_columns(n, columns, grid):
+def test_the_grid_has_at_most_the_given_number_of_columns(n, columns, grid):
     figure = plots.detections([black()] * n, [found()] * n, [None] * n, classes=("hcc",), columns=columns)
     spans = [axes.get_position() for axes in figure.axes]
     assert (len({round(s.x0, 6) for s in spans}), len({round(s.y0, 6) for s in spans})) == grid
@@ -494,6 +494,60 @@ def test_a_real_slice_with_its_annotation(shared, tmp_path):
         assert np.asarray(picture.convert("L")).std() > 20
 
 
+# --- masks
+
+
+def region(rows: slice, columns: slice, label: int = 1, size: tuple[int, int] = (80, 100)) -> np.ndarray:
+    label_map = np.zeros(size, np.int64)
+    label_map[rows, columns] = label
+    return label_map
+
+
+def outlines(axes) -> list[tuple[str, tuple[float, ...]]]:
+    """Colour and ``x1, y1, x2, y2`` of each contour drawn."""
+    return [
+        (colors.to_hex(c.get_edgecolor()[0]), tuple(c.get_paths()[0].get_extents().extents)) for c in axes.collections
+    ]
+
+
+def test_masks_are_outlined_where_they_lie():
+    figure = plots.masks(
+        [black()] * 2,
+        [region(np.s_[10:30], np.s_[20:60]), torch.from_numpy(region(np.s_[5:9], np.s_[1:3]))],
+        [region(np.s_[12:30], np.s_[20:60], 3), None],
+        titles=["$a$.png", "b" * 200],
+    )
+    first, second = figure.axes
+    # background and lesion share one border; contours run half-way between pixel centres
+    assert outlines(first) == [(plots.TRUTH, (20, 12, 60, 30))] * 2 + [(plots.HIT, (20, 10, 60, 30))] * 2
+    assert outlines(second) == [(plots.HIT, (1, 5, 3, 9))] * 2
+    assert first.get_title(loc="left") == "$a$.png"
+    assert "…" in second.get_title(loc="left")
+    assert legend_of(figure) == ["truth", "predicted"]
+    assert_nothing_is_cut_off(figure)
+
+
+@pytest.mark.parametrize("value", [-1, 0, 2])
+def test_a_mask_of_one_value_has_no_outline(value):
+    label_map = np.full((80, 100), value)
+    assert not plots.masks([black()], [label_map], [label_map]).axes[0].collections
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (([], [], []), "at least one image, got 0"),
+        (([black()], [], [None]), "1 images and {'predicted': 0"),
+        (([np.zeros((5, 5))], [np.zeros((5, 5))], [None]), r"image 0: expected \(H, W, C\) uint8"),
+        (([black()], [np.zeros((5, 5))], [None]), r"image 0: expected a label map \(80, 100\), got \(5, 5\)"),
+        (([black()], [np.zeros((80, 100))], [np.zeros(3)]), r"got \(3,\)"),
+    ],
+)
+def test_masks_refuse_what_cannot_be_drawn(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        plots.masks(*arguments)
+
+
 # --- files, and what every function has in common
 
 
@@ -518,7 +572,7 @@ def test_a_gallery_shows_each_draw_with_the_boxes_it_kept():
         plots.gallery(image, boxes, second_without, count=0)
 
 
-def test_saved_pictures_say_their_title_and_nothing_else(tmp_path):
+def test_saved_figures_have_their_title_as_only_metadata(tmp_path):
     path = plots.save(plots.confusion_matrix(np.eye(2), ("a", "b")), tmp_path / "new" / "matrix.PNG")
     assert path == tmp_path / "new" / "matrix.PNG"
     with Image.open(path) as picture:
@@ -528,7 +582,7 @@ def test_saved_pictures_say_their_title_and_nothing_else(tmp_path):
     assert os.listdir(path.parent) == ["matrix.PNG"]
 
 
-def test_a_figure_of_the_users_own_is_saved_without_title(tmp_path):
+def test_a_figure_made_by_the_user_is_saved_without_title(tmp_path):
     path = plots.save(figure_module.Figure(figsize=(2, 1)), str(tmp_path / "own.png"))
     with Image.open(path) as picture:
         assert picture.size == (300, 150)
@@ -540,7 +594,7 @@ def test_the_same_figure_gives_the_same_bytes(tmp_path):
     assert files[0].read_bytes() == files[1].read_bytes()
 
 
-def test_an_older_file_stays_whole_when_writing_fails(tmp_path, monkeypatch):
+def test_an_existing_file_is_unchanged_when_writing_fails(tmp_path, monkeypatch):
     path = tmp_path / "curves.png"
     path.write_bytes(b"older")
     figure = figure_module.Figure()
@@ -567,6 +621,7 @@ DRAW = {
     "training_curves": lambda: plots.training_curves(history(2), best=1),
     "confusion_matrix": lambda: plots.confusion_matrix(np.eye(2), ("a", "b")),
     "detections": lambda: plots.detections([black()], [found()], [truth()], classes=("hcc",)),
+    "masks": lambda: plots.masks([black()], [region(np.s_[1:9], np.s_[1:9])], [None]),
 }
 
 
