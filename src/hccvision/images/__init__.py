@@ -30,9 +30,9 @@ from hccvision.images.window import DEFAULT_WINDOW, WINDOWS, Window, to_uint8
 
 __all__ = [
     "AXES", "DEFAULT_WINDOW", "POLICIES", "SUFFIXES", "WINDOWS", "DICOMFormat", "ImageFile", "ImageFormat",
-    "NIfTIFormat", "PictureFormat", "Placement", "Provenance", "Slice", "Window", "choose_frame", "frame_count", "from_array",
-    "image_size", "is_image", "place", "read_image", "read_provenance", "read_values", "resize", "suffixes",
-    "to_image", "to_uint8",
+    "NIfTIFormat", "PictureFormat", "Placement", "Provenance", "Slice", "Window", "choose_frame", "frame_count",
+    "from_array", "image_size", "is_image", "place", "read_image", "read_provenance", "read_values", "resize",
+    "suffixes", "to_image", "to_uint8",
 ]  # fmt: skip
 
 if TYPE_CHECKING:

@@ -66,8 +66,8 @@ def read_image(
     """Read one image of any format as 8 bits.
 
     Pictures: EXIF orientation is applied, alpha is composited over black, and more than 8 bits are converted by
-    `to_uint8`. DICOM: values are rescaled, then displayed through the file's VOI lookup table or its first window, or by
-    `to_uint8` where it has none; MONOCHROME1 is inverted. NIfTI: one slice, oriented as DICOM displays it.
+    `to_uint8`. DICOM: values are rescaled, then displayed through the file's VOI lookup table or its first window, or
+    by `to_uint8` where it has none; MONOCHROME1 is inverted. NIfTI: one slice, oriented as DICOM displays it.
 
     Args:
         path: the file.

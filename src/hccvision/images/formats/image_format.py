@@ -14,9 +14,9 @@ AXES = ("sagittal", "coronal", "axial")  # along x, y and z of the patient
 class ImageFormat:
     """A format of image files: how to recognise a file and how to read it.
 
-    Derive from it, define `read`, and register the class by ``@IMAGE_FORMATS.register("name")``: `read_image`, readers of
-    folders, training and prediction then use it. It is built without arguments and holds no state. Its methods need not
-    handle broken files: whatever they raise is raised again as a ValueError that names the file.
+    Derive from it, define `read`, and register the class by ``@IMAGE_FORMATS.register("name")``: `read_image`, the
+    readers of folders, training and prediction then use it. It is built without arguments and holds no state. Its
+    methods need not handle broken files: any exception is raised again as a ValueError that names the file.
 
     Attributes:
         suffixes: endings of file names, in lower case with the dot.
