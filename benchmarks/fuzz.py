@@ -347,7 +347,7 @@ def dicom(work: Path) -> Callable[[bytes], str]:
         try:
             pixels = read_image(path)
         except ValueError as error:
-            if "frames: say which" not in str(error):
+            if "frames: choose one" not in str(error):
                 raise
             pixels = read_image(path, frame=0)
         if pixels.dtype != np.uint8 or pixels.ndim != 3 or (size is not None and pixels.shape[:2] != size):

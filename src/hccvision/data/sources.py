@@ -44,7 +44,7 @@ def stem(path: PurePath) -> str:
         >>> stem(Path("liver/a.nii.gz")), stem(Path("liver/1.2.840.7"))
         ('a', '1.2.840.7')
     """
-    suffix = max((s for s in images.SUFFIXES if path.name.lower().endswith(s)), key=len, default="")
+    suffix = max((s for s in images.suffixes() if path.name.lower().endswith(s)), key=len, default="")
     return path.name[: len(path.name) - len(suffix)] or path.name
 
 

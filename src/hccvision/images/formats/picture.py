@@ -1,0 +1,69 @@
+"""Pictures that Pillow reads: PNG, JPEG, TIFF, BMP, GIF, WebP and whatever no other format claims."""
+
+from __future__ import annotations
+
+import numpy as np
+from PIL import Image, ImageOps
+from PIL.TiffImagePlugin import TiffImageFile
+
+from hccvision.images.formats.checks import choose_frame
+from hccvision.images.formats.image_format import ImageFormat
+from hccvision.images.image_file import ImageFile
+from hccvision.images.slices import Slice
+from hccvision.registry import IMAGE_FORMATS
+
+_ORIENTATION, _PHOTOMETRIC = 0x0112, 0x0106  # EXIF and TIFF tags
+
+
+@IMAGE_FORMATS.register("picture", fallback=True)
+class PictureFormat(ImageFormat):
+    """Pictures decoded by Pillow. EXIF orientation is applied."""
+
+    suffixes = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".gif", ".webp")
+
+    def read(self, file: ImageFile, frame: int | None, axis: str | None) -> Slice:
+        """Read one picture or page; see `ImageFormat.read`."""
+        with Image.open(file.content) as image:
+            image.seek(choose_frame(file.path, frame, _pages(image)))
+            return slice_of(image)
+
+    def size(self, file: ImageFile, axis: str | None) -> tuple[int, int]:
+        """Return ``(height, width)`` from the header; see `ImageFormat.size`."""
+        with Image.open(file.content) as image:
+            turned = image.getexif().get(_ORIENTATION) in (5, 6, 7, 8)
+            width, height = ImageOps.exif_transpose(image).size if turned else image.size
+            return height, width
+
+    def frames(self, file: ImageFile, axis: str | None) -> int:
+        """Return the number of pages; see `ImageFormat.frames`."""
+        with Image.open(file.content) as image:
+            return _pages(image)
+
+
+def slice_of(image: Image.Image) -> Slice:
+    """Return the pixels of a Pillow image, upright.
+
+    Args:
+        image: image of any mode; of several pages the current one.
+
+    Returns:
+        ``(H, W)`` values for grey of any depth, otherwise ``(H, W, 2)`` grey with alpha, ``(H, W, 3)`` RGB or
+        ``(H, W, 4)`` RGBA, uint8. Modes I, I;16 and F are raw values; they are inverted where a TIFF file says so.
+
+    Example:
+        >>> slice_of(Image.new("CMYK", (4, 2))).values.shape
+        (2, 4, 3)
+    """
+    white_is_zero = isinstance(image, TiffImageFile) and image.tag_v2.get(_PHOTOMETRIC) == 0
+    image = ImageOps.exif_transpose(image)
+    if image.mode.startswith(("I", "F")):  # Pillow itself inverts only up to 8 bits
+        return Slice(np.array(image), inverted=white_is_zero)
+    if image.has_transparency_data:
+        mode = "LA" if image.mode in ("LA", "La") else "RGBA"
+    else:
+        mode = "L" if image.mode == "L" else "RGB"
+    return Slice(np.array(image.convert(mode)))
+
+
+def _pages(image: Image.Image) -> int:
+    return 1 if image.format == "MPO" else getattr(image, "n_frames", 1)  # the second picture of a camera is a preview

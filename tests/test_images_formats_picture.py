@@ -1,0 +1,144 @@
+"""Pictures that Pillow reads."""
+
+import numpy as np
+import pytest
+from image_files import COLOUR, DEEP, GREY, grey_of, save, windowed
+from PIL import Image, ImageOps
+
+from hccvision import images
+
+
+@pytest.mark.parametrize("suffix", [".png", ".bmp", ".tif", ".tiff", ".gif", ".webp"])
+def test_grey_and_colour_files(tmp_path, suffix):
+    lossless = {"lossless": True} if suffix == ".webp" else {}
+    path = save(tmp_path, Image.fromarray(GREY), f"grey{suffix}", **lossless)
+    np.testing.assert_array_equal(images.read_image(path), np.repeat(GREY[..., None], 3, axis=2))
+    np.testing.assert_array_equal(images.read_image(path, channels=1), GREY[..., None])
+    if suffix != ".gif":
+        path = save(tmp_path, Image.fromarray(COLOUR), f"colour{suffix}", **lossless)
+        np.testing.assert_array_equal(images.read_image(path), COLOUR)
+        luminance = np.asarray(Image.fromarray(COLOUR).convert("L"))
+        np.testing.assert_array_equal(images.read_image(path, channels=1)[..., 0], luminance)
+
+
+@pytest.mark.parametrize("mode", ["L", "RGB", "CMYK"])
+def test_jpeg_is_what_pillow_decodes(tmp_path, mode):
+    path = save(tmp_path, Image.fromarray(COLOUR).convert(mode), "a.jpg")
+    with Image.open(path) as file:
+        assert file.mode == mode
+        np.testing.assert_array_equal(images.read_image(path), np.asarray(file.convert("RGB")))
+
+
+def test_one_bit(tmp_path):
+    path = save(tmp_path, Image.fromarray(GREY > 99))
+    np.testing.assert_array_equal(grey_of(path), np.where(GREY > 99, 255, 0))
+
+
+def test_palette(tmp_path):
+    path = save(tmp_path, Image.fromarray(COLOUR).quantize(8))
+    with Image.open(path) as file:
+        assert file.mode == "P"
+        np.testing.assert_array_equal(images.read_image(path), np.asarray(file.convert("RGB")))
+
+
+@pytest.mark.parametrize("mode", ["LA", "RGBA"])
+def test_alpha_goes_over_black(tmp_path, mode):
+    image = Image.fromarray(COLOUR).convert(mode)
+    image.putalpha(Image.fromarray(GREY))
+    path = save(tmp_path, image)
+    black = Image.new("RGBA", image.size, (0, 0, 0, 255))
+    expected = np.asarray(Image.alpha_composite(black, image.convert("RGBA")))[..., :3].astype(int)
+    got = images.read_image(path)
+    assert np.abs(got - expected).max() <= 1
+    np.testing.assert_array_equal(got, np.rint(np.asarray(image.convert("RGB")) * (GREY[..., None] / 255)))
+    assert np.abs(images.read_image(path, channels=1) - expected @ [[0.299], [0.587], [0.114]]).max() <= 2
+    np.testing.assert_array_equal(images.read_image(path, channels=len(mode)), np.asarray(image))
+
+
+def test_transparent_colours_are_black(tmp_path):
+    palette = Image.fromarray(GREY % 4).convert("P")
+    palette.putpalette([9, 9, 9, 255, 0, 0, 0, 255, 0, 0, 0, 255])
+    clear = (GREY % 4 == 1)[..., None]
+    shown = np.where(clear, 0, np.asarray(palette.convert("RGB")))
+    np.testing.assert_array_equal(images.read_image(save(tmp_path, palette, transparency=1)), shown)
+    grey = Image.fromarray(GREY % 4)
+    np.testing.assert_array_equal(grey_of(save(tmp_path, grey, transparency=1)), np.where(clear[..., 0], 0, GREY % 4))
+
+
+@pytest.mark.parametrize("name", ["a.png", "a.tif"])
+def test_sixteen_bits_go_through_the_percentile_window(tmp_path, name):
+    path = save(tmp_path, Image.fromarray(DEEP), name)
+    np.testing.assert_array_equal(grey_of(path), windowed(DEEP, *np.percentile(DEEP, [0.5, 99.5])))
+
+
+@pytest.mark.parametrize("dtype", ["<u2", ">u2", "<i4", "<f4"])
+def test_deep_tiffs(tmp_path, dtype):
+    values = DEEP.astype(dtype) if dtype.endswith("u2") else DEEP.astype(dtype) - 9000
+    path = save(tmp_path, Image.fromarray(values), "a.tif")
+    with Image.open(path) as file:
+        assert file.mode in ("I;16", "I;16B", "I", "F")
+    np.testing.assert_array_equal(grey_of(path), images.to_uint8(values))
+
+
+def test_a_deep_tiff_whose_zero_is_white_is_inverted(tmp_path):
+    upright = save(tmp_path, Image.fromarray(DEEP), "upright.tif")
+    inverted = save(tmp_path, Image.fromarray(DEEP), "inverted.tif", tiffinfo={262: 0})
+    with Image.open(inverted) as file:
+        assert (file.mode, file.tag_v2[262]) == ("I;16", 0)
+    np.testing.assert_array_equal(grey_of(inverted), 255 - grey_of(upright))
+
+
+def test_a_deep_tiff_of_nan_is_refused(tmp_path):
+    path = save(tmp_path, Image.fromarray(np.full((3, 4), np.nan, np.float32)), "a.tif")
+    with pytest.raises(ValueError, match=r"a\.tif: .*NaN"):
+        images.read_image(path)
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize(("name", "source"), [("a.png", COLOUR), ("a.jpg", GREY), ("a.tif", COLOUR), ("b.png", DEEP)])
+def test_exif_orientation_is_applied(tmp_path, name, source, orientation):
+    upright = images.read_image(save(tmp_path, Image.fromarray(source), f"upright_{name}"))
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    path = save(tmp_path, Image.fromarray(source), name, exif=exif)
+    turn = {  # EXIF 2.32, 4.6.4: where the stored row 0 and column 0 belong
+        1: lambda a: a,
+        2: np.fliplr,
+        3: lambda a: np.rot90(a, 2),
+        4: np.flipud,
+        5: lambda a: a.swapaxes(0, 1),
+        6: lambda a: np.rot90(a, -1),
+        7: lambda a: np.rot90(a, 2).swapaxes(0, 1),
+        8: np.rot90,
+    }[orientation]
+    np.testing.assert_array_equal(images.read_image(path), turn(upright))
+    assert images.image_size(path) == ((5, 7) if orientation > 4 else (7, 5))
+
+
+def test_one_pixel(tmp_path):
+    for source in (GREY, COLOUR, DEEP):
+        path = save(tmp_path, Image.fromarray(source[:1, :1]))
+        assert images.read_image(path).shape == (1, 1, 3)
+        assert images.image_size(path) == (1, 1)
+
+
+def test_a_camera_picture_with_a_preview_is_one_image(tmp_path):
+    path = save(tmp_path, Image.fromarray(COLOUR), "a.mpo", save_all=True, append_images=[Image.fromarray(COLOUR[:3])])
+    assert images.read_image(path).shape == (7, 5, 3)
+
+
+@pytest.mark.shared_data
+def test_brain_slices_of_all_modes(shared):
+    files = sorted((shared / "data/brain_mri_253").glob("*/*"))
+    seen = set()
+    for path in files:
+        with Image.open(path) as file:
+            seen.add(file.mode)
+            if file.mode in ("RGBA", "P") or path.name.startswith("Y1"):
+                rgba = ImageOps.exif_transpose(file).convert("RGBA")
+                black = Image.new("RGBA", rgba.size, (0, 0, 0, 255))
+                expected = np.asarray(Image.alpha_composite(black, rgba))[..., :3].astype(int)
+                assert np.abs(images.read_image(path) - expected).max() <= 1
+                assert images.image_size(path) == expected.shape[:2]
+    assert len(files) == 253
+    assert seen == {"RGB", "L", "RGBA", "P"}
