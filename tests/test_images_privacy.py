@@ -40,7 +40,7 @@ def breakages(whole: bytes) -> dict[str, bytes]:
 
 @pytest.fixture
 def identified(tmp_path):
-    """A folder of annotated DICOM slices that say whose they are."""
+    """A folder of annotated DICOM slices whose headers identify the patient."""
     from hccvision import voc
     from hccvision.contracts import Annotation
 

@@ -230,8 +230,8 @@ def _filled(mask: Any, shape: tuple[int, ...], fill: float) -> Any:
     is_tensor = isinstance(mask, torch.Tensor)
     try:
         with np.errstate(invalid="ignore"):
-            value = mask.new_full((), fill) if is_tensor else np.full((), fill, mask.dtype)
-        held = bool(value == fill) or (fill != fill and bool(value != value))  # equal, or both NaN
+            value = (mask.new_full((), fill) if is_tensor else np.full((), fill, mask.dtype)).item()
+        held = value == fill or (value != value and fill != fill)  # equal, or both NaN
     except (OverflowError, RuntimeError, ValueError):
         held = False
     if not held:
