@@ -51,7 +51,7 @@ from .data.splits import split as split
 from .export.exporter import export_model as export_model
 from .inference import predict as predict
 from .metrics.comparison import Comparison as Comparison
-from .metrics.metric import Figure as Figure
+from .metrics.figure import Figure as Figure
 from .metrics.metric import Metric as Metric
 from .metrics.published import CheckedFigures as CheckedFigures
 from .metrics.published import check_report as check_report

@@ -18,7 +18,7 @@ from hccvision import plots
 from hccvision.contracts.outputs import Prediction
 from hccvision.contracts.samples import Sample
 from hccvision.files import write_text
-from hccvision.metrics.metric import Figure
+from hccvision.metrics.figure import Figure
 from hccvision.registry import TASKS
 from hccvision.tasks.task import Task
 

@@ -16,7 +16,7 @@ from hccvision.contracts.parts import Predictor
 from hccvision.contracts.samples import Sample
 from hccvision.inference import predict
 from hccvision.metrics.intervals import add_intervals
-from hccvision.metrics.metric import Figure, Metric, find_metrics
+from hccvision.metrics.metric import Metric, compute_metrics, find_metrics
 from hccvision.registry import TASKS
 from hccvision.reporting import Report
 
@@ -125,11 +125,7 @@ def score(
         raise ValueError(f"no image to score: none of {len(failed)} could be predicted, first {failed[0]}")
     answers, shown = [prediction for prediction, _ in pairs], [sample for _, sample in pairs]
     comparison = question.comparison(answers, shown)
-    comparison.plan(wanted)
-    figures: dict[str, Figure] = {}
-    for metric in wanted:
-        figures |= metric(comparison)
-    figures = add_intervals(wanted, comparison, figures, resamples=resamples)
+    figures = add_intervals(wanted, comparison, compute_metrics(wanted, comparison), resamples=resamples)
     return Report(
         task=task,
         classes=question.classes,

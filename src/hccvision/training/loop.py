@@ -23,7 +23,7 @@ from hccvision.contracts.samples import Sample
 from hccvision.data.dataset import Batch, SliceDataset, collate, to_float
 from hccvision.data.samplers import build_sampler
 from hccvision.inference import place_back
-from hccvision.metrics.metric import Metric
+from hccvision.metrics.metric import Metric, compute_metrics
 from hccvision.model.model import Model
 from hccvision.recipes import Recipe
 from hccvision.tasks.task import Task
@@ -312,11 +312,8 @@ class Training:
         for others in gather(found, self.processes):
             found |= others
         comparison = task.comparison([found[i] for i in range(len(dataset))], dataset.samples)
-        comparison.plan(self.setup.metrics)
-        figures = totals.means()
-        for metric in self.setup.metrics:
-            figures |= {name: float(figure) for name, figure in metric(comparison).items()}
-        return figures
+        figures = compute_metrics(self.setup.metrics, comparison)
+        return totals.means() | {name: float(figure) for name, figure in figures.items()}
 
     def _loader(self, name: str, batches: Sequence[Sequence[int]], *, whole: bool = False) -> Iterator[Batch | None]:
         """Load this process's share of each batch, or all of it, onto its device; None where it has no share."""
