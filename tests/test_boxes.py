@@ -6,7 +6,6 @@ import torchvision.ops as reference
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from hccvision.boxes import suppression_kernels
 from hccvision.boxes import (
     area,
     batched_nms,
@@ -18,6 +17,7 @@ from hccvision.boxes import (
     iou,
     nms,
     soft_nms,
+    suppression_kernels,
     xywh_to_xyxy,
     xyxy_to_cxcywh,
     xyxy_to_xywh,

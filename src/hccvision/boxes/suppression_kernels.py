@@ -82,9 +82,7 @@ def pure_nms(boxes: Tensor, threshold: float, labels: Tensor | None) -> Tensor:
         keep = updated
 
 
-def decay_factors(
-    boxes: Tensor, labels: Tensor | None, *, method: str, iou_threshold: float, sigma: float
-) -> Tensor:
+def decay_factors(boxes: Tensor, labels: Tensor | None, *, method: str, iou_threshold: float, sigma: float) -> Tensor:
     """Compute by what factor each box, once selected, multiplies the score of every other box.
 
     Args:
@@ -108,9 +106,7 @@ def decay_factors(
 
 
 @torch.no_grad()
-def soften(
-    scores: Tensor, factors: Tensor, *, score_threshold: float, max_output: int | None
-) -> tuple[Tensor, Tensor]:
+def soften(scores: Tensor, factors: Tensor, *, score_threshold: float, max_output: int | None) -> tuple[Tensor, Tensor]:
     """Select the highest score of each image, decay the scores that are left, and repeat.
 
     Args:

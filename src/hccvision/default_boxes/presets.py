@@ -86,7 +86,7 @@ PRESETS: dict[str, DefaultBoxSpec] = {
         ),
         strides=(8, 16),
     ),
-    # Our own: squares from 4 % of the image side; each is at least three strides wide, so that neighbours overlap by half
+    # Our own: squares from 4 % of the image side, each at least three strides wide, so that neighbours overlap by half
     "lesion": DefaultBoxSpec(
         (
             MapSpec(ssd_shapes(12, 24, ()), 75),
