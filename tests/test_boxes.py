@@ -6,7 +6,6 @@ import torchvision.ops as reference
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from hccvision import boxes as box_functions
 from hccvision.boxes import (
     area,
     batched_nms,
@@ -18,6 +17,7 @@ from hccvision.boxes import (
     iou,
     nms,
     soft_nms,
+    suppression_kernels,
     xywh_to_xyxy,
     xyxy_to_cxcywh,
     xyxy_to_xywh,
@@ -434,7 +434,7 @@ def test_max_candidates_lets_the_best_in(compiled, labels):
     assert nms(boxes, scores, max_candidates=9, max_output=2).tolist() == nms(boxes, scores)[:2].tolist()
 
 
-@pytest.mark.parametrize("size", [box_functions._FEW, box_functions._FEW + 1])
+@pytest.mark.parametrize("size", [suppression_kernels._FEW, suppression_kernels._FEW + 1])
 @pytest.mark.parametrize("classes", [1, 3, 20])
 def test_classes_are_suppressed_alone_however_many_boxes_there_are(size, classes):
     boxes, scores = random_boxes(size), random_scores(size)

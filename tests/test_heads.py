@@ -7,12 +7,13 @@ from torch import Tensor, nn
 from torchvision.ops import box_iou, sigmoid_focal_loss
 
 from hccvision.boxes import soft_nms
-from hccvision.contracts import FeatureSpec, Head, SSDOutput, Targets
+from hccvision.contracts import FeatureSpec, Head, Loss, SSDOutput, Targets
 from hccvision.default_boxes import PRESETS, DefaultBoxSpec, MapSpec, encode
 from hccvision.heads.linear import LinearHead
 from hccvision.heads.ssd import SSDHead
+from hccvision.matchers import BipartiteMatcher, Match, match
 from hccvision.model import build_model, load_model
-from hccvision.registry import BACKBONES, HEADS
+from hccvision.registry import BACKBONES, HEADS, MATCHERS
 
 VGG = FeatureSpec((256, 512, 512, 512), (4, 8, 16, 32), ((56, 56), (28, 28), (14, 14), (7, 7)), (224, 224))
 SMALL = FeatureSpec((4, 6), (16, 32), ((2, 3), (1, 2)), (32, 48))
@@ -33,7 +34,7 @@ def maps_of(features: FeatureSpec, batch: int = 2) -> tuple[Tensor, ...]:
 
 
 def raw(head: SSDHead, scores: list[list[float]], boxes: list[list[float]]) -> SSDOutput:
-    """Give the raw output of one image that has these class scores and boxes (xyxy pixels), one per default box."""
+    """Return the raw output of one image that has these class scores and boxes (xyxy pixels), one per default box."""
     classes = torch.tensor(scores)
     logits = torch.cat((1 - classes.sum(-1, keepdim=True), classes), -1).log()
     height, width = head.image_size
@@ -59,14 +60,16 @@ def test_keeps_the_contract(name):
         targets = Targets(targets.boxes[:, :0], targets.labels[:, :0], torch.tensor([0, 2]))
     output = head(maps_of(features))
     parts = head.loss(output, targets)
+    assert isinstance(parts, Loss)
     assert parts["loss"].shape == ()
     assert torch.isfinite(parts["loss"])
     torch.testing.assert_close(parts["loss"], sum(value for key, value in parts.items() if key != "loss"))
     parts["loss"].backward()
     assert all(p.grad is not None for p in head.parameters())
-    with pytest.raises(ValueError, match=r"unknown .* loss 'nosuch'; known: "):
+    with pytest.raises(KeyError, match=rf"unknown loss 'nosuch' for {head.task}; Known: "):
         head.loss(output, targets, name="nosuch")
     assert len(head.eval().decode(output)) == 2
+    assert len(head.decode(output, score_threshold=0.9)) == 2
 
 
 # The linear head
@@ -185,8 +188,9 @@ def test_a_sure_sigmoid_rounds_neither_probability():
 @pytest.mark.parametrize("classes", [1, 3])
 def test_multilabel_asks_for_each_class_by_itself(classes):
     head = LinearHead(SMALL, classes, output="multilabel").eval()
-    assert head.multilabel
-    assert not LinearHead(SMALL, 2).multilabel
+    assert head.task == "multilabel"
+    assert {LinearHead(SMALL, 2, output=output).task for output in ("softmax", "sigmoid")} == {"classification"}
+    assert not hasattr(head, "multilabel")
     logits = head(maps_of(SMALL, 4))
     assert logits.shape == (4, classes)
     torch.testing.assert_close(head.decode(logits), logits.sigmoid())
@@ -200,7 +204,7 @@ def test_multilabel_asks_for_each_class_by_itself(classes):
 def test_outputs_refuse_what_does_not_fit():
     with pytest.raises(ValueError, match="unknown output 'tanh'; known: 'softmax', 'sigmoid', 'multilabel'"):
         LinearHead(SMALL, 2, output="tanh")
-    with pytest.raises(ValueError, match=r'a single sigmoid tells 2 classes apart, got 3: take output="softmax"'):
+    with pytest.raises(ValueError, match=r'a single sigmoid separates 2 classes, got 3: use output="softmax"'):
         LinearHead(SMALL, 3, output="sigmoid")
     with pytest.raises(ValueError, match=r'at least 2 classes, got 1; .*output="multilabel"'):
         LinearHead(SMALL, 1, output="sigmoid")
@@ -211,7 +215,7 @@ def test_outputs_refuse_what_does_not_fit():
         one.loss(torch.zeros(2, 3), image_targets([[0, 1, 0], [1, 1, 0]]))
     with pytest.raises(ValueError, match="these targets have none: give samples with annotations"):
         several.loss(torch.zeros(1, 3), Targets(torch.zeros(1, 0, 4), torch.zeros(1, 0).long()))
-    with pytest.raises(ValueError, match="unknown classification loss 'dice'; known: cross_entropy, focal"):
+    with pytest.raises(KeyError, match="unknown loss 'dice' for multilabel; Known: cross_entropy, focal"):
         several.loss(torch.zeros(1, 3), image_targets([[0, 1, 0]]), name="dice")
 
 
@@ -330,7 +334,7 @@ def test_separable_convolutions_are_a_small_part():
 
 def test_ssd_refuses_a_backbone_with_too_few_maps():
     features = FeatureSpec((16,), (16,), ((19, 19),), (300, 300))
-    with pytest.raises(ValueError, match=r"stand on 2 maps .*strides \(8, 16\).*gives 1 \(strides \(16,\)"):
+    with pytest.raises(ValueError, match=r"need 2 maps .*strides \(8, 16\).*has 1 \(strides \(16,\)"):
         SSDHead(features, 1, default_boxes="ssd300_vgg")
     with pytest.raises(KeyError, match="unknown set of default boxes 'ssd1024'; known: ssd300_mobilenet"):
         SSDHead(features, 1, default_boxes="ssd1024")
@@ -343,7 +347,7 @@ def test_a_prior_makes_a_fresh_head_expect_few_lesions():
         shares = output.logits.softmax(-1)
         torch.testing.assert_close(shares[..., 0], torch.full((1, 8), 0.99))
         torch.testing.assert_close(shares[..., 1], shares[..., 2])
-    with pytest.raises(ValueError, match=r"prior is a share in \(0, 1\), got 1"):
+    with pytest.raises(ValueError, match=r"prior is a probability in \(0, 1\), got 1"):
         SSDHead(SMALL, 2, default_boxes=BOXES, prior=1)
 
 
@@ -391,6 +395,133 @@ def test_ssd_loss_does_not_depend_on_padding():
         torch.cat((torch.zeros(1, 2, 4), lesion[None], torch.zeros(1, 1, 4)), 1), torch.tensor([[-1, -1, 0, -1]])
     )
     assert head.loss(output, alone) == head.loss(output, padded)
+
+
+@pytest.mark.parametrize("name", HEADS.names())
+def test_the_loss_of_a_head_may_be_a_callable(name):
+    head = HEADS.build(name, SMALL, 2, **({"default_boxes": BOXES} if HEADS.tags(name)["task"] == "detection" else {}))
+    targets = Targets.pad([torch.tensor([[2.0, 3.0, 19.0, 20.0]])] * 2, [torch.zeros(1)] * 2, torch.tensor([0, 1]))
+    output, seen = head(maps_of(SMALL)), []
+
+    def own(output, targets, **options):
+        seen.append(options)
+        return Loss({"own": sum(part.sum() for part in output) * 2}, torch.tensor(4))
+
+    found = head.loss(output, targets, name=own)
+    assert set(found) == {"loss", "own"}
+    torch.testing.assert_close(found["loss"], sum(part.sum() for part in output) / 2)
+    head.loss(output, targets, name=own, label_smoothing=0.1, class_weights=torch.ones(2))
+    assert [sorted(options) for options in seen] == [[], ["class_weights", "label_smoothing"]]
+
+
+@pytest.mark.parametrize("output", ["softmax", "sigmoid"])
+def test_the_loss_of_a_linear_head_has_the_bits_of_torchs_mean(output):
+    head = LinearHead(SMALL, 2, output=output)
+    labels = torch.arange(7) % 2
+    logits = torch.randn(7, 1 if output == "sigmoid" else 2, generator=torch.Generator().manual_seed(0))
+    expected = (
+        F.cross_entropy(logits, labels)
+        if output == "softmax"
+        else F.binary_cross_entropy_with_logits(logits, labels[:, None].float())
+    )
+    assert torch.equal(head.loss(logits, image_targets(labels.tolist()))["loss"], expected)
+
+
+def batch_of(head, images):
+    """Random raw output, and lesions in all images but the second."""
+    generator = torch.Generator().manual_seed(0)
+    output = SSDOutput(
+        torch.randn(images, 8, 3, generator=generator, dtype=torch.float64),
+        torch.randn(images, 8, 4, generator=generator, dtype=torch.float64),
+    )
+    corner = torch.rand(images, 2, 2, generator=generator) * 10
+    boxes = torch.cat((corner, corner + 15), -1)
+    rows = [boxes[i, : 0 if i == 1 else 1 + i % 2] for i in range(images)]
+    return output, Targets.pad(rows, [torch.ones(len(row)) for row in rows])
+
+
+@pytest.mark.parametrize("name", [None, "giou", "focal", "focal_giou"])
+def test_losses_of_the_parts_of_a_batch_add_up(name):
+    head = SSDHead(SMALL, 2, default_boxes=BOXES)
+    output, targets = batch_of(head, 5)
+    options = {"name": name, "label_smoothing": 0.1, "class_weights": torch.tensor([0.3, 2.0])}
+    whole = head.loss(output, targets, **options)
+    parts = [
+        head.loss(SSDOutput(output.logits[rows], output.offsets[rows]), targets.take(rows), **options)
+        for rows in (torch.tensor([0]), torch.tensor([1]), torch.tensor([2, 3, 4]))
+    ]
+    assert sum(part.count for part in parts) == whole.count > 0
+    for key, value in whole.sums.items():
+        torch.testing.assert_close(sum(part.sums[key] for part in parts), value, rtol=0, atol=1e-9)
+
+
+def test_one_loss_matches_once(monkeypatch):
+    calls = []
+    monkeypatch.setattr("hccvision.matchers.bipartite.match", lambda *args, **k: calls.append(k) or match(*args, **k))
+    head = SSDHead(SMALL, 2, default_boxes=BOXES, iou_threshold=0.4)
+    head.loss(*batch_of(head, 2))
+    assert calls == [{"iou_threshold": 0.4}]
+
+
+# The SSD head: matchers
+
+
+def test_the_matcher_is_a_name_with_options_or_an_object():
+    assert SSDHead(SMALL, 2, default_boxes=BOXES).matcher == BipartiteMatcher(0.5)
+    assert SSDHead(SMALL, 2, default_boxes=BOXES, iou_threshold=0.4).matcher == BipartiteMatcher(0.4)
+    own = BipartiteMatcher(0.3)
+    assert SSDHead(SMALL, 2, default_boxes=BOXES, matcher=own).matcher is own
+    with pytest.raises(KeyError, match="unknown matcher 'bipartit'; did you mean 'bipartite'"):
+        SSDHead(SMALL, 2, default_boxes=BOXES, matcher="bipartit")
+    with pytest.raises(TypeError, match=r"options \(iou_threshold\) are for a matcher given by name"):
+        SSDHead(SMALL, 2, default_boxes=BOXES, matcher=own, iou_threshold=0.4)
+    with pytest.raises(TypeError, match="topk"):
+        SSDHead(SMALL, 2, default_boxes=BOXES, topk=9)
+
+
+def test_a_matcher_sees_the_output_the_labels_and_the_levels_and_may_weigh_its_positives():
+    head = SSDHead(SMALL, 2, default_boxes=BOXES)
+    output, targets = batch_of(head, 3)
+    output.logits.requires_grad_()
+    seen = []
+
+    def weighing(default_boxes, truths, labels, valid, *, output=None, levels=None):
+        seen.append((default_boxes, truths, labels, valid, output, levels))
+        found = match(default_boxes, truths, valid)
+        return found._replace(weights=torch.full_like(found.iou, 0.25))
+
+    weighed = SSDHead(SMALL, 2, default_boxes=BOXES, matcher=weighing)
+    one, quarter = head.loss(output, targets), weighed.loss(output, targets)
+    ((default_boxes, truths, labels, valid, raw, levels),) = seen
+    assert torch.equal(default_boxes, head.default_boxes)
+    assert torch.equal(truths, targets.boxes / torch.tensor([48, 32, 48, 32]))
+    assert torch.equal(labels, targets.labels)
+    assert torch.equal(valid, targets.valid)
+    assert torch.equal(raw.logits, output.logits)
+    assert not raw.logits.requires_grad
+    assert levels == (6, 2)
+    assert quarter.count == one.count / 4
+    torch.testing.assert_close(quarter.sums["regression"], one.sums["regression"] / 4)
+    assert quarter.sums["classification"] < one.sums["classification"]
+
+
+@pytest.mark.parametrize("name", MATCHERS.names())
+def test_every_matcher_keeps_the_contract(name):
+    head = SSDHead(SMALL, 2, default_boxes=BOXES)
+    output, targets = batch_of(head, 4)
+    matcher = MATCHERS.build(name)
+    found = matcher(
+        head.default_boxes, targets.boxes / head.scale, targets.labels, targets.valid, output=output,
+        levels=head.levels,
+    )  # fmt: skip
+    assert isinstance(found, Match)
+    assert (found.truth.shape, found.truth.dtype, found.iou.shape) == ((4, 8), torch.int64, (4, 8))
+    image, box = (found.truth >= 0).nonzero(as_tuple=True)
+    assert targets.valid[image, found.truth[image, box]].all()
+    assert (found.truth[1] == -1).all()  # no lesion
+    assert found.weights is None or (found.weights.shape == (4, 8) and (found.weights >= 0).all())
+    nothing = Targets(torch.zeros(2, 0, 4), torch.zeros(2, 0).long())
+    assert (matcher(head.default_boxes, nothing.boxes, nothing.labels, nothing.valid).truth == -1).all()
 
 
 # The SSD head: decoding

@@ -9,20 +9,27 @@ from torchvision import ops as reference
 from torchvision.ops import sigmoid_focal_loss
 
 from hccvision.boxes import cxcywh_to_xyxy
+from hccvision.contracts import Loss, SSDOutput
 from hccvision.default_boxes import decode, generate, match, matched_targets
 from hccvision.losses import (
-    BINARY_LOSSES,
-    CLASSIFICATION_LOSSES,
-    DETECTION_LOSSES,
+    BoxTargets,
+    HardNegatives,
     binary_cross_entropy,
+    binary_cross_entropy_sums,
     binary_focal,
     box_focal,
     cross_entropy,
+    cross_entropy_sums,
     focal,
+    focal_sums,
     hard_negatives,
     multibox,
 )
+from hccvision.registry import LOSSES
 
+CLASSIFICATION_LOSSES, BINARY_LOSSES, DETECTION_LOSSES = (
+    LOSSES.names(task=task) for task in ("classification", "multilabel", "detection")
+)
 quick = settings(deadline=None, max_examples=50)
 
 
@@ -101,7 +108,7 @@ def test_multibox_equals_pytorch_ssds_where_every_image_has_positives(seed):
 @pytest.mark.parametrize("ratio", [1, 2, 5])
 def test_another_ratio_of_negatives(ratio):
     batch = random_batch(0)
-    found = multibox(*batch, negative_ratio=ratio, min_negatives=0)
+    found = multibox(*batch, negatives=HardNegatives(ratio, 0))
     assert found["classification"].item() == pytest.approx(pytorch_ssds_loss(*batch, ratio=ratio)[1], rel=1e-6)
 
 
@@ -117,7 +124,7 @@ def test_a_batch_without_a_lesion_still_teaches():
     logits, offsets, classes, targets = random_batch(2, positives=(0, 0, 0))
     logits.requires_grad_()
     offsets.requires_grad_()
-    found = multibox(logits, offsets, classes, targets, min_negatives=3)
+    found = multibox(logits, offsets, classes, targets, negatives=HardNegatives(minimum=3))
     found["loss"].backward()
     worst = (-logits.detach().log_softmax(-1)[..., 0]).sort(1, descending=True).values[:, :3]
     assert found["loss"].item() == pytest.approx(worst.sum().item(), rel=1e-6)
@@ -130,7 +137,7 @@ def test_a_batch_without_a_lesion_still_teaches():
 def test_an_image_without_a_lesion_teaches_beside_one_with_lesions():
     logits, offsets, classes, targets = random_batch(3, positives=(4, 0, 2))
     logits.requires_grad_()
-    multibox(logits, offsets, classes, targets, min_negatives=3)["loss"].backward()
+    multibox(logits, offsets, classes, targets, negatives=HardNegatives(minimum=3))["loss"].backward()
     assert (logits.grad.abs().sum(-1) > 0).sum(1).tolist() == [4 + 12, 3, 2 + 6]
     assert logits.grad[1, :, 0].le(0).all()  # a step down raises the background
 
@@ -211,9 +218,9 @@ def test_every_detection_loss_is_nothing_at_the_truth(name):
 
 def test_an_unknown_detection_loss_and_giou_without_default_boxes_are_errors():
     batch = random_batch(0)
-    with pytest.raises(ValueError, match="unknown detection loss 'l2'; known: multibox, giou, focal, focal_giou"):
+    with pytest.raises(KeyError, match="unknown loss 'l2' for detection; Known: focal, focal_giou, giou, multibox"):
         multibox(*batch, name="l2")
-    with pytest.raises(ValueError, match="'giou' decodes the offsets: give it the default boxes"):
+    with pytest.raises(ValueError, match="a GIoU loss decodes the offsets: give it the default boxes"):
         multibox(*batch, name="giou")
 
 
@@ -304,14 +311,14 @@ def test_a_gamma_below_0_is_an_error(loss, gamma):
         loss(logits, labels if loss is focal else answers(logits, labels), gamma=gamma)
 
 
-@pytest.mark.parametrize("losses", [CLASSIFICATION_LOSSES, BINARY_LOSSES])
+@pytest.mark.parametrize("task", ["classification", "multilabel"])
 @pytest.mark.parametrize("name", CLASSIFICATION_LOSSES)
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32])
-def test_every_classification_loss_is_a_finite_float32(losses, name, dtype):
+def test_every_classification_loss_is_a_finite_float32(task, name, dtype):
     logits, labels = logits_and_labels()
-    labels = answers(logits, labels) if losses is BINARY_LOSSES else labels
+    labels = answers(logits, labels) if task == "multilabel" else labels
     logits = (logits * 1000).to(dtype).requires_grad_()
-    loss = losses[name](logits, labels)
+    loss = LOSSES.get(name, task=task)(logits, labels)["loss"]
     loss.backward()
     assert loss.shape == ()
     assert loss.dtype == torch.float32
@@ -327,7 +334,7 @@ def answers(logits, labels):
 
 
 def test_binary_losses_are_known_by_the_same_names():
-    assert list(BINARY_LOSSES) == list(CLASSIFICATION_LOSSES)
+    assert BINARY_LOSSES == CLASSIFICATION_LOSSES == ["cross_entropy", "focal"]
 
 
 @pytest.mark.parametrize("dtype", [torch.int64, torch.bool, torch.float32])
@@ -411,32 +418,133 @@ def test_smoothing_and_weights_in_the_detection_loss_are_torchs():
     assert focus.item() == pytest.approx(((-alpha * (1 - p) ** 2 * p.log()).sum() / 14).item(), rel=1e-5)
 
 
-@pytest.mark.parametrize("name", DETECTION_LOSSES)
-@pytest.mark.parametrize("positives", [(4, 1, 9), (0, 3, 0), (0, 0, 0)])
-def test_the_parts_of_a_batch_add_up_to_the_whole(name, positives):
-    batch = random_batch(3, positives=positives)
-    grid = generate("ssd300_mobilenet")[: batch[2].shape[1]]
-    whole = multibox(*batch, grid, name=name)
-    pieces = [
-        multibox(*(part[rows] for part in batch), grid, name=name, normaliser=float(sum(positives)))
-        for rows in (slice(0, 1), slice(1, 3))
-    ]
-    for key, value in whole.items():
-        torch.testing.assert_close(sum(piece[key] for piece in pieces), value, rtol=1e-6, atol=1e-6)
+EVERY = [(task, name) for task in ("classification", "multilabel", "detection") for name in LOSSES.names(task=task)]
+EVERY_OPTION = {
+    "classification": {"label_smoothing": 0.1, "class_weights": WEIGHTS},
+    "multilabel": {"label_smoothing": 0.1},
+    "detection": {"label_smoothing": 0.1, "class_weights": WEIGHTS},
+}
 
 
-@pytest.mark.parametrize("name", CLASSIFICATION_LOSSES)
-@pytest.mark.parametrize("weights", [None, WEIGHTS])
-def test_the_parts_of_a_batch_of_images_add_up_to_the_whole(name, weights):
-    logits, labels = logits_and_labels()
-    loss = CLASSIFICATION_LOSSES[name]
-    total = float(len(labels)) if weights is None else float(weights[labels].sum())
-    pieces = [
-        loss(logits[rows], labels[rows], class_weights=weights, label_smoothing=0.1, normaliser=total)
-        for rows in (slice(0, 7), slice(7, 20))
-    ]
-    whole = loss(logits, labels, class_weights=weights, label_smoothing=0.1)
-    torch.testing.assert_close(sum(pieces), whole, rtol=1e-6, atol=1e-6)
+def inputs(task, *, images=6, dtype=torch.float64, weighted=False):
+    """Raw output and targets of a batch, as tensors whose first axis is that of the images, and a call of the loss."""
+    if task == "detection":
+        positives = [(i * 5) % 7 for i in range(images)]  # also none
+        logits, offsets, classes, targets = random_batch(3, images, positives=positives)
+        weights = torch.rand(classes.shape, generator=torch.Generator().manual_seed(1), dtype=dtype)
+        grid = generate("ssd300_mobilenet")[: classes.shape[1]]
+
+        def call(loss, logits, offsets, classes, targets, weights, **options):
+            targets = BoxTargets(classes, targets, grid, weights if weighted else None)
+            return loss(SSDOutput(logits, offsets), targets, **options)
+
+        return [logits.to(dtype), offsets.to(dtype), classes, targets.to(dtype), weights], call
+    logits, labels = logits_and_labels(images=images)
+    if task == "classification":
+        return [logits.to(dtype), labels], lambda loss, *args, **options: loss(*args, **options)
+    weights = torch.rand(logits.shape, generator=torch.Generator().manual_seed(1), dtype=dtype)
+
+    def call(loss, logits, labels, weights, **options):
+        return loss(logits, labels, **options, **({"weights": weights} if weighted else {}))
+
+    return [logits.to(dtype), answers(logits, labels), weights], call
+
+
+@pytest.mark.parametrize(("task", "name"), EVERY)
+@pytest.mark.parametrize("weighted", [False, True])
+def test_sums_and_counts_of_any_partition_of_a_batch_add_up_to_those_of_the_whole(task, name, weighted):
+    loss, options = LOSSES.get(name, task=task), EVERY_OPTION[task]
+    batch, call = inputs(task, weighted=weighted)
+    batch[0].requires_grad_()
+    whole = call(loss, *batch, **options)
+    (slope,) = torch.autograd.grad(whole["loss"], batch[0])
+    assert whole.count > 0
+    for cuts in ([1, 2, 3], [1] * 6, [0, 6], [2, 0, 4], [5, 1]):
+        pieces = [call(loss, *rows, **options) for rows in zip(*(part.split(cuts) for part in batch), strict=True)]
+        torch.testing.assert_close(sum(piece.count for piece in pieces), whole.count, rtol=0, atol=1e-9)
+        for key, value in whole.sums.items():
+            torch.testing.assert_close(sum(piece.sums[key] for piece in pieces), value, rtol=0, atol=1e-9)
+        total = sum(sum(piece.sums.values()) for piece in pieces) / whole.divisor
+        torch.testing.assert_close(torch.autograd.grad(total, batch[0])[0], slope, rtol=0, atol=1e-9)
+
+
+@pytest.mark.parametrize(("task", "name"), EVERY)
+@pytest.mark.parametrize("weighted", [False, True])
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32])
+def test_every_registered_loss_keeps_the_contract(task, name, weighted, dtype):
+    batch, call = inputs(task, dtype=dtype, weighted=weighted)
+    batch[0].requires_grad_()
+    before = [part.detach().clone() for part in batch]
+    for options in ({}, EVERY_OPTION[task]):
+        found = call(LOSSES.get(name, task=task), *batch, **options)
+        assert isinstance(found, Loss)
+        assert found.count.shape == ()
+        assert all(part.shape == () and part.dtype == torch.float32 and part >= 0 for part in found.sums.values())
+        found.backward()
+        assert torch.isfinite(found["loss"])
+        assert torch.isfinite(batch[0].grad).all()
+        assert batch[0].grad.any()
+    assert all(torch.equal(a, b.detach()) for a, b in zip(before, batch, strict=True))
+
+
+@pytest.mark.parametrize(("task", "name"), EVERY)
+def test_every_registered_loss_of_an_empty_batch_is_0(task, name):
+    batch, call = inputs(task)
+    empty = [part[:0] for part in batch]
+    empty[0].requires_grad_()
+    for options in ({}, EVERY_OPTION[task]):
+        found = call(LOSSES.get(name, task=task), *empty, **options)
+        assert found["loss"] == 0
+        assert found.count == 0
+        found.backward()
+
+
+@pytest.mark.parametrize(("task", "name"), EVERY)
+def test_a_batch_of_one_weight_is_one_without(task, name):
+    """Weights of 1 change nothing, and weights of 2 double sums and count."""
+    batch, call = inputs(task, weighted=True)
+    loss = LOSSES.get(name, task=task)
+    if task == "classification":
+        plain, ones, twos = (
+            loss(*batch, class_weights=w)
+            for w in (None, torch.ones(4, dtype=torch.float64), torch.full((4,), 2.0, dtype=torch.float64))
+        )
+    else:
+        plain = inputs(task)[1](loss, *batch)
+        ones, twos = (call(loss, *batch[:-1], torch.full_like(batch[-1], w)) for w in (1.0, 2.0))
+    torch.testing.assert_close(ones.count, plain.count.to(ones.count))
+    torch.testing.assert_close(twos.count, 2 * ones.count)
+    for key, value in plain.sums.items():
+        torch.testing.assert_close(ones.sums[key], value)
+        if (task, key) != ("detection", "classification"):  # the background has no weight
+            torch.testing.assert_close(twos.sums[key], 2 * value)
+
+
+@pytest.mark.parametrize("seed", range(30))
+def test_the_normalised_loss_has_the_bits_of_torchs_mean(seed):
+    generator = torch.Generator().manual_seed(seed)
+    images, classes = int(torch.randint(1, 60, (), generator=generator)), 2 + seed % 4
+    logits = (torch.randn(images, classes, generator=generator) * 3).requires_grad_()
+    labels = torch.randint(0, classes, (images,), generator=generator)
+    for weights in (None, torch.rand(classes, generator=generator) + 0.1):
+        found = cross_entropy(logits, labels, class_weights=weights)
+        expected = F.cross_entropy(logits, labels, weights)
+        assert torch.equal(found, expected)
+        assert torch.equal(*(torch.autograd.grad(value, logits)[0] for value in (found, expected)))
+    yes = F.one_hot(labels, classes).float()
+    assert torch.equal(binary_cross_entropy(logits, yes), F.binary_cross_entropy_with_logits(logits, yes))
+
+
+def test_the_registered_losses_are_the_sums_behind_the_means():
+    assert LOSSES.get("cross_entropy", task="classification") is cross_entropy_sums
+    assert LOSSES.get("focal", task="classification") is focal_sums
+    assert LOSSES.get("cross_entropy", task="multilabel") is binary_cross_entropy_sums
+
+
+def test_the_name_of_a_detection_loss_may_be_a_loss_itself():
+    batch = random_batch(0)
+    own = multibox(*batch, name=LOSSES.get("focal", task="detection"))
+    assert own == multibox(*batch, name="focal")
 
 
 def test_negatives_that_are_equal_but_for_rounding_are_chosen_by_their_place():

@@ -269,7 +269,7 @@ def test_a_saved_model_comes_back_whole(tmp_path, head, options):
         assert torch.equal(given.logits, expected.logits)
         assert torch.equal(given.offsets, expected.offsets)
         assert torch.equal(again.head.default_boxes, model.head.default_boxes)
-        for name in ("iou_threshold", "min_negatives"):
+        for name in ("matcher", "negatives"):
             assert getattr(again.head, name) == getattr(model.head, name)
     assert again.save(tmp_path / "again.safetensors").read_bytes() == path.read_bytes()
 

@@ -17,10 +17,9 @@ from torch import nn
 from hccvision.contracts import Annotation, Detections, Sample
 from hccvision.data.dataset import SliceDataset, collate, to_float
 from hccvision.evaluation import evaluate
-from hccvision.losses import DETECTION_LOSSES
 from hccvision.model import build_model
 from hccvision.recipes import Recipe
-from hccvision.registry import AUGMENTATIONS, METRICS
+from hccvision.registry import AUGMENTATIONS, LOSSES, METRICS
 from hccvision.training.checkpoints import History
 from hccvision.training.engine import _sampler, fit
 from hccvision.training.optimisers import build_optimiser
@@ -668,7 +667,7 @@ def test_an_unknown_metric_is_refused_before_training(slices, tmp_path):
     assert not (tmp_path / "run").exists()
 
 
-@pytest.mark.parametrize("loss", DETECTION_LOSSES)
+@pytest.mark.parametrize("loss", LOSSES.names(task="detection"))
 def test_a_detector_trains_by_every_loss_of_its_head(slices, loss):
     history = fit(detector(), slices, recipe=Recipe(epochs=2, batch=4, loss=loss), device="cpu")
     assert history["train_loss"][1] < history["train_loss"][0]
@@ -677,9 +676,9 @@ def test_a_detector_trains_by_every_loss_of_its_head(slices, loss):
 def test_an_unknown_augmentation_or_loss_is_refused(slices):
     with pytest.raises(KeyError, match="unknown augmentation 'papper'; did you mean 'paper'"):
         fit(detector(), slices, recipe=replace(STILL, augmentation="papper"), device="cpu")
-    with pytest.raises(ValueError, match="unknown detection loss 'hinge'; known: multibox, giou, focal"):
+    with pytest.raises(KeyError, match="unknown loss 'hinge' for detection; Known: focal, focal_giou, giou, multibox"):
         fit(detector(), slices, recipe=replace(STILL, loss="hinge"), device="cpu")
-    with pytest.raises(ValueError, match="unknown classification loss 'hinge'; known: cross_entropy, focal"):
+    with pytest.raises(KeyError, match="unknown loss 'hinge' for classification; Known: cross_entropy, focal"):
         fit(classifier(), slices, recipe=replace(STILL, loss="hinge"), device="cpu")
 
 

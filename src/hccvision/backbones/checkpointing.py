@@ -1,4 +1,4 @@
-"""Activation checkpointing: a block's inner activations are computed again on the way back instead of being kept."""
+"""Activation checkpointing: activations inside a block are recomputed in the backward pass instead of stored."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from torch import Tensor, nn
 
 
 def run(block: nn.Module, images: Tensor, *, checkpointing: bool) -> Tensor:
-    """Run a block, with checkpointing or without: output, gradients and batch norms' statistics are the same.
+    """Run a block with or without checkpointing; output, gradients and batch-norm statistics are the same.
 
     Args:
-        block: that takes and gives one tensor, and doesn't change its input in place.
+        block: module from one tensor to one tensor that doesn't modify its input in place.
         images: its input.
-        checkpointing: whether to keep only its input and output.
+        checkpointing: store only the input and output of the block.
 
     Returns:
-        The block's output.
+        Output of the block.
 
     Example:
         >>> block = nn.Sequential(nn.Conv2d(1, 2, 3), nn.BatchNorm2d(2))
@@ -39,12 +39,12 @@ def run(block: nn.Module, images: Tensor, *, checkpointing: bool) -> Tensor:
 
 
 def _contexts(block: nn.Module) -> tuple[Any, Any]:
-    return nullcontext(), _still(block)
+    return nullcontext(), _frozen_statistics(block)
 
 
 @contextmanager
-def _still(block: nn.Module) -> Iterator[None]:
-    """Let batch norms see a batch for the second time without counting it again."""
+def _frozen_statistics(block: nn.Module) -> Iterator[None]:
+    """Keep batch-norm statistics unchanged while a batch is recomputed."""
     norms = [m for m in block.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm) and m.training]
     before = [m.momentum for m in norms]
     for norm in norms:

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from hccvision.backbones.checkpointing import run
 from hccvision.registry import BACKBONES
-from hccvision.weights import WeightFormat, prefix, rules
+from hccvision.weights.formats import WeightFormat, prefix, rules
 
 ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {
     "relu6": partial(nn.ReLU6, inplace=True),
@@ -27,13 +27,13 @@ MAPS = {3: 4, 5: 8, 11: 16, 13: 32}  # layer that ends a stage -> its stride
 
 
 def convolution(channels: int, out: int, stride: int, activation: Callable[[], nn.Module]) -> nn.Sequential:
-    """Give a full 3×3 convolution with batch norm.
+    """Build a full 3×3 convolution with batch norm.
 
     Args:
         channels: of the input.
         out: channels of the output.
         stride: 1 or 2.
-        activation: builds the activation.
+        activation: builder of the activation.
 
     Returns:
         The layer.
@@ -46,13 +46,13 @@ def convolution(channels: int, out: int, stride: int, activation: Callable[[], n
 
 
 def depthwise_separable(channels: int, out: int, stride: int, activation: Callable[[], nn.Module]) -> nn.Sequential:
-    """Give a 3×3 convolution of each channel by itself, then a 1×1 convolution across channels.
+    """Build a depthwise 3×3 convolution followed by a 1×1 convolution across channels.
 
     Args:
         channels: of the input.
         out: channels of the output.
-        stride: 1 or 2, of the first.
-        activation: builds the activation.
+        stride: of the depthwise convolution, 1 or 2.
+        activation: builder of the activation.
 
     Returns:
         The layer.
@@ -72,7 +72,7 @@ def depthwise_separable(channels: int, out: int, stride: int, activation: Callab
 
 # Retinaface's MobileNetV1 0.25: stage1.0 … stage1.5, stage2.0 … stage2.5, stage3.0, stage3.1
 _STAGES = [(rf"stage{1 + i // 6}\.{i % 6}\.", f"layers.{i}.") for i in range(len(LAYERS))]
-# timm's mobilenetv1_100 and kin: conv_stem, bn1, blocks.<stage>.<block>.<part>
+# timm's mobilenetv1_100 and its variants: conv_stem, bn1, blocks.<stage>.<block>.<part>
 _BLOCKS = [(stage, block) for stage, depth in enumerate((1, 2, 2, 6, 2)) for block in range(depth)]
 _TIMM = [(r"conv_stem\.", "layers.0.0."), (r"bn1\.", "layers.0.1.")] + [
     (rf"blocks\.{stage}\.{block}\.{part}\.", f"layers.{layer}.{index}.")
@@ -89,11 +89,11 @@ class MobileNetV1(nn.Module):
     """MobileNetV1 as feature maps at strides 4, 8, 16 and 32.
 
     Args:
-        width: multiplier of all channels, above 0: 1.0, 0.75, 0.5 and 0.25 are the paper's; any other is rounded
-            down to whole channels, at least 8.
+        width: multiplier of all channels, above 0: 1.0, 0.75, 0.5 and 0.25 are those of the paper; with any other,
+            channels are rounded down, to at least 8.
         in_channels: 1, 3 or any other number.
-        activation: ``"relu6"``, ``"relu"`` or ``"leaky_relu"`` (slope 0.1). None: relu6, or what the weights were
-            trained with.
+        activation: ``"relu6"``, ``"relu"`` or ``"leaky_relu"`` (slope 0.1). None: that of the pretrained
+            weights, or relu6.
 
     Raises:
         ValueError: for an unknown activation or a width that isn't above 0.

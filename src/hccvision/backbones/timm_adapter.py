@@ -1,4 +1,4 @@
-"""Any timm model that gives feature maps, behind the same contract."""
+"""Any timm model that returns feature maps, as a backbone."""
 
 from __future__ import annotations
 
@@ -8,21 +8,22 @@ from typing import Any
 from torch import Tensor, nn
 
 from hccvision.registry import BACKBONES
-from hccvision.weights import WeightFormat, hub_preprocessing
+from hccvision.weights.formats import WeightFormat
+from hccvision.weights.hub import hub_preprocessing
 
 
 @BACKBONES.register("timm")
 class TimmBackbone(nn.Module):
-    """A timm model as feature maps.
+    """A timm model as a backbone.
 
     Args:
         model_name: timm's name, with or without a tag: ``"resnet18"``, ``"convnext_tiny.fb_in22k"``.
         in_channels: 1, 3 or any other number.
-        image_size: ``(height, width)``, for models that are built for one size, such as vision transformers.
+        image_size: ``(height, width)``, for models built for a single size, such as vision transformers.
         maps: which of the model's maps, by timm's index; None: all of them.
 
     Raises:
-        ValueError: if timm has no such model, or the model gives no feature maps.
+        ValueError: if timm has no such model, or the model can't return feature maps.
 
     Example:
         >>> backbone = TimmBackbone(model_name="mobilenetv3_small_050")
@@ -49,7 +50,7 @@ class TimmBackbone(nn.Module):
         except Exception as error:
             near = difflib.get_close_matches(model_name.split(".")[0], timm.list_models(), n=5)
             raise ValueError(
-                f"timm gives no feature maps for model_name={model_name!r} ({error}); "
+                f"timm has no feature maps for model_name={model_name!r} ({error}); "
                 f"{'similar names: ' + ', '.join(near) if near else 'see timm.list_models()'}"
             ) from error
         self.body = body
@@ -62,7 +63,7 @@ class TimmBackbone(nn.Module):
         self.mean, self.std = hub_preprocessing(model_name)
         own = frozenset(body.state_dict())
 
-        def rename(key: str) -> str | None:  # features_only joins "stages.0" to "stages_0", or wraps the whole model
+        def rename(key: str) -> str | None:  # features_only renames "stages.0" to "stages_0", or wraps the whole model
             names = (key, key.replace(".", "_", 1), f"model.{key}")
             return next((f"body.{name}" for name in names if name in own), None)
 
@@ -70,7 +71,7 @@ class TimmBackbone(nn.Module):
 
     @property
     def checkpointing(self) -> bool:
-        """Whether activations are computed again on the way back, by timm; batch norms then count a batch twice."""
+        """Whether timm recomputes activations in the backward pass; batch-norm statistics then count a batch twice."""
         return self._checkpointing
 
     @checkpointing.setter
@@ -88,6 +89,6 @@ class TimmBackbone(nn.Module):
             One map ``(B, channels[i], h, w)`` per stage.
         """
         maps = self.body(images)
-        if getattr(self.body, "output_fmt", None) == "NHWC":  # Swin and its like
+        if getattr(self.body, "output_fmt", None) == "NHWC":  # such as Swin
             maps = [m.permute(0, 3, 1, 2) for m in maps]
         return tuple(maps)

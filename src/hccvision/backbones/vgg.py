@@ -1,4 +1,4 @@
-"""VGG-16, with and without batch norm, and as the SSD paper changes it."""
+"""VGG-16, with and without batch norm, and as modified in the SSD paper."""
 
 from __future__ import annotations
 
@@ -10,18 +10,18 @@ from torch.nn.functional import normalize
 
 from hccvision.backbones.checkpointing import run
 from hccvision.registry import BACKBONES
-from hccvision.weights import IMAGENET_MEAN, IMAGENET_STD, WeightFormat, prefix, rules
+from hccvision.weights.formats import IMAGENET_MEAN, IMAGENET_STD, WeightFormat, prefix, rules
 
 # Channels of the 3×3 convolutions of each stage; a 2×2 max pooling ends the stage.
 STAGES = ((64, 64), (128, 128), (256, 256, 256), (512, 512, 512), (512, 512, 512))
 
 
 class VGG(nn.Module):
-    """VGG-16's convolutions as feature maps: conv3_3, conv4_3, conv5_3 at strides 4, 8, 16, and pool5 at 32.
+    """Convolutions of VGG-16 as feature maps: conv3_3, conv4_3, conv5_3 at strides 4, 8, 16, and pool5 at 32.
 
     Args:
         in_channels: 1, 3 or any other number.
-        batch_norm: after each convolution.
+        batch_norm: add batch norm after each convolution.
 
     Example:
         >>> import torch
@@ -42,7 +42,7 @@ class VGG(nn.Module):
         super().__init__()
         self.in_channels = in_channels
         layers: list[nn.Module] = []
-        self.taps: list[int] = []  # the layer whose output is a map
+        self.taps: list[int] = []  # layers whose output is a map
         channels = in_channels
         for stage, widths in enumerate(STAGES):
             for out in widths:
@@ -82,7 +82,7 @@ class VGG(nn.Module):
 
 @BACKBONES.register("vgg16")
 def vgg16(*, in_channels: int = 3) -> VGG:
-    """Give VGG-16 without batch norm, the paper's classifier.
+    """Build VGG-16 without batch norm, the backbone of the paper's classifier.
 
     Args:
         in_channels: 1, 3 or any other number.
@@ -99,7 +99,7 @@ def vgg16(*, in_channels: int = 3) -> VGG:
 
 @BACKBONES.register("vgg16_bn")
 def vgg16_bn(*, in_channels: int = 3) -> VGG:
-    """Give VGG-16 with batch norm.
+    """Build VGG-16 with batch norm.
 
     Args:
         in_channels: 1, 3 or any other number.
@@ -117,11 +117,11 @@ def vgg16_bn(*, in_channels: int = 3) -> VGG:
 
 
 class ScaledL2Norm(nn.Module):
-    """Bring each place of a map to length 1 across the channels, times a learnt scale per channel.
+    """Normalise each cell of a map to length 1 across the channels, times a learned scale per channel.
 
     Args:
         channels: of the map.
-        scale: to begin with.
+        scale: initial value of all channels.
 
     Example:
         >>> ScaledL2Norm(2)(torch.tensor([3.0, 4.0]).reshape(1, 2, 1, 1)).flatten().tolist()
@@ -148,24 +148,25 @@ class ScaledL2Norm(nn.Module):
 
 
 NORMS: dict[str, Any] = {"l2": ScaledL2Norm, "batch": nn.BatchNorm2d}
-# RGB means of images in 0 … 255, which are not scaled
+# RGB means of images in 0 … 255, without division by a std
 CAFFE: dict[str, Any] = {"mean": (123 / 255, 117 / 255, 104 / 255), "std": (1 / 255,) * 3}
-_PLAIN = r"(?=\d+\.(?:weight|bias)$)"  # a list of layers, not of blocks
+_PLAIN = r"(?=\d+\.(?:weight|bias)$)"  # keys of a flat list of layers
 # torchvision's extra.0: pool4 to conv5_3, then pool5, fc6, fc7
 _EXTRA = [(rf"backbone\.extra\.0\.{i}\.(?!\d)", f"features.{23 + i}.") for i in range(7)]
 
 
 @BACKBONES.register("vgg16_ssd")
 class VGGSSD(nn.Module):
-    """VGG-16 as the SSD paper changes it: normed conv4_3 at stride 8, and fc7 as a convolution at stride 16.
+    """VGG-16 as modified in the SSD paper: normalised conv4_3 at stride 8, and fc7 as a convolution at stride 16.
 
-    The third pooling rounds up, so that 300 pixels give 38 × 38 and 19 × 19; the fifth keeps the size; fc6 is dilated.
-    Weights of the VGG-16 classifier fill conv1_1 to conv5_3; fc6 and fc7 then start fresh, as in torchvision.
+    The third pooling rounds up, so that maps of a 300 × 300 image are 38 × 38 and 19 × 19; the fifth keeps the size;
+    fc6 is dilated. Weights of the VGG-16 classifier initialise conv1_1 to conv5_3; fc6 and fc7 are then random, as in
+    torchvision.
 
     Args:
         in_channels: 1, 3 or any other number.
-        norm: of conv4_3: ``"l2"`` (the paper, torchvision) or ``"batch"`` (pytorch-ssd). None: l2, or what the weights
-            were trained with.
+        norm: of conv4_3: ``"l2"`` (the paper, torchvision) or ``"batch"`` (pytorch-ssd). None: that of the
+            pretrained weights, or l2.
 
     Raises:
         ValueError: for an unknown norm.
@@ -198,7 +199,7 @@ class VGGSSD(nn.Module):
                 (r"backbone\.extra\.0\.7\.1\.", "features.31."),
                 (r"backbone\.extra\.0\.7\.3\.", "features.33."),
                 *_EXTRA,
-                (r"backbone\.extra\.", "extra."),  # of the head
+                (r"backbone\.extra\.", "extra."),  # part of the head
             ),
             mean=(0.48235, 0.45882, 0.40784),
             std=(1 / 255,) * 3,

@@ -1,4 +1,4 @@
-"""Heads: feature maps in, raw output out, with the loss and the reading of it. Importing this registers them."""
+"""Heads: feature maps in, raw output out, with the loss and the decoding of it. Importing this registers them."""
 
 from hccvision.heads import linear, ssd
 

@@ -1,18 +1,16 @@
-"""The linear classifier on a backbone's last map."""
+"""The linear classifier on the last feature map."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
-from hccvision.contracts import FeatureSpec, Targets
-from hccvision.losses import BINARY_LOSSES, CLASSIFICATION_LOSSES, image_weights
-from hccvision.registry import HEADS
-
-OUTPUTS = ("softmax", "sigmoid", "multilabel")
+from hccvision.contracts.batches import Loss, Targets
+from hccvision.contracts.parts import FeatureSpec
+from hccvision.heads.linear_outputs import OUTPUTS
+from hccvision.registry import HEADS, LOSSES
 
 
 @HEADS.register("linear", task="classification")
@@ -20,17 +18,18 @@ class LinearHead(nn.Module):
     """Fully connected layers on the last feature map: the paper's 512-512 classifier, or a single layer.
 
     Args:
-        features: the backbone's statement; the last map is used.
+        features: feature maps of the backbone or neck; the last one is used.
         num_classes: K, at least 2; for ``"multilabel"`` at least 1.
         hidden: sizes of the hidden layers, each with ReLU; empty for a single linear layer.
-        pool: ``None`` for the flat map (7×7 at 224 px, the paper's), ``"avg"`` or ``"max"`` for one value per channel.
-        dropout: share dropped after each hidden layer, in [0, 1); for a single layer, before it.
-        output: ``"softmax"``: one of K classes. ``"sigmoid"``: one of two, by a single logit, that of the last class.
-            ``"multilabel"``: any of K classes, each by itself, so that an image may show several or none.
+        pool: ``None`` for the flat map (7×7 at 224 px, as in the paper), ``"avg"`` or ``"max"`` for one value per
+            channel.
+        dropout: probability of dropout after each hidden layer, in [0, 1); with a single layer, before it.
+        output: ``"softmax"``: one of K classes. ``"sigmoid"``: one of two classes, by a single logit, that of the last
+            class. ``"multilabel"``: any number of K classes, each by its own sigmoid; the head's ``task`` is then
+            ``"multilabel"``, else ``"classification"``.
 
     Raises:
-        ValueError: for too few classes, other than two of them with ``"sigmoid"``, or an unknown ``pool`` or
-            ``output``.
+        ValueError: for too few classes, more than two with ``"sigmoid"``, or an unknown ``pool`` or ``output``.
 
     Example:
         >>> import torch
@@ -41,7 +40,7 @@ class LinearHead(nn.Module):
         torch.Size([3, 2])
 
     Source:
-        Mizouri 2026, section 2.3 and table 3. The paper doesn't state a dropout; 0.5 is VGG's own (Simonyan and
+        Mizouri 2026, section 2.3 and table 3. The paper doesn't state the dropout; 0.5 is that of VGG (Simonyan and
         Zisserman 2015, section 3.1).
     """
 
@@ -61,13 +60,9 @@ class LinearHead(nn.Module):
         super().__init__()
         if output not in OUTPUTS:
             raise ValueError(f"unknown output {output!r}; known: {', '.join(map(repr, OUTPUTS))}")
-        if num_classes < 2 and output != "multilabel":
-            raise ValueError(
-                f"a classifier needs at least 2 classes, got {num_classes}; to ask for one thing alone, give it "
-                'output="multilabel"'
-            )
-        if num_classes != 2 and output == "sigmoid":
-            raise ValueError(f'a single sigmoid tells 2 classes apart, got {num_classes}: take output="softmax"')
+        logits = OUTPUTS[output].logits(num_classes)
+        self.task = OUTPUTS[output].task
+        self.output = output
         pools = {"avg": nn.AdaptiveAvgPool2d(1), "max": nn.AdaptiveMaxPool2d(1), None: nn.Identity()}
         if pool not in pools:
             raise ValueError(f"unknown pool {pool!r}; known: None (the flat map), 'avg', 'max'")
@@ -80,19 +75,13 @@ class LinearHead(nn.Module):
             size = out
         if not hidden and dropout:
             layers.append(nn.Dropout(dropout))
-        self.output = output
-        self.layers = nn.Sequential(*layers, nn.Linear(size, 1 if output == "sigmoid" else num_classes))
-
-    @property
-    def multilabel(self) -> bool:
-        """Whether an image may show several classes, or none."""
-        return self.output == "multilabel"
+        self.layers = nn.Sequential(*layers, nn.Linear(size, logits))
 
     def forward(self, maps: tuple[Tensor, ...]) -> Tensor:
         """Compute the logits.
 
         Args:
-            maps: of the backbone.
+            maps: feature maps of the backbone or neck.
 
         Returns:
             ``(B, K)``, or ``(B, 1)`` for ``"sigmoid"``.
@@ -100,13 +89,13 @@ class LinearHead(nn.Module):
         return self.layers(self.pool(maps[-1]))
 
     def select(self, maps: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-        """Give what the head needs of the maps: the last one, pooled if the head pools.
+        """Return the part of the maps that the head needs: the last map, pooled if the head pools.
 
         Args:
-            maps: of the backbone.
+            maps: feature maps of the backbone or neck.
 
         Returns:
-            One map, of which `forward` makes the same logits.
+            One map, for which `forward` computes the same logits.
         """
         return (self.pool[0](maps[-1]),)
 
@@ -115,88 +104,55 @@ class LinearHead(nn.Module):
         output: Tensor,
         targets: Targets,
         *,
-        name: str | None = None,
+        name: str | Callable[..., Loss] | None = None,
         label_smoothing: float = 0.0,
         class_weights: Tensor | None = None,
-        normaliser: float | None = None,
-    ) -> dict[str, Tensor]:
-        """Score the logits.
+    ) -> Loss:
+        """Compute the summed loss of the logits.
 
         Args:
             output: logits of `forward`.
             targets: with ``image_labels``: ``(B,)`` class ids, or for ``"multilabel"`` ``(B, K)`` of 0 and 1.
-            name: of `losses.CLASSIFICATION_LOSSES`, whose binary forms the sigmoids take; None: cross-entropy.
-            label_smoothing: share of each label that is spread evenly, in [0, 1].
-            class_weights: ``(K,)``: how much an image counts by its class, or for ``"multilabel"`` how much a yes does,
-                where a no counts 1; None: all alike.
-            normaliser: instead of the batch's own, that of a larger one of which this is a part, see `normaliser`.
+            name: of a loss registered for classification, for the sigmoids for multilabel; or such a loss itself,
+                called as ``loss(logits, labels)`` with the options that are set. None: ``"cross_entropy"``.
+            label_smoothing: fraction of each label that is spread evenly, in [0, 1].
+            class_weights: ``(K,)``, weight of an image by its class; for ``"multilabel"`` weight of a 1, where a 0
+                weighs 1. None: all weigh 1.
 
         Returns:
-            ``loss`` and its one part, ``classification``.
+            One part, ``classification``. The count is the number of images, for ``"multilabel"`` of answers, or the sum
+            of their weights.
 
         Raises:
-            ValueError: for an unknown name, or targets without image labels of that shape.
+            KeyError: for an unknown name.
+            ValueError: for targets without image labels of the right shape.
         """
-        name = name or "cross_entropy"
-        losses = CLASSIFICATION_LOSSES if self.output == "softmax" else BINARY_LOSSES
-        if name not in losses:
-            raise ValueError(f"unknown classification loss {name!r}; known: {', '.join(losses)}")
-        labels = self._labels(targets)
-        expected = tuple(output.shape) if self.multilabel else (len(output),)
-        if labels.shape != expected:
-            raise ValueError(
-                f"with output={self.output!r} the linear head learns from image labels {expected}, got "
-                f"{tuple(labels.shape)}"
-            )
-        options: dict[str, Any] = {"label_smoothing": label_smoothing, "normaliser": normaliser}
-        if self.output == "softmax":
-            options["class_weights"] = class_weights
-        else:
-            weights = self._weights(labels, class_weights)
-            options["weights"] = weights if weights is None or self.multilabel else weights[:, None]
-        loss = losses[name](output, labels[:, None] if self.output == "sigmoid" else labels, **options)
-        return {"loss": loss, "classification": loss}
-
-    def normaliser(self, targets: Targets, *, class_weights: Tensor | None = None) -> Tensor:
-        """Say what the loss of these targets is divided by, so that the parts of a batch add up to the whole.
-
-        Args:
-            targets: as for `loss`.
-            class_weights: as for `loss`.
-
-        Returns:
-            A scalar: the number of images, or of answers for ``"multilabel"``, or the sum of their weights.
-        """
-        labels = self._labels(targets)
-        weights = self._weights(labels, class_weights)
-        return torch.tensor(float(labels.numel())) if weights is None else weights.sum()
-
-    def _weights(self, labels: Tensor, class_weights: Tensor | None) -> Tensor | None:
-        if class_weights is None or not self.multilabel:
-            return image_weights(labels, class_weights)
-        return torch.where(labels > 0, class_weights.to(labels.device), 1.0)
-
-    def _labels(self, targets: Targets) -> Tensor:
+        kind = OUTPUTS[self.output]
+        chosen = name or "cross_entropy"
+        loss = LOSSES.get(chosen, task=kind.losses) if isinstance(chosen, str) else chosen
         labels = targets.image_labels
         if labels is None:
             raise ValueError(
                 "the linear head learns from image labels, and these targets have none: give samples with "
-                + ("annotations" if self.multilabel else "class_name")
+                f"{kind.labels_from}"
             )
-        return labels
+        expected = kind.label_shape(output)
+        if labels.shape != expected:
+            raise ValueError(
+                f"with output={self.output!r} the linear head needs image labels {expected}, got {tuple(labels.shape)}"
+            )
+        options: dict[str, Any] = {"label_smoothing": label_smoothing} if label_smoothing else {}
+        labels, weights = kind.loss_inputs(labels, class_weights)
+        return loss(output, labels, **options, **weights)
 
-    def decode(self, output: Tensor) -> Tensor:
-        """Turn logits into probabilities.
+    def decode(self, output: Tensor, *, score_threshold: float = 0.0) -> Tensor:
+        """Compute probabilities.
 
         Args:
             output: logits of `forward`.
+            score_threshold: ignored: a classifier has no detections to drop.
 
         Returns:
-            ``(B, K) float32`` in [0, 1], each row summing to 1, but for ``"multilabel"``.
+            ``(B, K) float32`` in [0, 1]; each row sums to 1, except for ``"multilabel"``.
         """
-        logits = output.float()
-        if self.output == "softmax":
-            return logits.softmax(-1)
-        if self.output == "sigmoid":
-            logits = torch.cat((-logits, logits), -1)
-        return logits.sigmoid()
+        return OUTPUTS[self.output].probabilities(output.float())

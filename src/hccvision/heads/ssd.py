@@ -1,44 +1,60 @@
-"""The SSD multibox head, on any backbone."""
+"""The SSD multibox head, for any backbone."""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from hccvision.boxes import clip, cxcywh_to_xyxy, nms, soft_nms
-from hccvision.contracts import Detections, FeatureSpec, SSDOutput, Targets
-from hccvision.default_boxes import DefaultBoxSpec, decode, generate, match, matched_targets, preset
-from hccvision.losses import multibox
-from hccvision.registry import HEADS
-from hccvision.weights import WeightFormat, prefix, rules
-
-# Channels of each pair of extra convolutions: 1×1, then 3×3 with stride 2. The last pair repeats.
-EXTRAS = ((256, 512), (128, 256), (128, 256), (128, 256))
+from hccvision.boxes.borders import clip
+from hccvision.boxes.formats import cxcywh_to_xyxy
+from hccvision.contracts.batches import Loss, Targets
+from hccvision.contracts.outputs import Detections, SSDOutput
+from hccvision.contracts.parts import FeatureSpec
+from hccvision.default_boxes.coding import decode, matched_targets
+from hccvision.default_boxes.grid import generate
+from hccvision.default_boxes.presets import preset
+from hccvision.default_boxes.spec import DefaultBoxSpec
+from hccvision.heads.ssd_decoding import select_candidates, suppress_duplicates
+from hccvision.heads.ssd_formats import SSD_FORMATS
+from hccvision.heads.ssd_layers import (
+    EXTRAS,
+    convolution,
+    extra_layer,
+    initialise,
+    per_box,
+    separable_convolution,
+    set_prior,
+)
+from hccvision.losses.box_targets import BoxTargets
+from hccvision.losses.mining import HardNegatives
+from hccvision.matchers.assignment import Matcher
+from hccvision.registry import HEADS, LOSSES, MATCHERS
 
 
 @HEADS.register("ssd", task="detection")
 class SSDHead(nn.Module):
-    """Class scores and box offsets for every default box, from backbone maps and the paper's extra convolutions.
+    """Class scores and box offsets for every default box, from feature maps and the paper's extra convolutions.
 
     Args:
-        features: the backbone's statement.
+        features: feature maps of the backbone or neck.
         num_classes: K, without background.
-        default_boxes: a name of `default_boxes.PRESETS`, or a `DefaultBoxSpec`. Its ``strides`` say which maps of the
-            backbone are used; where the backbone has no such strides, its last ones are.
-        depthwise: make the extra, class and box convolutions depthwise-separable, as SSDLite does: a tenth of the
-            parameters.
-        iou_threshold: overlap from which a default box stands for a truth, in [0, 1].
-        negative_ratio: negatives for one positive in the classification loss, per image.
-        min_negatives: negatives that at least count in each image.
-        prior: share of lesions that a fresh head expects among the default boxes, in (0, 1); 0.01 suits the focal
-            losses. None: all classes alike.
+        default_boxes: a name in `default_boxes.PRESETS`, or a `DefaultBoxSpec`. Its ``strides`` select the feature
+            maps; if the backbone doesn't have these strides, its last maps are used.
+        depthwise: make the extra, class and box convolutions depthwise-separable, as SSDLite does, which takes a tenth
+            of the parameters.
+        matcher: name of a registered matcher, or a `matchers.Matcher`.
+        negative_ratio: negatives per positive in the classification loss, in each image.
+        min_negatives: lowest number of negatives in the classification loss, in each image.
+        prior: probability of a lesion that a fresh head predicts at each default box, in (0, 1); 0.01 suits the focal
+            losses. None: equal probabilities for all classes.
+        matcher_options: options of a matcher given by name. ``iou_threshold``, of ``"bipartite"``, is the IoU from
+            which a default box is matched with a truth, in [0, 1], 0.5 by default.
 
     Raises:
-        ValueError: if the backbone has too few maps for the default boxes, or a prior out of range.
+        ValueError: if the backbone has too few maps for the default boxes, or for a prior out of range.
 
     Example:
         >>> features = FeatureSpec((512, 1024), (16, 32), ((19, 19), (10, 10)), (300, 300))
@@ -55,35 +71,10 @@ class SSDHead(nn.Module):
     """
 
     task = "detection"
-    formats = (
-        WeightFormat("hccvision", prefix(r"head\.(?!default_boxes$)", "")),
-        WeightFormat(
-            "pytorch-ssd detector",
-            rules(
-                (r"extras\.", "extras."),
-                (r"classification_headers\.", "class_convs."),
-                (r"regression_headers\.", "box_convs."),
-            ),
-        ),
-        WeightFormat(
-            "torchvision detector",
-            rules(
-                *((rf"backbone\.extra\.{i + 1}\.", f"extras.{i}.") for i in range(5)),
-                (r"head\.classification_head\.module_list\.", "class_convs."),
-                (r"head\.regression_head\.module_list\.", "box_convs."),
-            ),
-        ),
-        WeightFormat(
-            "ssd.pytorch detector",
-            rules(
-                *((rf"extras\.{i}\.", f"extras.{i // 2}.{i % 2 * 2}.") for i in range(8)),
-                (r"conf\.", "class_convs."),
-                (r"loc\.", "box_convs."),
-            ),
-        ),
-    )
+    formats = SSD_FORMATS
     default_image_size = (300, 300)
     default_boxes: Tensor
+    scale: Tensor
 
     def __init__(
         self,
@@ -92,69 +83,47 @@ class SSDHead(nn.Module):
         *,
         default_boxes: str | DefaultBoxSpec | Mapping[str, Any] = "ssd300_mobilenet",
         depthwise: bool = False,
-        iou_threshold: float = 0.5,
+        matcher: str | Matcher = "bipartite",
         negative_ratio: float = 3.0,
         min_negatives: int = 3,
         prior: float | None = None,
+        **matcher_options: Any,
     ) -> None:
         super().__init__()
         spec = preset(default_boxes)
         self.num_classes = num_classes
-        self.iou_threshold = iou_threshold
-        self.negative_ratio = negative_ratio
-        self.min_negatives = min_negatives
+        self.matcher: Matcher = MATCHERS.resolve(matcher, **matcher_options)
+        self.negatives = HardNegatives(negative_ratio, min_negatives)
         self.image_size = features.image_size
-        count, wanted = len(spec.strides), sorted(set(spec.strides))
-        if len(features.strides) < len(wanted) or count > len(spec.maps):
-            raise ValueError(
-                f"these default boxes stand on {len(wanted)} maps of the backbone (strides {spec.strides}) and have "
-                f"{len(spec.maps)} maps in all; the backbone gives {len(features.channels)} (strides "
-                f"{features.strides}): choose another set, or a backbone with more maps"
-            )
-        if all(s in features.strides for s in wanted):
-            self.sources = [features.strides.index(s) for s in spec.strides]
-        else:
-            self.sources = [len(features.strides) - len(wanted) + wanted.index(s) for s in spec.strides]
+        self.sources = _sources(spec, features)
+        count = len(self.sources)
         channels = [features.channels[i] for i in self.sources]
         sizes = spec.map_sizes([features.sizes[i] for i in self.sources])
-        convolution = _separable if depthwise else _convolution
+        convolve = separable_convolution if depthwise else convolution
         extras: list[nn.Module] = []
-        for index, cells in enumerate(sizes[count:], count):
-            squeeze, out = EXTRAS[min(index - count, len(EXTRAS) - 1)]
-            halved = spec.halved(index, sizes[index - 1])
-            last = convolution(squeeze, out, cells, stride=2 if halved else 1, padding=1 if halved else 0)
-            extras.append(
-                nn.Sequential(nn.Conv2d(channels[-1], squeeze, 1), nn.ReLU(inplace=True), last, nn.ReLU(inplace=True))
-            )
-            channels.append(out)
+        for index, cells in enumerate(sizes[count:]):
+            halved = spec.halved(count + index, sizes[count + index - 1])
+            extras.append(extra_layer(convolve, channels[-1], index, cells, halved=halved))
+            channels.append(EXTRAS[min(index, len(EXTRAS) - 1)][1])
         self.extras = nn.ModuleList(extras)
         places = list(zip(channels, (m.per_cell for m in spec.maps), sizes, strict=True))
-        self.class_convs = nn.ModuleList(convolution(c, n * (num_classes + 1), cells) for c, n, cells in places)
-        self.box_convs = nn.ModuleList(convolution(c, n * 4, cells) for c, n, cells in places)
-        for module in self.modules():
-            if isinstance(module, nn.Conv2d):
-                nn.init.xavier_uniform_(module.weight)
-                if module.bias is not None:
-                    nn.init.zeros_(module.bias)
+        self.class_convs = nn.ModuleList(convolve(c, n * (num_classes + 1), cells) for c, n, cells in places)
+        self.box_convs = nn.ModuleList(convolve(c, n * 4, cells) for c, n, cells in places)
+        initialise(self)
         if prior is not None:
-            if not 0 < prior < 1:
-                raise ValueError(f"prior is a share in (0, 1), got {prior}")
-            for conv in self.class_convs:
-                bias: Any = (conv[-1] if isinstance(conv, nn.Sequential) else conv).bias
-                bias.data.view(-1, num_classes + 1)[:, 0] = math.log(num_classes * (1 - prior) / prior)
+            set_prior(self.class_convs, num_classes, prior)
+        self.levels = tuple(n * height * width for _, n, (height, width) in places)
         self.register_buffer("default_boxes", generate(spec, features.image_size, sizes))
         height, width = features.image_size
         self.register_buffer(
             "scale", torch.tensor([width, height, width, height], dtype=torch.float32), persistent=False
         )
 
-    scale: Tensor
-
     def forward(self, maps: tuple[Tensor, ...]) -> SSDOutput:
         """Compute the raw output.
 
         Args:
-            maps: of the backbone.
+            maps: feature maps of the backbone or neck.
 
         Returns:
             Logits ``(B, A, K + 1)`` and offsets ``(B, A, 4)``.
@@ -162,18 +131,18 @@ class SSDHead(nn.Module):
         chosen = [maps[i] for i in self.sources]
         for extra in self.extras:
             chosen.append(extra(chosen[-1]))
-        logits = [_per_box(conv(m), self.num_classes + 1) for conv, m in zip(self.class_convs, chosen, strict=True)]
-        offsets = [_per_box(conv(m), 4) for conv, m in zip(self.box_convs, chosen, strict=True)]
+        logits = [per_box(conv(m), self.num_classes + 1) for conv, m in zip(self.class_convs, chosen, strict=True)]
+        offsets = [per_box(conv(m), 4) for conv, m in zip(self.box_convs, chosen, strict=True)]
         return SSDOutput(torch.cat(logits, 1), torch.cat(offsets, 1))
 
     def select(self, maps: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-        """Give what the head needs of the maps: those it predicts from; the others come without channels.
+        """Return the part of the maps that the head needs: maps it doesn't use are returned without channels.
 
         Args:
-            maps: of the backbone.
+            maps: feature maps of the backbone or neck.
 
         Returns:
-            As many maps, of which `forward` makes the same output.
+            The same number of maps, for which `forward` computes the same output.
         """
         return tuple(m if i in self.sources else m[:, :0] for i, m in enumerate(maps))
 
@@ -182,60 +151,50 @@ class SSDHead(nn.Module):
         output: SSDOutput,
         targets: Targets,
         *,
-        name: str | None = None,
+        name: str | Callable[..., Loss] | None = None,
         label_smoothing: float = 0.0,
         class_weights: Tensor | None = None,
-        normaliser: float | None = None,
-    ) -> dict[str, Tensor]:
-        """Match the truths with the default boxes and score the output.
+    ) -> Loss:
+        """Match the ground truth with the default boxes and compute the summed loss.
 
         Args:
             output: of `forward`.
             targets: in pixels of the model's input.
-            name: of `losses.DETECTION_LOSSES`; None: ``"multibox"``.
-            label_smoothing: share of each default box's label that is spread evenly over all classes, in [0, 1].
-            class_weights: ``(K,)``, factors of the lesions' classification loss, where the background's is 1.
-            normaliser: instead of the batch's own, that of a larger one of which this is a part, see `normaliser`.
+            name: of a loss registered for detection; or such a loss itself, called as ``loss(output, targets)`` with an
+                `SSDOutput`, `losses.BoxTargets` and the options that are set. None: ``"multibox"``.
+            label_smoothing: fraction of the label of each default box that is spread evenly over all classes, in
+                [0, 1].
+            class_weights: ``(K,)``, factors of the classification loss of the lesions; the background has 1.
 
         Returns:
-            ``loss``, and its parts ``regression`` and ``classification``.
+            Parts ``regression`` and ``classification``. The count is the number of default boxes matched with a lesion.
 
         Raises:
-            ValueError: for an unknown name.
+            KeyError: for an unknown name.
         """
-        classes, offsets = self._matched(targets)
+        chosen = name or "multibox"
+        loss = LOSSES.get(chosen, task=self.task) if isinstance(chosen, str) else chosen
+        options: dict[str, Any] = {"label_smoothing": label_smoothing} if label_smoothing else {}
         if class_weights is not None:
-            class_weights = torch.cat((torch.ones(1), class_weights.cpu().float())).to(classes.device)
-        return multibox(
-            output.logits,
-            output.offsets,
-            classes,
-            offsets,
-            self.default_boxes,
-            name=name or "multibox",
-            negative_ratio=self.negative_ratio,
-            min_negatives=self.min_negatives,
-            label_smoothing=label_smoothing,
-            class_weights=class_weights,
-            normaliser=normaliser,
-        )
+            device = output.logits.device
+            options["class_weights"] = torch.cat((torch.ones(1), class_weights.cpu().float())).to(device)
+        return loss(output, self.box_targets(output, targets), **options)
 
-    def normaliser(self, targets: Targets, *, class_weights: Tensor | None = None) -> Tensor:
-        """Say what the loss of these targets is divided by, so that the parts of a batch add up to the whole.
+    def box_targets(self, output: SSDOutput, targets: Targets) -> BoxTargets:
+        """Match the ground truth with the default boxes.
 
         Args:
+            output: of `forward`, for matchers that depend on it.
             targets: in pixels of the model's input.
-            class_weights: change nothing here.
 
         Returns:
-            A scalar: the number of default boxes that are matched with a truth; the loss takes at least 1.
+            The targets of the default boxes.
         """
-        return (self._matched(targets)[0] > 0).sum()
-
-    def _matched(self, targets: Targets) -> tuple[Tensor, Tensor]:
-        boxes = targets.boxes / self.scale
-        truth = match(self.default_boxes, boxes, targets.valid, iou_threshold=self.iou_threshold).truth
-        return matched_targets(self.default_boxes, boxes, targets.labels, truth)
+        truths = targets.boxes / self.scale
+        raw = SSDOutput(output.logits.detach(), output.offsets.detach())
+        found = self.matcher(self.default_boxes, truths, targets.labels, targets.valid, output=raw, levels=self.levels)
+        classes, offsets = matched_targets(self.default_boxes, truths, targets.labels, found.truth)
+        return BoxTargets(classes, offsets, self.default_boxes, found.weights, self.negatives)
 
     def decode(
         self,
@@ -248,79 +207,46 @@ class SSDHead(nn.Module):
         suppression: str = "hard",
         class_agnostic: bool = False,
     ) -> list[Detections]:
-        """Read the output: threshold, decode the survivors, suppress the doubles.
+        """Select scores above the threshold, decode their boxes, and suppress duplicate detections.
 
         Args:
             output: of `forward`.
-            score_threshold: least score, in [0, 1].
+            score_threshold: in [0, 1]; the score of a detection exceeds it.
             iou_threshold: of the suppression, in [0, 1].
-            candidates: the best so many of each class go into the suppression.
-            max_detections: the best so many of each image come out of it.
+            candidates: at most this many of highest score per class and image enter the suppression.
+            max_detections: at most this many of highest score per image are returned.
             suppression: ``"hard"`` (`boxes.nms`), or ``"linear"`` or ``"gaussian"`` (`boxes.soft_nms`), which lower
-                the scores of doubles instead of removing them.
-            class_agnostic: boxes of different classes are doubles too.
+                the scores of duplicates instead of removing them.
+            class_agnostic: boxes of different classes suppress each other as well.
 
         Returns:
-            One `Detections` per image, in pixels of the model's input, cut to its edges; boxes wholly outside are left
-            out.
+            One `Detections` per image, in pixels of the model's input, clipped to it, without boxes outside of it.
         """
         logits, offsets = output.logits.float(), output.offsets.float()
-        # A score is at most what its class has against the background alone: for most boxes that is too little.
-        odds = max(score_threshold, 1e-300) / max(1 - score_threshold, 1e-300)
-        hopeful = logits[..., 1:].amax(-1) - logits[..., 0] > math.log(odds) - 1e-3
-        image, box = hopeful.nonzero(as_tuple=True)
-        scores = logits[image, box].softmax(-1)[:, 1:]
-        row, label = (scores > score_threshold).nonzero(as_tuple=True)
-        image, box, score = image[row], box[row], scores[row, label]
-        if len(score) > candidates:
-            best = _best_of_each(image * self.num_classes + label, score, candidates)
-            image, box, score, label = image[best], box[best], score[best], label[best]
-        boxes = cxcywh_to_xyxy(decode(offsets[image, box], self.default_boxes[box])) * self.scale
+        found = select_candidates(logits, score_threshold, candidates)
+        boxes = cxcywh_to_xyxy(decode(offsets[found.image, found.box], self.default_boxes[found.box])) * self.scale
         boxes = clip(boxes, self.image_size)
         inside = (boxes[:, 2:] > boxes[:, :2]).all(1).nonzero().squeeze(1)
-        counts = image[inside].bincount(minlength=len(logits)).tolist()
-        found = []
-        for b, s, k in zip(*(t[inside].split(counts) for t in (boxes, score, label)), strict=True):
-            own = None if class_agnostic else k
-            if suppression == "hard":
-                best = nms(b, s, iou_threshold, labels=own, max_output=max_detections)
-                s = s[best]
-            else:
-                best, s = soft_nms(
-                    b, s, method=suppression, iou_threshold=iou_threshold, score_threshold=score_threshold,
-                    labels=own, max_output=max_detections,
-                )  # fmt: skip
-            found.append(Detections(b[best], s, k[best]))
-        return found
+        counts = found.image[inside].bincount(minlength=len(logits)).tolist()
+        per_image = zip(*(t[inside].split(counts) for t in (boxes, found.score, found.label)), strict=True)
+        return [
+            suppress_duplicates(
+                b, s, k, method=suppression, iou_threshold=iou_threshold, score_threshold=score_threshold,
+                max_detections=max_detections, class_agnostic=class_agnostic,
+            )
+            for b, s, k in per_image
+        ]  # fmt: skip
 
 
-def _convolution(channels: int, out: int, cells: tuple[int, int], *, stride: int = 1, padding: int = 1) -> nn.Conv2d:
-    return nn.Conv2d(channels, out, 3, stride, padding)
-
-
-def _separable(channels: int, out: int, cells: tuple[int, int], *, stride: int = 1, padding: int = 1) -> nn.Sequential:
-    """Give a convolution of each channel by itself, then a 1×1 convolution across channels.
-
-    A map of one cell has no batch norm: it could not train on a last batch of one image.
-    """
-    norm = nn.BatchNorm2d(channels) if cells != (1, 1) else nn.Identity()
-    return nn.Sequential(
-        nn.Conv2d(channels, channels, 3, stride, padding, groups=channels, bias=cells == (1, 1)),
-        norm,
-        nn.ReLU6(inplace=True),
-        nn.Conv2d(channels, out, 1),
-    )
-
-
-def _best_of_each(group: Tensor, score: Tensor, most: int) -> Tensor:
-    """Give the indices, ascending, of the ``most`` best scores of each group; the first of equals."""
-    order = score.argsort(descending=True, stable=True)
-    order = order[group[order].argsort(stable=True)]  # group by group, in each by score
-    ordered = group[order]
-    rank = torch.arange(len(order), device=order.device) - torch.searchsorted(ordered, ordered)
-    return order[rank < most].sort().values
-
-
-def _per_box(values: Tensor, size: int) -> Tensor:
-    """``(B, boxes · size, h, w)`` to ``(B, h · w · boxes, size)``, cell by cell."""
-    return values.permute(0, 2, 3, 1).reshape(len(values), -1, size)
+def _sources(spec: DefaultBoxSpec, features: FeatureSpec) -> list[int]:
+    """Return the index of the feature map for each of the strides of a set of default boxes."""
+    wanted = sorted(set(spec.strides))
+    if len(features.strides) < len(wanted) or len(spec.strides) > len(spec.maps):
+        raise ValueError(
+            f"these default boxes need {len(wanted)} maps of the backbone (strides {spec.strides}) and have "
+            f"{len(spec.maps)} maps in total; the backbone has {len(features.channels)} (strides "
+            f"{features.strides}): choose another set, or a backbone with more maps"
+        )
+    if all(s in features.strides for s in wanted):
+        return [features.strides.index(s) for s in spec.strides]
+    return [len(features.strides) - len(wanted) + wanted.index(s) for s in spec.strides]

@@ -1,0 +1,103 @@
+"""Tensors of a weights file, and hashes of files and tensors."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import pickle
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+
+def read_tensors(path: str | os.PathLike[str]) -> dict[str, Tensor]:
+    """Read the tensors of a ``.safetensors``, ``.pth``, ``.pt`` or ``.pth.tar`` file, without running code from it.
+
+    Args:
+        path: the file. A checkpoint with its tensors under ``state_dict``, ``model_state_dict`` or ``model`` is
+            unpacked, and the prefix ``module.`` or ``_orig_mod.`` of DataParallel or torch.compile is removed from the
+            keys.
+
+    Returns:
+        Tensors by key, on the CPU.
+
+    Raises:
+        FileNotFoundError: if the file doesn't exist.
+        ValueError: if it isn't a weights file, or a pickle that could run code.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: no such weights file; give the path of a .safetensors or .pth file, or None")
+    try:
+        with path.open("rb") as file:
+            start = file.read(9)
+            file.seek(0)
+            if start[8:] == b"{":  # safetensors: 8 bytes with the length of the header, then the header in JSON
+                from safetensors.torch import load_file
+
+                content: Any = load_file(path)
+            elif start.startswith((b"PK", b"\x80")):  # PyTorch: a zip archive, or a pickle in the old format
+                content = torch.load(file, map_location="cpu", weights_only=True)
+            else:
+                raise ValueError("its first bytes are those of neither format")
+    except pickle.UnpicklingError as error:
+        raise ValueError(
+            f"{path}: not loaded: it contains more than plain tensors, and loading these could run code. If you "
+            "trust the file, load it yourself and save its state_dict as .safetensors"
+        ) from error
+    except Exception as error:
+        raise ValueError(
+            f"{path}: not a readable weights file ({error}); expected .safetensors, or a PyTorch checkpoint"
+        ) from error
+    for key in ("state_dict", "model_state_dict", "model"):
+        if isinstance(content, dict) and isinstance(content.get(key), dict):
+            content = content[key]
+    if not isinstance(content, dict):
+        raise ValueError(f"{path}: expected a dictionary of tensors, got a {type(content).__name__}")
+    tensors = {k: v for k, v in content.items() if isinstance(v, Tensor)}
+    if not tensors:
+        raise ValueError(f"{path}: there is no tensor in it; expected a state_dict")
+    for wrapper in ("_orig_mod.", "module.", "_orig_mod."):
+        if all(k.startswith(wrapper) for k in tensors):
+            tensors = {k.removeprefix(wrapper): v for k, v in tensors.items()}
+    return tensors
+
+
+def file_sha256(path: str | os.PathLike[str]) -> str:
+    """Compute the SHA-256 of a file.
+
+    Args:
+        path: the file.
+
+    Returns:
+        64 hexadecimal digits, as ``sha256sum`` prints them.
+    """
+    digest = hashlib.sha256()
+    with Path(path).open("rb") as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def fingerprint(tensors: Mapping[str, Tensor]) -> str:
+    """Compute one SHA-256 of names, dtypes, shapes and values, independent of file format and order.
+
+    Args:
+        tensors: by key.
+
+    Returns:
+        64 hexadecimal digits.
+
+    Example:
+        >>> a, b = torch.zeros(2), torch.ones(2)
+        >>> fingerprint({"a": a, "b": b}) == fingerprint({"b": b, "a": a}) != fingerprint({"a": b, "b": a})
+        True
+    """
+    digest = hashlib.sha256()
+    for key, tensor in sorted(tensors.items()):
+        digest.update(f"{key} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
+        digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()
