@@ -972,7 +972,7 @@ def breakages(whole: bytes) -> dict[str, bytes]:
 @pytest.fixture
 def identified(tmp_path):
     """A folder of annotated DICOM slices that say whose they are."""
-    from hccvision import voc
+    from hccvision.annotations import voc
     from hccvision.contracts import Annotation
 
     folder = tmp_path / "slices"

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import HealthCheck, assume, example, given, settings
 from hypothesis import strategies as st
 
-from hccvision import voc
+from hccvision.annotations import voc
 from hccvision.contracts import Annotation
 
 BASES = ("voc", "corner")
@@ -293,7 +293,7 @@ def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path, monkeypat
     def fail(*_):
         raise OSError("disk full")
 
-    monkeypatch.setattr(voc.os, "replace", fail)
+    monkeypatch.setattr("os.replace", fail)
     with pytest.raises(OSError, match="disk full"):
         voc.write(path, annotation(), overwrite=True)
     assert path.read_bytes() == before

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from hccvision.annotations.yolo import read_yolo_folder, write_yolo_folder
 from hccvision.contracts import Annotation, Problem, Sample
-from hccvision.data.yolo import read_yolo_folder, write_yolo_folder
 
 LABELS = "1 0.5 0.5 0.5 0.4\n\n0 0.25 0.5 0.5 1\n"
 NAMES = ["hcc", "cyst"]
@@ -180,13 +180,13 @@ def test_what_can_not_be_written_is_refused_and_leaves_nothing(tmp_path):
         ([sample(tmp_path / "b.png", [[1, 2, 1, 3]])], {}, "x1 < x2"),
         ([sample(tmp_path / "b.png", names=("a\nb",))], {}, "one line"),
         ([sample(tmp_path / "b.png", names=(" a",))], {}, "outer spaces"),
-        ([good], {"classes": ["cyst"]}, "hold each of"),
+        ([good], {"classes": ["cyst"]}, "contain each of"),
         ([marked], {}, "it is wrong"),
     ):
         with pytest.raises(ValueError, match=message):
             write_yolo_folder(samples, tmp_path / "out", **options)
     assert not [p for p in tmp_path.iterdir() if "out" in p.name]
-    with pytest.raises(FileExistsError, match="not an empty folder"):
+    with pytest.raises(FileExistsError, match="new or empty folder"):
         write_yolo_folder([good], tmp_path)
     (tmp_path / "empty").mkdir()
     assert len(read_yolo_folder(write_yolo_folder([marked, good], tmp_path / "empty", on_problem="skip"))) == 1

@@ -17,17 +17,16 @@ _MODULES = (
     "default_boxes",
     "images",
     "losses",
-    "masks",
     "metrics",
     "phantom",
     "plots",
     "recipes",
     "registry",
-    "voc",
     "weights",
 )
 
 _NAMES = {
+    "ANNOTATION_FORMATS": "registry",
     "AUGMENTATIONS": "registry",
     "BACKBONES": "registry",
     "HEADS": "registry",
@@ -43,13 +42,18 @@ _NAMES = {
     "Model": "model",
     "build_model": "model",
     "load_model": "model",
-    "read_image_folder": "data.folders",
-    "read_mask_folder": "data.folders",
-    "read_voc_folder": "data.folders",
-    "read_coco": "data.coco",
-    "write_coco": "data.coco",
-    "read_yolo_folder": "data.yolo",
-    "write_yolo_folder": "data.yolo",
+    "masks": "annotations",
+    "voc": "annotations",
+    "read_folder": "annotations.formats",
+    "write_folder": "annotations.writing",
+    "read_image_folder": "annotations.image_folder",
+    "read_mask_folder": "annotations.mask_folder",
+    "read_voc_folder": "annotations.voc_folder",
+    "read_coco": "annotations.coco",
+    "write_coco": "annotations.coco",
+    "read_yolo_folder": "annotations.yolo",
+    "write_yolo_folder": "annotations.yolo",
+    "read_predictions": "annotations.predictions",
     "check": "data.linter",
     "repair": "data.repair",
     "expand_dataset": "data.expansion",
@@ -80,15 +84,22 @@ if TYPE_CHECKING:
         default_boxes,
         images,
         losses,
-        masks,
         metrics,
         phantom,
         plots,
         recipes,
         registry,
-        voc,
         weights,
     )
+    from hccvision.annotations import masks, voc
+    from hccvision.annotations.coco import read_coco, write_coco
+    from hccvision.annotations.formats import read_folder
+    from hccvision.annotations.image_folder import read_image_folder
+    from hccvision.annotations.mask_folder import read_mask_folder
+    from hccvision.annotations.predictions import read_predictions
+    from hccvision.annotations.voc_folder import read_voc_folder
+    from hccvision.annotations.writing import write_folder
+    from hccvision.annotations.yolo import read_yolo_folder, write_yolo_folder
     from hccvision.contracts import (
         Annotation,
         Detections,
@@ -100,21 +111,18 @@ if TYPE_CHECKING:
         Targets,
     )
     from hccvision.data.audit import leakage
-    from hccvision.data.coco import read_coco, write_coco
     from hccvision.data.expansion import expand_dataset
-    from hccvision.data.folders import read_image_folder, read_mask_folder, read_voc_folder
     from hccvision.data.linter import check
     from hccvision.data.manifest import load_split, save_split
     from hccvision.data.repair import repair
     from hccvision.data.splits import folds, nested_folds, split
-    from hccvision.data.yolo import read_yolo_folder, write_yolo_folder
     from hccvision.evaluation import evaluate
     from hccvision.metrics.classification import check_report
     from hccvision.model import Model, build_model, load_model
     from hccvision.pipeline import CAD, propose
     from hccvision.prediction import predict
     from hccvision.recipes import Recipe
-    from hccvision.registry import AUGMENTATIONS, BACKBONES, HEADS, METRICS
+    from hccvision.registry import ANNOTATION_FORMATS, AUGMENTATIONS, BACKBONES, HEADS, METRICS
     from hccvision.reporting import Report
     from hccvision.training.checkpoints import History
     from hccvision.training.engine import fit
@@ -122,6 +130,7 @@ if TYPE_CHECKING:
     from hccvision.training.optimisers import parameter_table
 
 __all__ = [
+    "ANNOTATION_FORMATS",
     "AUGMENTATIONS",
     "BACKBONES",
     "CAD",
@@ -165,8 +174,10 @@ __all__ = [
     "predict",
     "propose",
     "read_coco",
+    "read_folder",
     "read_image_folder",
     "read_mask_folder",
+    "read_predictions",
     "read_voc_folder",
     "read_yolo_folder",
     "recipes",
@@ -177,6 +188,7 @@ __all__ = [
     "voc",
     "weights",
     "write_coco",
+    "write_folder",
     "write_yolo_folder",
 ]
 

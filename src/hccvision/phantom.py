@@ -36,7 +36,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from PIL import Image, ImageDraw, ImageFilter
 
-from hccvision import voc
+from hccvision.annotations import voc
 from hccvision.contracts import Annotation
 
 LESION = "hcc"

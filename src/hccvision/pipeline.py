@@ -9,7 +9,8 @@ from pathlib import Path
 
 import torch
 
-from hccvision import images, voc
+from hccvision import images
+from hccvision.annotations import voc
 from hccvision.contracts import Annotation, Detections, Prediction
 from hccvision.model import Model
 from hccvision.prediction import Input, _listed, predict

@@ -4,47 +4,54 @@ Only this module knows how files count pixels. ``base="voc"`` is the standard: t
 belongs to the box, so the file's ``xmin, ymin, xmax, ymax`` is the box ``xmin - 1, ymin - 1, xmax, ymax``.
 ``base="corner"`` takes the four numbers as they stand.
 
-What a file says beside the fields of `Annotation` is kept in its ``extra`` and ``object_extras``, and written back in
-place. So a file that is read and written says the same as before, to the letter where nothing was changed; but
-elements of one name come side by side.
+What a file states besides the fields of `Annotation` is kept in its ``extra`` and ``object_extras`` and written back
+in place. So a file that is read and written states the same as before, unchanged texts to the letter; only elements
+with the same tag are grouped together.
 
 Source: VOC2012 development kit, section 3; LabelImg 1.8.6, ``libs/pascal_voc_io.py``.
 """
 
 from __future__ import annotations
 
-import os
-import re
-import uuid
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
-from xml.parsers.expat import ExpatError
 
 import numpy as np
 import xmltodict
 
+from hccvision.annotations.voc_xml import (
+    CORNERS,
+    check_name,
+    check_text,
+    corner_numbers,
+    corner_texts,
+    flag_of,
+    parse,
+    set_text,
+    size_of,
+    text_of,
+)
 from hccvision.contracts import Annotation, Problem
+from hccvision.files import write_text
 
 _OFFSETS = {"voc": np.array([1, 1, 0, 0]), "corner": np.zeros(4, int)}  # the file's numbers minus ours
-_CORNERS = ("xmin", "ymin", "xmax", "ymax")
 _OBJECT = ("name", "pose", "truncated", "difficult", "bndbox")
-_MOST_BYTES, _MOST_LEVELS = 4 * 2**20, 64  # of a file; room for some 10,000 objects
-_NOT_XML = re.compile(r"[\x00-\x1f\ud800-\udfff\ufffe\uffff]")
 
 
 def read(path: str | Path, *, base: str = "voc") -> Annotation:
     """Read one annotation file, keeping what is wrong with its content as problems.
 
-    Fields that are missing, among them all objects, take the defaults of `Annotation`; a size that is missing, zero
-    or not a number is None. Problems by kind, none of which makes the sample unusable:
+    Missing fields, even all objects, take the defaults of `Annotation`; a size that is missing, zero or not a number
+    is None. Problems by kind, none of which makes the sample unusable:
 
     - ``degenerate_box``: the file says ``xmax <= xmin`` or ``ymax <= ymin``; left out.
     - ``bad_box``: a coordinate is missing, not a number or not finite; left out.
     - ``missing_name``: an object without a class name; left out.
-    - ``box_outside``: beyond the image's edge; kept as the file has it, or left out where no part is inside.
+    - ``box_outside``: beyond the image's edge; kept as the file states it, or left out if no part is inside.
 
-    Nothing that the file names is opened. Document types and entities, and so all that they could expand or fetch, are
-    refused, as are files of more than 4 MiB or 64 levels.
+    No file that the annotation names is opened. Document types and entities, and so all that they could expand or
+    fetch, are refused, as are files of more than 4 MiB or 64 levels.
 
     Args:
         path: the XML file.
@@ -70,24 +77,24 @@ def read(path: str | Path, *, base: str = "voc") -> Annotation:
     """
     offset = _offset(base)
     path = Path(path)
-    root = _parse(path)
-    size = _size(root)
+    root = parse(path)
+    size = size_of(root)
     items = root.get("object", [])
-    corners = np.array([_floats(_corner_texts(item)) for item in items]).reshape(-1, 4)
-    fine = _inside(corners, size, offset)
+    corners = np.array([corner_numbers(item) for item in items]).reshape(-1, 4)
+    inside = _inside(corners, size, offset)
     kept: list[tuple[np.ndarray, str, bool, bool, str, dict[str, Any]]] = []
     problems: list[Problem] = []
-    for number, (item, numbers, is_fine) in enumerate(zip(items, corners - offset, fine, strict=True), start=1):
-        name = _text(item, "name")
-        box, problem = (numbers, None) if is_fine else _box(item, size, offset)
+    for number, (item, numbers, is_inside) in enumerate(zip(items, corners - offset, inside, strict=True), start=1):
+        name = text_of(item, "name")
+        box, problem = (numbers, None) if is_inside else _judge(item, size, offset)
         if not name:
             box, problem = None, ("missing_name", "needs exactly one <name>; left out: name its class in LabelImg")
         if problem is not None:
             kind, message = problem
             problems.append(Problem(kind, str(path), f"object {number}{f' ({name!r})' if name else ''} {message}"))
         if box is not None:
-            pose = _text(item, "pose") or "Unspecified"
-            flags = _flag(item, "difficult"), _flag(item, "truncated")
+            pose = text_of(item, "pose") or "Unspecified"
+            flags = flag_of(item, "difficult"), flag_of(item, "truncated")
             kept.append((box, name, *flags, pose, {} if _is_usual(item) else item))
     boxes, names, difficult, truncated, poses, extras = zip(*kept, strict=True) if kept else ((),) * 6
     return Annotation(
@@ -97,8 +104,8 @@ def read(path: str | Path, *, base: str = "voc") -> Annotation:
         difficult=difficult,
         truncated=truncated,
         poses=poses,
-        filename=_text(root, "filename"),
-        verified=_text(root, "@verified").lower() == "yes",
+        filename=text_of(root, "filename"),
+        verified=text_of(root, "@verified").lower() == "yes",
         path=path,
         problems=tuple(problems),
         extra={**root, "object": []} if items else root,
@@ -117,18 +124,18 @@ def write(
 ) -> Path:
     """Write one annotation file as LabelImg does, so that LabelImg opens it.
 
-    LabelImg cuts the fraction of a coordinate off, and its older releases refuse one; so boxes are rounded to whole
-    pixels unless told otherwise. A box that the file would then call degenerate is widened to ``xmax = xmin + 1``,
-    inside the image: 2 pixels with ``base="voc"``, which has no way to say less, and 1 with ``base="corner"``.
-    An annotation that was read keeps all that its file said, a fraction of an unchanged box too, but for the objects
-    that were left out and named in its problems. The file appears whole or not at all.
+    LabelImg truncates fractional coordinates, and its older releases refuse them; so boxes are rounded to whole
+    pixels by default. A box that the file would then call degenerate is widened to ``xmax = xmin + 1``, inside the
+    image: 2 pixels with ``base="voc"``, which can't express less, and 1 with ``base="corner"``.
+    An annotation that was read keeps all that its file stated, also the fraction of an unchanged box; only the objects
+    that its problems name as left out are missing. The file appears whole or not at all.
 
     Args:
-        path: the XML file to make, in a folder that exists.
+        path: the XML file to create, in an existing folder.
         annotation: what to write; its ``size`` must be known, unless it was read from a file that states none.
         base: how the file is to count pixels, ``"voc"`` or ``"corner"``; see `read`.
         image_path: the annotated image, for the folder, file name and path in the file. None leaves them as they were
-            read; else it takes the annotation's ``filename``, or the stem of ``path``, and leaves the path out.
+            read; a new file then gets the annotation's ``filename``, or the stem of ``path``, and no path.
         overwrite: whether an existing file may be replaced.
         whole_pixels: round coordinates to integers; False keeps them as they are.
 
@@ -138,8 +145,8 @@ def write(
     Raises:
         FileExistsError: if the file exists and ``overwrite`` is False.
         FileNotFoundError: if its folder does not exist.
-        ValueError: if the annotation has no size, a box is not finite or empty, a text can't stand in XML, the path
-            does not end in ``.xml`` or the base is unknown.
+        ValueError: if the annotation has no size, a box is not finite or empty, XML can't hold a text, the path does
+            not end in ``.xml`` or the base is unknown.
 
     Example:
         >>> import tempfile
@@ -153,116 +160,101 @@ def write(
     if path.suffix != ".xml":
         raise ValueError(f"{path}: LabelImg opens only files that end in .xml: name it {path.stem}.xml")
     if annotation.size is None and not annotation.extra:
-        raise ValueError(f"{path}: the image size is not known: give the annotation size=(height, width)")
+        raise ValueError(f"{path}: the image size is unknown: set size=(height, width) of the annotation")
     if not path.parent.is_dir():
-        raise FileNotFoundError(f"{path}: the folder {path.parent} does not exist: make it first")
+        raise FileNotFoundError(f"{path}: the folder {path.parent} does not exist: create it first")
     if path.exists() and not overwrite:
         raise FileExistsError(f"{path}: the file exists: write elsewhere, or pass overwrite=True to replace it")
     root = _root(annotation, image_path, path)
-    corners = _file_corners(annotation.boxes, annotation.size, offset, whole_pixels, path)
+    corners = _file_corners(annotation, offset, whole_pixels, path)
     root["object"] = [_object(annotation, number, row, offset, path) for number, row in enumerate(corners.tolist())]
-    document = {"annotation": root}
-    text = xmltodict.unparse(document, full_document=False, pretty=True) + "\n"
-    unfinished = path.with_name(f".{uuid.uuid4().hex}.tmp")
-    try:
-        unfinished.write_text(text, encoding="utf-8", newline="\n")
-        os.replace(unfinished, path)
-    finally:
-        unfinished.unlink(missing_ok=True)
-    return path
+    return write_text(path, xmltodict.unparse({"annotation": root}, full_document=False, pretty=True) + "\n")
+
+
+def to_whole_pixels(annotation: Annotation, *, base: str = "voc") -> Annotation:
+    """Return an annotation with its boxes rounded as `write` rounds them.
+
+    Args:
+        annotation: with finite boxes of some width and height.
+        base: how files count pixels, ``"voc"`` or ``"corner"``; see `read`.
+
+    Returns:
+        A new annotation; writing it gives the same file with and without ``whole_pixels``.
+
+    Raises:
+        ValueError: if a box is not finite or empty, or the base is unknown.
+
+    Example:
+        >>> a = Annotation(np.array([[10.2, 20.0, 29.9, 40.0]], np.float32), ("tumor",), size=(300, 484))
+        >>> to_whole_pixels(a).boxes.tolist()
+        [[10.0, 20.0, 30.0, 40.0]]
+    """
+    offset = _offset(base)
+    corners = _file_corners(annotation, offset, True, annotation.path or Path(annotation.filename or "annotation"))
+    return replace(annotation, boxes=(corners - offset).astype(np.float32))
+
+
+def check_base(base: str) -> None:
+    """Raise if a way to count pixels is unknown.
+
+    Args:
+        base: how files count pixels, see `read`.
+
+    Raises:
+        ValueError: if it is neither ``"voc"`` nor ``"corner"``.
+    """
+    if base not in _OFFSETS:
+        raise ValueError(f'unknown base {base!r}; known: "voc" (1-based, inclusive), "corner" (numbers as they stand)')
 
 
 def _offset(base: str) -> np.ndarray:
-    if base not in _OFFSETS:
-        raise ValueError(f'unknown base {base!r}: use "voc" (1-based, inclusive) or "corner" (as they stand)')
+    check_base(base)
     return _OFFSETS[base]
 
 
-def _parse(path: Path) -> dict[str, Any]:
-    """Give the fields of the file's ``<annotation>``."""
-    if not path.is_file():
-        raise FileNotFoundError(f"{path}: there is no such annotation file: check the path")
-    with path.open("rb") as stream:
-        source = stream.read(_MOST_BYTES + 1)
-    remedy = "save it again from LabelImg in the PascalVOC format, or delete it"
-    if len(source) > _MOST_BYTES:
-        raise ValueError(f"{path}: expected an annotation of at most {_MOST_BYTES >> 20} MiB, got more: {remedy}")
-    if b"<!DOCTYPE" in source.replace(b"\0", b""):  # UTF-16 has zeros between the letters
-        raise ValueError(f"{path}: a Pascal VOC annotation has no document type (<!DOCTYPE>): {remedy}")
-    try:
-        document = xmltodict.parse(source, disable_entities=True, force_list=_is_listed)
-    except (ExpatError, ValueError, LookupError) as error:
-        raise ValueError(f"{path}: not a readable XML file ({error}): {remedy}") from error
-    if "annotation" not in document:
-        raise ValueError(
-            f"{path}: expected <annotation> as the outermost element, got <{next(iter(document))}>: {remedy}"
-        )
-    root = document["annotation"] or {}
-    if not isinstance(root, dict):
-        raise ValueError(f"{path}: <annotation> holds text where its fields should be: {remedy}")
-    return root
-
-
-def _text(node: Any, key: str) -> str:
-    """Give the text of the one child of that name, "" where there is none or there are several."""
-    value = node.get(key) if isinstance(node, dict) else None
-    if isinstance(value, dict):  # an element with attributes
-        value = value.get("#text")
-    return value if isinstance(value, str) else ""
-
-
-def _flag(node: Any, key: str) -> bool:
-    return _text(node, key).lower() in ("1", "true", "yes")
-
-
-def _is_listed(above: list[Any], key: str, _: Any) -> bool:
-    """Tell xmltodict which elements come as a list; it asks at the end of each, the deepest first."""
-    if len(above) >= _MOST_LEVELS:
-        raise ValueError(f"expected at most {_MOST_LEVELS} levels of elements, got more")
-    return key == "object" and len(above) == 1
-
-
-def _size(root: dict[str, Any]) -> tuple[int, int] | None:
-    try:
-        height, width = (int(float(_text(root.get("size"), key))) for key in ("height", "width"))
-    except (ValueError, OverflowError):
-        return None
-    return (height, width) if height > 0 and width > 0 else None
-
-
-def _corner_texts(item: Any) -> list[str]:
-    return [_text(item.get("bndbox") if isinstance(item, dict) else None, key) for key in _CORNERS]
-
-
-def _floats(texts: list[str]) -> list[float]:
-    """Give the four numbers, or NaN for all of them if one is none."""
-    try:
-        return [float(text) for text in texts]
-    except ValueError:
-        return [np.nan] * 4
-
-
 def _inside(corners: np.ndarray, size: tuple[int, int] | None, offset: np.ndarray) -> np.ndarray:
-    """Say which of ``(N, 4)`` corners, as the file counts, are boxes inside the image."""
+    """Return which of ``(N, 4)`` corners, as the file counts, are boxes inside the image."""
     height, width = size or (np.inf, np.inf)
-    fine = (np.abs(corners) <= np.finfo(np.float32).max).all(axis=1)
-    boxes = np.where(fine[:, np.newaxis], corners - offset, 0).astype(np.float32)
+    finite = (np.abs(corners) <= np.finfo(np.float32).max).all(axis=1)
+    boxes = np.where(finite[:, np.newaxis], corners - offset, 0).astype(np.float32)
     proper = (corners[:, 2:] > corners[:, :2]) & (boxes[:, 2:] > boxes[:, :2])
-    return fine & (proper & (boxes[:, :2] >= 0) & (boxes[:, 2:] <= (width, height))).all(axis=1)
+    return finite & (proper & (boxes[:, :2] >= 0) & (boxes[:, 2:] <= (width, height))).all(axis=1)
 
 
 def _is_usual(item: dict[str, Any]) -> bool:
-    """Say whether an object is to the letter what `write` makes of its box, name, flags and pose."""
+    """Return whether an object is exactly what `write` makes of its box, name, flags and pose."""
     box = item["bndbox"]
-    if (*item,) != _OBJECT or (*box,) != _CORNERS or not all(isinstance(item[key], str) for key in _OBJECT[:4]):
+    if (*item,) != _OBJECT or (*box,) != CORNERS or not all(isinstance(item[key], str) for key in _OBJECT[:4]):
         return False
     flags = item["truncated"] in ("0", "1") and item["difficult"] in ("0", "1")
-    # of up to seven digits, which float32 keeps
+    # float32 holds integers of up to seven digits exactly
     return flags and all(isinstance(t, str) and t.isdecimal() and t == str(int(t)) and len(t) < 8 for t in box.values())
 
 
+def _judge(
+    item: Any, size: tuple[int, int] | None, offset: np.ndarray
+) -> tuple[np.ndarray | None, tuple[str, str] | None]:
+    """Return the box, None if it can't be used, and kind and message of its problem, None if it has none."""
+    stated = ", ".join(f"{key}={text or 'nothing'}" for key, text in zip(CORNERS, corner_texts(item), strict=True))
+    corners = np.array(corner_numbers(item))
+    if not (np.abs(corners) <= np.finfo(np.float32).max).all():
+        return None, ("bad_box", f"needs four finite numbers, got {stated}; left out: redraw it in LabelImg")
+    box = (corners - offset).astype(np.float32)
+    if (corners[2:] <= corners[:2]).any() or (box[2:] <= box[:2]).any():
+        need = "needs xmax > xmin and ymax > ymin"
+        return None, ("degenerate_box", f"{need}, got {stated}; left out: redraw or delete it in LabelImg")
+    height, width = size or (np.inf, np.inf)
+    if (box[:2] >= 0).all() and box[2] <= width and box[3] <= height:
+        return box, None
+    image = f"the image ({f'width {width}, height {height}' if size else 'of unknown size'}) with {stated}"
+    hint = ' (or, if the file counts from 0, read it with base="corner")' if offset.any() and 0 in corners[:2] else ""
+    if (box[2:] <= 0).any() or box[0] >= width or box[1] >= height:
+        return None, ("box_outside", f"lies outside {image}; left out: redraw it in LabelImg{hint}")
+    return box, ("box_outside", f"extends beyond {image}; kept, to be clipped to the image: redraw it{hint}")
+
+
 def _root(annotation: Annotation, image_path: str | Path | None, path: Path) -> dict[str, Any]:
-    """Give the fields of the file in order: those that were read, or else LabelImg's usual ones."""
+    """Return the fields of the file in order: those that were read, or else LabelImg's usual ones."""
     usual = {"folder": path.absolute().parent.name, "filename": annotation.filename or path.stem}
     more = {"source": {"database": "Unknown"}, "size": {}, "segmented": "0", "object": []}
     root = (
@@ -274,17 +266,17 @@ def _root(annotation: Annotation, image_path: str | Path | None, path: Path) -> 
     elif not annotation.extra:
         texts = usual
     elif "filename" not in root:
-        texts = {"filename": usual["filename"]}  # LabelImg can't do without
-    elif _text(root, "filename") != annotation.filename:
+        texts = {"filename": usual["filename"]}  # LabelImg requires one
+    elif text_of(root, "filename") != annotation.filename:
         texts = {"filename": usual["filename"]}
         root.pop("path", None)  # of another image
     else:
         texts = {}
     for key, text in texts.items():
-        _put(root, key, _xml_text(text, path))
-    if (_text(root, "@verified").lower() == "yes") != annotation.verified or not annotation.extra:
+        set_text(root, key, check_text(text, path))
+    if (text_of(root, "@verified").lower() == "yes") != annotation.verified or not annotation.extra:
         root["@verified"] = "yes" if annotation.verified else "no"
-    if annotation.size is not None and annotation.size != _size(root):
+    if annotation.size is not None and annotation.size != size_of(root):
         height, width = annotation.size
         old = root.get("size")
         sides = {"width": str(width), "height": str(height)}
@@ -296,59 +288,29 @@ def _root(annotation: Annotation, image_path: str | Path | None, path: Path) -> 
 def _object(
     annotation: Annotation, number: int, corners: list[float], offset: np.ndarray, path: Path
 ) -> dict[str, Any]:
-    """Give the fields of one object in order: those that were read, with what differs from them."""
-    name, pose = _xml_name(annotation.names[number], path), _xml_text(annotation.poses[number], path)
+    """Return the fields of one object in order: those that were read, updated where the annotation differs."""
+    name, pose = check_name(annotation.names[number], path), check_text(annotation.poses[number], path)
     flags = {"truncated": annotation.truncated[number], "difficult": annotation.difficult[number]}
     item = dict(annotation.object_extras[number])
     is_new = not item
-    if is_new or _text(item, "name") != name:
-        _put(item, "name", name)
-    if is_new or (_text(item, "pose") or "Unspecified") != pose:
-        _put(item, "pose", pose)
+    if is_new or text_of(item, "name") != name:
+        set_text(item, "name", name)
+    if is_new or (text_of(item, "pose") or "Unspecified") != pose:
+        set_text(item, "pose", pose)
     for key, flag in flags.items():
-        if is_new or _flag(item, key) != flag:
-            _put(item, key, str(int(flag)))
-    stated = (np.array(_floats(_corner_texts(item))) - offset).astype(np.float32)
+        if is_new or flag_of(item, key) != flag:
+            set_text(item, key, str(int(flag)))
+    stated = (np.array(corner_numbers(item)) - offset).astype(np.float32)
     if not np.array_equal(stated, annotation.boxes[number]):
         old = item.get("bndbox")
-        texts = dict(zip(_CORNERS, map(_number, corners), strict=True))
+        texts = dict(zip(CORNERS, map(_number, corners), strict=True))
         item["bndbox"] = {**(old if isinstance(old, dict) else {}), **texts}
     return item
 
 
-def _put(node: dict[str, Any], key: str, text: str) -> None:
-    """Set the text of an element and keep its attributes."""
-    old = node.get(key)
-    node[key] = {**old, "#text": text} if isinstance(old, dict) else text
-
-
-def _box(
-    item: Any, size: tuple[int, int] | None, offset: np.ndarray
-) -> tuple[np.ndarray | None, tuple[str, str] | None]:
-    """Give the box, None if it can't be used, and the kind and message of its problem, None if it has none."""
-    texts = _corner_texts(item)
-    stated = ", ".join(f"{key}={text or 'nothing'}" for key, text in zip(_CORNERS, texts, strict=True))
-    corners = np.array(_floats(texts))
-    if not (np.abs(corners) <= np.finfo(np.float32).max).all():
-        return None, ("bad_box", f"needs four finite numbers, got {stated}; left out: redraw it in LabelImg")
-    box = (corners - offset).astype(np.float32)
-    if (corners[2:] <= corners[:2]).any() or (box[2:] <= box[:2]).any():
-        need = "needs xmax > xmin and ymax > ymin"
-        return None, ("degenerate_box", f"{need}, got {stated}; left out: redraw or delete it in LabelImg")
-    height, width = size or (np.inf, np.inf)
-    if (box[:2] >= 0).all() and box[2] <= width and box[3] <= height:
-        return box, None
-    where = f"reaches outside the image ({f'width {width}, height {height}' if size else 'of unknown size'})"
-    hint = ' (or, if the file counts from 0, read it with base="corner")' if offset.any() and 0 in corners[:2] else ""
-    if (box[2:] <= 0).any() or box[0] >= width or box[1] >= height:
-        return None, ("box_outside", f"{where} entirely with {stated}; left out: redraw it in LabelImg{hint}")
-    return box, ("box_outside", f"{where} with {stated}; kept, its outer part to be cut off: redraw it{hint}")
-
-
-def _file_corners(
-    boxes: np.ndarray, size: tuple[int, int] | None, offset: np.ndarray, whole_pixels: bool, path: Path
-) -> np.ndarray:
-    """Give ``(N, 4) float64`` xmin, ymin, xmax, ymax as the file counts, xmax > xmin and ymax > ymin."""
+def _file_corners(annotation: Annotation, offset: np.ndarray, whole_pixels: bool, path: Path) -> np.ndarray:
+    """Return ``(N, 4) float64`` xmin, ymin, xmax, ymax as the file counts, xmax > xmin and ymax > ymin."""
+    boxes = annotation.boxes
     bad = np.flatnonzero(~(np.isfinite(boxes).all(axis=1) & (boxes[:, 2:] > boxes[:, :2]).all(axis=1)))
     if len(bad):
         got = boxes[bad[0]].tolist()
@@ -357,7 +319,7 @@ def _file_corners(
     if whole_pixels:
         corners = np.rint(corners)
     low, high = corners[:, :2], corners[:, 2:]
-    height, width = size or (np.inf, np.inf)
+    height, width = annotation.size or (np.inf, np.inf)
     widened = np.minimum(low, (width - 1, height - 1))
     low, high = np.where(high <= low, (widened, widened + 1), (low, high))
     return np.concatenate([low, high], axis=1)
@@ -365,17 +327,3 @@ def _file_corners(
 
 def _number(value: float) -> str:
     return str(int(value)) if float(value).is_integer() else repr(float(value))
-
-
-def _xml_text(text: str, path: Path) -> str:
-    if _NOT_XML.search(text):
-        raise ValueError(f"{path}: {text!r} holds characters that can't stand in XML: take them out")
-    return text
-
-
-def _xml_name(name: str, path: Path) -> str:
-    if not name or name != name.strip():
-        raise ValueError(
-            f"{path}: a class name must not be empty or begin or end with a space, got {name!r}: rename it"
-        )
-    return _xml_text(name, path)

@@ -1,24 +1,27 @@
-"""Read folders into samples. Readers are lenient: what is wrong with a file is kept in ``Sample.problems``."""
+"""Folders of LabelImg annotations in Pascal VOC XML, read and written."""
 
 from __future__ import annotations
 
-import csv
-import io
 import os
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence, Set
-from dataclasses import replace
+import shutil
+from collections.abc import Mapping, Sequence, Set
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from hccvision import images, masks, voc
+from hccvision.annotations import voc
+from hccvision.annotations.judging import format_size, judge_image
+from hccvision.annotations.names import annotation_stem, copied_from
+from hccvision.annotations.paths import by_stem, existing_folder, images_in, read_text
+from hccvision.annotations.patients import PatientOf, PatientRule, find_patient, patient_rule
+from hccvision.annotations.writing import clipped_boxes
 from hccvision.contracts import Annotation, Problem, Sample
-from hccvision.data.sources import copied_from
+from hccvision.registry import ANNOTATION_FORMATS
 
-SNAP = 0.02  # pixels that rounding in a file may carry a box beyond the edge: COCO's two decimals, YOLO's six
-PatientRule = str | Callable[[Path], str | None] | Mapping[str, str] | Path
+IMAGE_FOLDERS = ("JPEGImages", "images")  # beside Annotations/
 
 
 def read_voc_folder(
@@ -33,12 +36,13 @@ def read_voc_folder(
 
     Args:
         folder: of the data set.
-        subset: name of an image list, ``ImageSets/Main/<subset>.txt``, one file stem a line; None: everything.
-        patient: whose slice an image is: a regular expression on the file name (its first group, or all of it), a
-            callable on the path, a table ``{file name: patient}``, or the path of a CSV file with a column
-            ``patient`` and one ``image``, ``file`` or ``path``. None: not known.
+        subset: name of an image list, ``ImageSets/Main/<subset>.txt``, with one file stem per line; None: everything.
+        patient: how to find an image's patient: a regular expression on the file name (its first group, or the whole
+            match), a callable on the path, a table ``{file name: patient}``, or the path of a CSV file with a column
+            ``patient`` and one of ``image``, ``file`` or ``path``. None: patients are unknown.
         base: how the files count pixels: ``"voc"`` or ``"corner"``, see `voc.read`.
-        unannotated: an image without XML is a ``"problem"``, or ``"normal"``: looked at, no lesion, or ``"skip"``.
+        unannotated: what an image without XML is: a ``"problem"``, ``"normal"`` (examined, no lesion), or left out
+            (``"skip"``).
 
     Returns:
         Samples in the order of the list, or of the file names.
@@ -56,26 +60,22 @@ def read_voc_folder(
     """
     if unannotated not in ("problem", "normal", "skip"):
         raise ValueError(f"unknown unannotated={unannotated!r}; known: 'problem', 'normal', 'skip'")
-    if base not in ("voc", "corner"):
-        raise ValueError(f"unknown base {base!r}; known: 'voc', 'corner'")
-    root = _existing_folder(folder)
-    annotations = root / "Annotations" if (root / "Annotations").is_dir() else root
-    pictures = next((root / d for d in ("JPEGImages", "images") if (root / d).is_dir()), root)
-    files = {p.name: p for p in sorted(pictures.iterdir()) if p.is_file() and images.is_image(p)}
-    by_stem: dict[str, list[Path]] = {}
-    for p in files.values():
-        by_stem.setdefault(_stem(p), []).append(p)
-    xmls = {p.stem: p for p in sorted(annotations.glob("*.xml")) if not p.name.startswith(".")}
-    known = {*xmls, *by_stem}
+    voc.check_base(base)
+    root = existing_folder(folder)
+    pictures = next((root / d for d in IMAGE_FOLDERS if (root / d).is_dir()), root)
+    files = {p.name: p for p in images_in(pictures)}
+    stems_of_images = by_stem(files.values())
+    xmls = {p.stem: p for p in _xmls(root)}
+    known = {*xmls, *stems_of_images}
     stems = sorted(known) if subset is None else _read_list(root, subset, known)
     if not stems:
         raise ValueError(
             f"{root}: no annotations and no images found; expected LabelImg's XML files beside their images, or the "
             "folders Annotations/ and JPEGImages/"
         )
-    who = _patient_rule(patient)
+    rule = patient_rule(patient)
     annotated = {
-        stem: _annotated(xmls[stem], files, by_stem.get(stem, []), pictures, who, base)
+        stem: _annotated(xmls[stem], files, stems_of_images.get(stem, []), pictures, rule, base)
         for stem in stems
         if stem in xmls
     }
@@ -84,173 +84,146 @@ def read_voc_folder(
     for stem in stems:
         if stem in annotated:
             samples.append(annotated[stem])
-        elif stem not in by_stem:
-            message = (
-                f"the list {subset!r} names it, but there is neither an image nor an XML of that name: mend the list"
-            )
+        elif stem not in stems_of_images:
+            message = f"the list {subset!r} names it, but no image and no XML has that name: correct the list"
             samples.append(Sample(pictures / stem, problems=(Problem("missing_image", stem, message, False),)))
         elif unannotated != "skip":
-            samples += [_unannotated(p, who, unannotated == "problem") for p in by_stem[stem] if p not in taken]
+            samples += [
+                _unannotated(p, rule, unannotated == "problem") for p in stems_of_images[stem] if p not in taken
+            ]
     return [replace(s, source_id=copied_from(s.path)) for s in samples]
 
 
-def read_image_folder(
-    folder: str | os.PathLike[str],
-    classes: Mapping[str, str] | None = None,
-    *,
-    patient: PatientRule | None = None,
-) -> list[Sample]:
-    """Read folders of images, one folder a class.
+@ANNOTATION_FORMATS.register("voc")
+class VOCFormat:
+    """LabelImg's Pascal VOC: one XML per image, in ``Annotations/`` or beside the images.
 
     Args:
-        folder: that holds the class folders.
-        classes: ``{class name: folder name}``; None: every folder is the class of its own name.
-        patient: whose slice an image is, as in `read_voc_folder`.
-
-    Returns:
-        Samples, class by class in the order given, by file name.
+        base: how the files count pixels: ``"voc"`` or ``"corner"``, see `voc.read`.
 
     Raises:
-        FileNotFoundError: if there is no such folder, or one of a class is missing.
-        ValueError: if there are no images in one of them.
+        ValueError: if the base is unknown.
 
     Example:
-        >>> import tempfile
-        >>> from PIL import Image
-        >>> root = Path(tempfile.mkdtemp())
-        >>> for name in ("no", "yes"):
-        ...     (root / name).mkdir()
-        ...     Image.new("L", (8, 8)).save(root / name / "a.png")
-        >>> [s.class_name for s in read_image_folder(root, {"normal": "no", "cancer": "yes"})]
-        ['normal', 'cancer']
+        >>> VOCFormat().annotation_path(Path("new/P007_03.png")).name
+        'P007_03.xml'
     """
-    root = _existing_folder(folder)
-    if classes is None:
-        classes = {d.name: d.name for d in sorted(root.iterdir()) if d.is_dir() and not d.name.startswith(".")}
-        if not classes:
-            raise ValueError(f"{root}: no class folders in it; expected one folder of images per class")
-    who = _patient_rule(patient)
-    samples = []
-    for name, where in classes.items():
-        place = root / where
-        if not place.is_dir():
-            there = ", ".join(sorted(d.name for d in root.iterdir() if d.is_dir())) or "none"
-            raise FileNotFoundError(
-                f"{place}: no such folder for the class {name!r}; the folders in {root} are: {there}"
-            )
-        found = [p for p in sorted(place.iterdir()) if p.is_file() and images.is_image(p)]
-        if not found:
-            raise ValueError(f"{place}: no images in the folder of the class {name!r}")
-        for path in found:
-            _, problems = _image_size(path)
-            owner, more = _whose(who, path)
-            source = copied_from(path)
-            source = None if source is None else f"{place.name}/{source}"
-            samples.append(Sample(path, owner, class_name=name, problems=(*problems, *more), source_id=source))
-    return samples
+
+    looks_for = "LabelImg's XML files, in Annotations/ or beside the images"
+    image_folder = "JPEGImages"
+
+    def __init__(self, base: str = "voc") -> None:
+        voc.check_base(base)
+        self.base = base
+
+    def matches(self, path: Path) -> bool:
+        """Return whether a folder has an XML with an ``<annotation>``.
+
+        Args:
+            path: a folder or file.
+
+        Returns:
+            Whether it looks like this format.
+        """
+        return path.is_dir() and any(_is_annotation(p) for p in _xmls(path))
+
+    def read(self, path: Path, **options: Any) -> list[Sample]:
+        """Read a folder, see `read_voc_folder`.
+
+        Args:
+            path: the folder.
+            options: of `read_voc_folder`.
+
+        Returns:
+            The samples.
+        """
+        return read_voc_folder(path, **{"base": self.base, **options})
+
+    def write(self, folder: Path, samples: Sequence[Sample], *, classes: Sequence[str] = ()) -> None:
+        """Write an XML into ``Annotations/`` for each image in ``JPEGImages/``.
+
+        Boxes are clipped to the image and otherwise written as they are, fractions of pixels too. The XML that an
+        annotation was read from is copied byte for byte if it still states the same, without problems; an annotation
+        whose ``path`` is None is always written anew.
+
+        Args:
+            folder: of the data set.
+            samples: its images, each with an annotation.
+            classes: not used: the files state names.
+
+        Raises:
+            ValueError: if a box is not finite or empty, or XML can't hold a text.
+        """
+        (folder / "Annotations").mkdir(exist_ok=True)
+        for sample in samples:
+            path = folder / "Annotations" / f"{annotation_stem(sample.path)}.xml"
+            size, boxes = clipped_boxes(sample)
+            annotation = sample.annotation
+            assert annotation is not None
+            if annotation.path is not None and self._is_unchanged(annotation):
+                shutil.copyfile(annotation.path, path)
+                continue
+            annotation = replace(annotation, size=size, boxes=boxes)
+            image = sample.path.relative_to(folder)
+            voc.write(path, annotation, base=self.base, image_path=image, whole_pixels=False)
+
+    def annotation_path(self, image_path: Path) -> Path:
+        """Return the XML beside an image.
+
+        Args:
+            image_path: the image.
+
+        Returns:
+            The path.
+        """
+        return image_path.with_suffix(".xml")
+
+    def write_one(
+        self, image_path: Path, annotation: Annotation, *, classes: Sequence[str] = (), overwrite: bool = False
+    ) -> Path:
+        """Write the XML beside an image, in whole pixels as LabelImg draws them.
+
+        Args:
+            image_path: the image.
+            annotation: of the image, its size known.
+            classes: not used: the file states names.
+            overwrite: whether an existing XML may be replaced.
+
+        Returns:
+            The path written.
+
+        Raises:
+            FileExistsError: if the XML exists and ``overwrite`` is False.
+            ValueError: if the size is unknown, a box is not finite or empty, or XML can't hold a text.
+        """
+        path = self.annotation_path(image_path)
+        return voc.write(path, annotation, base=self.base, image_path=image_path, overwrite=overwrite)
+
+    def _is_unchanged(self, annotation: Annotation) -> bool:
+        """Return whether the file that an annotation was read from states exactly this annotation."""
+        if annotation.path is None or annotation.path.suffix != ".xml" or annotation.problems:
+            return False
+        try:
+            stated = voc.read(annotation.path, base=self.base)
+        except (ValueError, OSError):
+            return False
+        same = (f.name for f in fields(Annotation) if f.name != "boxes")
+        return np.array_equal(stated.boxes, annotation.boxes) and all(
+            getattr(stated, name) == getattr(annotation, name) for name in same
+        )
 
 
-def read_mask_folder(
-    folder: str | os.PathLike[str],
-    mask_folder: str | os.PathLike[str],
-    *,
-    labels: Mapping[int, str] | None = None,
-    min_area: int = 1,
-    connectivity: int = 8,
-    patient: PatientRule | None = None,
-) -> list[Sample]:
-    """Read a folder of images with the folder of their masks, each of its image's name but for the suffix.
-
-    Args:
-        folder: of the images.
-        mask_folder: of the masks, another folder; PNG or another lossless kind, or NIfTI of one slice.
-        labels: ``{value: class name}``, see `masks.boxes`.
-        min_area: pixels that a component needs.
-        connectivity: 8 or 4.
-        patient: whose slice an image is, as in `read_voc_folder`.
-
-    Returns:
-        Samples by file name. A mask without objects is an image without lesions; an image without mask, a mask without
-        image, one that can't be read and one of another size are problems.
-
-    Raises:
-        FileNotFoundError: if there is no such folder.
-        ValueError: if both folders are the same, or there are no images and no masks.
-
-    Example:
-        >>> import tempfile
-        >>> from PIL import Image
-        >>> root = Path(tempfile.mkdtemp())
-        >>> for name, pixels in (("images", np.zeros((8, 8))), ("masks", np.eye(8))):
-        ...     (root / name).mkdir()
-        ...     Image.fromarray(pixels.astype(np.uint8)).save(root / name / "P1_01.png")
-        >>> (sample,) = read_mask_folder(root / "images", root / "masks", labels={1: "tumor"})
-        >>> sample.annotation.names, sample.annotation.boxes.tolist()
-        (('tumor',), [[0.0, 0.0, 8.0, 8.0]])
-    """
-    root, mask_root = _existing_folder(folder), _existing_folder(mask_folder)
-    if root.resolve() == mask_root.resolve():
-        raise ValueError(f"{root}: images and masks need folders of their own: move the masks to another one")
-    found: list[dict[str, list[Path]]] = []
-    for place in (root, mask_root):
-        by_stem: dict[str, list[Path]] = {}
-        for p in sorted(place.iterdir()):
-            if p.is_file() and images.is_image(p):
-                by_stem.setdefault(_stem(p), []).append(p)
-        found.append(by_stem)
-    pictures, drawn = found
-    if not pictures and not drawn:
-        raise ValueError(f"{root}: no images found, and no masks in {mask_root}")
-    who = _patient_rule(patient)
-    samples = []
-    for stem in sorted({*pictures, *drawn}):
-        here, there = pictures.get(stem, []), drawn.get(stem, [])
-        path = here[0] if here else root / stem
-        owner, problems = _whose(who, path)
-        annotation = None
-        if len(here) > 1 or len(there) > 1:
-            names = ", ".join(p.name for p in (*here, *there))
-            message = f"expected one image and one mask of this name, got {names}: keep one of each"
-            problems = (*problems, Problem("ambiguous_image", str(path), message, False))
-        elif not here:
-            message = f"the image of this mask is not in {root}: put it there, or delete the mask"
-            problems = (*problems, Problem("missing_image", str(there[0]), message, False))
-        elif not there:
-            message = f"there is no mask of this image in {mask_root}: draw it (empty, if it has no lesion)"
-            problems = (*problems, Problem("missing_annotation", str(path), message, False))
-        else:
-            size, more = _image_size(path)
-            problems = (*problems, *more)
-            try:
-                mask = masks.read(there[0])
-                annotation = masks.boxes(mask, labels=labels, min_area=min_area, connectivity=connectivity)
-                annotation = replace(annotation, filename=path.name, path=there[0])
-            except (ValueError, OSError) as error:
-                message = str(error).removeprefix(f"{there[0]}: ")
-                problems = (*problems, Problem("unreadable_annotation", str(there[0]), message, False))
-            if annotation is not None and size is not None and annotation.size != size:
-                message = f"the mask is of another size than {path.name}: {_sides(annotation.size)} and {_sides(size)}"
-                problems = (*problems, Problem("size_mismatch", str(there[0]), message, False))
-        samples.append(Sample(path, owner, annotation=annotation, problems=problems))
-    return samples
+def _xmls(root: Path) -> list[Path]:
+    place = root / "Annotations" if (root / "Annotations").is_dir() else root
+    return [p for p in sorted(place.glob("*.xml")) if not p.name.startswith(".")]
 
 
-def _existing_folder(folder: str | os.PathLike[str]) -> Path:
-    root = Path(folder)
-    if not root.is_dir():
-        raise FileNotFoundError(f"{root}: no such folder")
-    return root
-
-
-def _stem(path: Path) -> str:
-    return path.name[: -len(".nii.gz")] if path.name.lower().endswith(".nii.gz") else path.stem
-
-
-def _read_text(path: Path) -> str:
+def _is_annotation(path: Path) -> bool:
     try:
-        return path.read_text(encoding="utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise ValueError(f"{path}: not a text in UTF-8 ({error}): save it again as UTF-8") from error
+        with path.open("rb") as file:
+            return b"<annotation" in file.read(2**16).replace(b"\0", b"")  # UTF-16 has zeros between the letters
+    except OSError:
+        return False
 
 
 def _read_list(root: Path, subset: str, known: Set[str]) -> list[str]:
@@ -258,23 +231,23 @@ def _read_list(root: Path, subset: str, known: Set[str]) -> list[str]:
     if not path.is_file():
         there = ", ".join(sorted(p.stem for p in path.parent.glob("*.txt"))) or "none"
         raise FileNotFoundError(f"{path}: no such image list; lists there: {there}")
-    lines = [line.strip() for line in _read_text(path).splitlines() if line.strip()]
+    lines = [line.strip() for line in read_text(path).splitlines() if line.strip()]
     if not lines:
-        raise ValueError(f"{path}: there is no name in this image list")
-    # VOC's lists of one class say after each name whether the class is there: 1, 0 or -1.
+        raise ValueError(f"{path}: the image list is empty: write one file stem per line")
+    # VOC's lists of one class state after each stem whether the image shows that class: 1, 0 or -1.
     names = (line if line in known else re.sub(r"\s+(-1|0|1)$", "", line) for line in lines)
     return list(dict.fromkeys(names))
 
 
-def _unannotated(image: Path, who: Callable[[Path], str | None] | None, problem: bool) -> Sample:
-    size, problems = _image_size(image)
-    owner, more = _whose(who, image)
+def _unannotated(image: Path, rule: PatientOf | None, problem: bool) -> Sample:
+    size, problems = judge_image(image)
+    patient, more = find_patient(rule, image)
     if problem:
         message = 'no XML for this image: annotate it, or read the folder with unannotated="normal" if it has no lesion'
         more = (*more, Problem("missing_annotation", str(image), message, False))
-        return Sample(image, owner, problems=(*problems, *more))
+        return Sample(image, patient, problems=(*problems, *more))
     empty = Annotation(np.zeros((0, 4), np.float32), (), size=size, filename=image.name)
-    return Sample(image, owner, annotation=empty, problems=(*problems, *more))
+    return Sample(image, patient, annotation=empty, problems=(*problems, *more))
 
 
 def _annotated(
@@ -282,18 +255,20 @@ def _annotated(
     files: Mapping[str, Path],
     beside: Sequence[Path],
     pictures: Path,
-    who: Callable[[Path], str | None] | None,
+    rule: PatientOf | None,
     base: str,
 ) -> Sample:
+    """Read an XML and find its image among ``files`` by name, or ``beside`` by stem."""
     try:
         annotation = voc.read(xml, base=base)
     except ValueError as error:
         image = beside[0] if beside else xml.with_suffix(".png")
         message = str(error).removeprefix(f"{xml}: ")
         return Sample(image, problems=(Problem("unreadable_annotation", str(xml), message, False),))
-    name = annotation.filename.replace("\\", "/").rsplit("/", 1)[-1]
-    if ".." in annotation.filename.replace("\\", "/").split("/"):
-        message = f"its <filename> {annotation.filename!r} leads out of the folder: name the image alone"
+    parts = annotation.filename.replace("\\", "/").split("/")
+    name = parts[-1]
+    if ".." in parts:
+        message = f"its <filename> {annotation.filename!r} points outside the folder: state the file name alone"
         problem = Problem("unsafe_path", str(xml), message, False)
         path = beside[0] if beside else pictures / xml.stem
         return Sample(path, annotation=annotation, problems=(*annotation.problems, problem))
@@ -302,7 +277,7 @@ def _annotated(
     if len(choice) != 1:
         if choice:
             kind, found = "ambiguous_image", ", ".join(p.name for p in choice)
-            message = f"it may be for any of {found}: correct its <filename>, or keep one image of its own name"
+            message = f"its image may be any of {found}: correct its <filename>, or keep only the image with its stem"
         else:
             kind = "missing_image"
             message = f"its image {name or xml.stem!r} is not in {pictures}: put it there, or delete the XML"
@@ -310,126 +285,12 @@ def _annotated(
         problem = Problem(kind, str(xml), message, False)
         return Sample(path, annotation=annotation, problems=(*annotation.problems, problem))
     path = choice[0]
-    size, problems = _image_size(path)
-    owner, more = _whose(who, path)
+    size, problems = judge_image(path)
+    patient, more = find_patient(rule, path)
     if size is not None and annotation.size is not None and size != annotation.size:
         message = (
-            f"says the image is {annotation.size[1]}×{annotation.size[0]} pixels, but {path.name} is "
-            f"{size[1]}×{size[0]}: the boxes may be for another version of the image; annotate this one"
+            f"says the image is {format_size(annotation.size)} pixels, but {path.name} is {format_size(size)}: the "
+            "boxes may be for another version of the image; annotate this one"
         )
         more = (*more, Problem("size_mismatch", str(xml), message, False))
-    return Sample(path, owner, annotation=annotation, problems=(*annotation.problems, *problems, *more))
-
-
-def _image_size(path: Path) -> tuple[tuple[int, int] | None, tuple[Problem, ...]]:
-    try:
-        return images.image_size(path), ()
-    except (ValueError, OSError) as error:
-        message = str(error).removeprefix(f"{path}: ")
-        return None, (Problem("unreadable_image", str(path), message, False),)
-
-
-def _whose(who: Callable[[Path], str | None] | None, path: Path) -> tuple[str | None, tuple[Problem, ...]]:
-    if who is None:
-        return None, ()
-    owner = who(path)
-    if owner is None or owner == "":
-        message = "the patient rule finds no patient for this file: correct the rule or the file name"
-        return None, (Problem("no_patient", str(path), message),)
-    return str(owner), ()
-
-
-def _patient_rule(rule: PatientRule | None) -> Callable[[Path], str | None] | None:
-    if rule is None or (callable(rule) and not isinstance(rule, (str, Path))):
-        return rule
-    if isinstance(rule, Path) or (isinstance(rule, str) and rule.lower().endswith(".csv")):
-        rule = _patient_table(Path(rule))
-    if isinstance(rule, Mapping):
-        table = rule
-        return lambda path: table.get(path.name, table.get(_stem(path)))
-    pattern = re.compile(str(rule))
-
-    def search(path: Path) -> str | None:
-        hit = pattern.search(path.name)
-        return None if hit is None else hit[1] if pattern.groups else hit[0]
-
-    return search
-
-
-def _patient_table(path: Path) -> dict[str, str]:
-    if not path.is_file():
-        raise FileNotFoundError(f"{path}: no such table of patients")
-    rows = list(csv.DictReader(io.StringIO(_read_text(path))))
-    columns = list(rows[0]) if rows else []
-    image = next((c for c in ("image", "file", "path") if c in columns), None)
-    if image is None or "patient" not in columns:
-        raise ValueError(
-            f"{path}: a table of patients has a column 'patient' and one of 'image', 'file', 'path'; "
-            f"this one has: {', '.join(columns) or 'no rows'}"
-        )
-    table: dict[str, str] = {}
-    for row in rows:
-        name, patient = Path(row[image] or "").name, row["patient"] or ""
-        if table.setdefault(name, patient) != patient:
-            raise ValueError(
-                f"{path}: two files are named {name!r}, of the patients {table[name]!r} and {patient!r}: rename one, "
-                "or give patient= a callable on the path"
-            )
-    return table
-
-
-def _sides(size: tuple[int, int] | None) -> str:
-    return "unknown" if size is None else f"{size[1]}×{size[0]}"
-
-
-def _within(folder: Path, name: str) -> Path | None:
-    """Give the file of that relative name, None if the name leads out of the folder or can't be one."""
-    parts = name.replace("\\", "/").split("/")
-    if not name.strip() or "\0" in name or ".." in parts or parts[0] == "" or re.match("[A-Za-z]:", parts[0]):
-        return None
-    if any(len(part.encode("utf-8", "surrogatepass")) > 255 for part in parts) or len(name) > 2000:
-        return None
-    return folder.joinpath(*parts)
-
-
-def _judged(
-    items: Iterable[tuple[str, str, Sequence[float], str, bool]],
-    size: tuple[int, int] | None,
-    **fields: Any,
-) -> Annotation:
-    """Turn boxes that a file states into an annotation, with what is wrong with them as its problems.
-
-    Args:
-        items: what to call the object, its class name, its x1, y1, x2, y2 in pixels (NaN where they are no numbers),
-            the box in the file's words, and whether it is difficult.
-        size: ``(height, width)`` of the image.
-        **fields: of the annotation; ``problems`` are those there were before.
-    """
-    height, width = size or (np.inf, np.inf)
-    kept, problems = [], list(fields.pop("problems", ()))
-    for what, name, corners, stated, difficult in items:
-        box = np.array(corners, np.float64)
-
-        def found(kind: str, message: str, what: str = what, name: str = name) -> None:
-            problems.append(Problem(kind, str(fields["path"]), f"{what} ({name!r}) {message}"))
-
-        if not (np.abs(box) <= np.finfo(np.float32).max).all():
-            found("bad_box", f"needs four finite numbers, got {stated}; left out: redraw it")
-            continue
-        edges = np.array([width, height, width, height])
-        box = np.where((box < 0) & (box >= -SNAP), 0, np.where((box > edges) & (box <= edges + SNAP), edges, box))
-        box = box.astype(np.float32)
-        if (box[2:] <= box[:2]).any():
-            found("degenerate_box", f"needs a width and a height above 0, got {stated}; left out: redraw or delete it")
-            continue
-        if (box < 0).any() or (box > edges).any():
-            gone = (box[2:] <= 0).any() or (box[:2] >= (width, height)).any()
-            end = "entirely; left out" if gone else "; kept, its outer part to be cut off"
-            found("box_outside", f"reaches outside the image ({_sides(size)}) with {stated} {end}: redraw it")
-            if gone:
-                continue
-        kept.append((box, name, difficult))
-    boxes, names, flags = zip(*kept, strict=True) if kept else ((),) * 3
-    return Annotation(
-        np.array(boxes, np.float32), names, size=size, difficult=flags, problems=tuple(problems), **fields
-    )
+    return Sample(path, patient, annotation=annotation, problems=(*annotation.problems, *problems, *more))

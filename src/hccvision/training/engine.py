@@ -109,7 +109,7 @@ def fit(
 
     Example:
         >>> from hccvision import phantom
-        >>> from hccvision.data.folders import read_voc_folder
+        >>> from hccvision.annotations.voc_folder import read_voc_folder
         >>> from hccvision.model import build_model
         >>> import tempfile
         >>> data = read_voc_folder(phantom.write_dataset(tempfile.mkdtemp() + "/liver", patients=2, slices=2, seed=0))
