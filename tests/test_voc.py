@@ -326,7 +326,7 @@ def test_what_can_not_be_written_is_refused(tmp_path, wrong, message):
 def test_a_path_labelimg_would_not_open_is_refused(tmp_path):
     with pytest.raises(ValueError, match=r"\.xml"):
         voc.write(tmp_path / "a.txt", annotation())
-    with pytest.raises(FileNotFoundError, match="make it first"):
+    with pytest.raises(FileNotFoundError, match="create it first"):
         voc.write(tmp_path / "none" / "a.xml", annotation())
 
 

@@ -140,7 +140,7 @@ def test_a_list_that_leads_out_of_the_folder_is_refused(tmp_path, line):
 
 def test_class_names_must_be_known(tmp_path):
     picture(tmp_path / "a.png")
-    with pytest.raises(ValueError, match=r"no classes\.txt: give classes="):
+    with pytest.raises(ValueError, match=r"no classes\.txt: pass classes="):
         read_yolo_folder(tmp_path)
     for names in ([], ["a", "a"], ["a", ""]):
         with pytest.raises(ValueError, match="unique and not empty"):

@@ -23,7 +23,7 @@ from hccvision.annotations.paths import existing_folder, file_within
 from hccvision.annotations.patients import PatientRule, find_patient, patient_rule
 from hccvision.annotations.problems import usable
 from hccvision.annotations.writing import class_list, clipped_boxes
-from hccvision.contracts import Problem, Sample
+from hccvision.contracts.samples import Problem, Sample
 from hccvision.files import write_text
 from hccvision.registry import ANNOTATION_FORMATS
 
@@ -136,7 +136,7 @@ def write_coco(
         >>> import tempfile
         >>> import numpy as np
         >>> from PIL import Image
-        >>> from hccvision.contracts import Annotation
+        >>> from hccvision.contracts.samples import Annotation
         >>> root = Path(tempfile.mkdtemp())
         >>> Image.new("L", (60, 50)).save(root / "a.png")
         >>> a = Annotation(np.array([[10, 20, 30, 45]]), ("hcc",), size=(50, 60))

@@ -38,7 +38,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
-from hccvision.contracts import Annotation, Sample
+from hccvision.contracts.samples import Annotation, Sample
 from hccvision.registry import ANNOTATION_FORMATS
 
 

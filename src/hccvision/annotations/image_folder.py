@@ -11,7 +11,7 @@ from hccvision.annotations.judging import judge_image
 from hccvision.annotations.names import annotation_stem, copied_from
 from hccvision.annotations.paths import existing_folder, images_in
 from hccvision.annotations.patients import PatientRule, find_patient, patient_rule
-from hccvision.contracts import Sample
+from hccvision.contracts.samples import Sample
 from hccvision.registry import ANNOTATION_FORMATS
 
 _OTHER_LAYOUTS = {"images", "jpegimages", "annotations", "imagesets", "labels", "masks"}  # lower case

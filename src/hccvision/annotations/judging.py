@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from hccvision.contracts import Annotation, Problem
+from hccvision.contracts.samples import Annotation, Problem
 from hccvision.images import image_size
 
 SNAP = 0.02  # pixels by which a rounded coordinate may pass the edge: COCO's two decimals, YOLO's six

@@ -12,7 +12,7 @@ from hccvision.annotations import masks
 from hccvision.annotations.judging import format_size, judge_image
 from hccvision.annotations.paths import by_stem, existing_folder, images_in
 from hccvision.annotations.patients import PatientRule, find_patient, patient_rule
-from hccvision.contracts import Annotation, Problem, Sample
+from hccvision.contracts.samples import Annotation, Problem, Sample
 from hccvision.registry import ANNOTATION_FORMATS
 
 

@@ -12,7 +12,7 @@ from PIL import Image
 
 from hccvision.annotations import voc
 from hccvision.annotations.components import components
-from hccvision.contracts import Annotation
+from hccvision.contracts.samples import Annotation
 from hccvision.files import new_folder, require_empty
 from hccvision.images import image_size, read_image
 

@@ -7,7 +7,7 @@ from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
 
-from hccvision.contracts import Sample
+from hccvision.contracts.samples import Sample
 
 
 class PathMatcher:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from hccvision.annotations.names import annotation_stem
 from hccvision.annotations.paths import read_text
-from hccvision.contracts import Problem
+from hccvision.contracts.samples import Problem
 
 PatientRule = str | Callable[[Path], str | None] | Mapping[str, str] | Path
 PatientOf = Callable[[Path], str | None]

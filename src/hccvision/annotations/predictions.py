@@ -18,7 +18,8 @@ from hccvision.annotations import coco_document
 from hccvision.annotations.coco_document import file_name_of, id_of
 from hccvision.annotations.path_matching import PathMatcher
 from hccvision.annotations.paths import read_text
-from hccvision.contracts import Detections, Prediction, Sample
+from hccvision.contracts.outputs import Detections, Prediction
+from hccvision.contracts.samples import Sample
 
 DETECTION_COLUMNS = ("path", "class", "score", "x1", "y1", "x2", "y2")
 

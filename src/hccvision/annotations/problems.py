@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from hccvision.contracts import Sample
+from hccvision.contracts.samples import Sample
 
 
 def usable(data: Sequence[Sample], on_problem: str = "raise") -> list[Sample]:
@@ -24,7 +24,7 @@ def usable(data: Sequence[Sample], on_problem: str = "raise") -> list[Sample]:
 
     Example:
         >>> from pathlib import Path
-        >>> from hccvision.contracts import Problem
+        >>> from hccvision.contracts.samples import Problem
         >>> bad = Sample(Path("b.png"), problems=(Problem("unreadable_image", "b.png", "not an image", False),))
         >>> [s.path.name for s in usable([Sample(Path("a.png")), bad], on_problem="skip")]
         skipped: b.png: not an image

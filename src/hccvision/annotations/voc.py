@@ -32,7 +32,7 @@ from hccvision.annotations.voc_xml import (
     size_of,
     text_of,
 )
-from hccvision.contracts import Annotation, Problem
+from hccvision.contracts.samples import Annotation, Problem
 from hccvision.files import write_text
 
 _OFFSETS = {"voc": np.array([1, 1, 0, 0]), "corner": np.zeros(4, int)}  # the file's numbers minus ours

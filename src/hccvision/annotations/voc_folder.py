@@ -18,7 +18,7 @@ from hccvision.annotations.names import annotation_stem, copied_from
 from hccvision.annotations.paths import by_stem, existing_folder, images_in, read_text
 from hccvision.annotations.patients import PatientOf, PatientRule, find_patient, patient_rule
 from hccvision.annotations.writing import clipped_boxes
-from hccvision.contracts import Annotation, Problem, Sample
+from hccvision.contracts.samples import Annotation, Problem, Sample
 from hccvision.registry import ANNOTATION_FORMATS
 
 IMAGE_FOLDERS = ("JPEGImages", "images")  # beside Annotations/

@@ -17,7 +17,7 @@ import numpy as np
 from hccvision.annotations.formats import DatasetWriter, dataset_writer
 from hccvision.annotations.names import annotation_stem
 from hccvision.annotations.problems import usable
-from hccvision.contracts import Sample
+from hccvision.contracts.samples import Sample
 from hccvision.files import new_folder, require_empty, write_text
 from hccvision.images import image_size
 

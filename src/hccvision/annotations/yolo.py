@@ -28,7 +28,7 @@ from hccvision.annotations.yolo_labels import (
     read_labels,
     read_names,
 )
-from hccvision.contracts import Annotation, Problem, Sample
+from hccvision.contracts.samples import Annotation, Problem, Sample
 from hccvision.files import new_folder, require_empty, write_text
 from hccvision.images import is_image
 from hccvision.registry import ANNOTATION_FORMATS

@@ -14,7 +14,7 @@ import numpy as np
 
 from hccvision.annotations.judging import StatedBox
 from hccvision.annotations.paths import read_text
-from hccvision.contracts import Problem
+from hccvision.contracts.samples import Problem
 
 NAMES_FILE = "classes.txt"
 
