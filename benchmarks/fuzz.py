@@ -243,8 +243,8 @@ def sound(sample: Any, folder: Path) -> None:
 
 
 def xml(work: Path) -> Callable[[bytes], str]:
-    from hccvision import voc
-    from hccvision.data.folders import read_voc_folder
+    from hccvision.annotations import voc
+    from hccvision.annotations.voc_folder import read_voc_folder
 
     folder = pictures(work)
 
@@ -287,7 +287,7 @@ def count_objects(data: bytes) -> int:
 
 
 def coco(work: Path) -> Callable[[bytes], str]:
-    from hccvision.data.coco import read_coco
+    from hccvision.annotations.coco import read_coco
 
     folder = pictures(work)
 
@@ -308,7 +308,7 @@ def coco(work: Path) -> Callable[[bytes], str]:
 
 
 def yolo(work: Path) -> Callable[[bytes], str]:
-    from hccvision.data.yolo import read_yolo_folder
+    from hccvision.annotations.yolo import read_yolo_folder
 
     folder = pictures(work)
 

@@ -81,7 +81,7 @@ def read_good(data):
 def assert_refused(data, file, reason, remedy):
     """Every use of the data is refused, naming the file, what is wrong and what to do."""
     for name, action in ACTIONS.items():
-        with pytest.raises(ValueError, match="mend them, or go on") as caught:
+        with pytest.raises(ValueError, match="correct them, or leave out") as caught:
             action(data)
         message = str(caught.value)
         for expected in (str(file), reason, remedy, 'on_problem="skip"'):
@@ -286,7 +286,7 @@ def test_an_image_list_that_is_not_there_or_names_what_is_not(liver):
     (liver / "ImageSets" / "Main").mkdir(parents=True)
     (liver / "ImageSets" / "Main" / "train.txt").write_text("P1_1\nP9_1\n")
     data = hv.read_voc_folder(liver, subset="train")
-    with pytest.raises(ValueError, match=r"P9_1: the list 'train' names it, but .* mend the list"):
+    with pytest.raises(ValueError, match=r"P9_1: the list 'train' names it, but .* correct the list"):
         hv.fit(detector(), data, recipe=RECIPE, device="cpu")
 
 

@@ -393,7 +393,7 @@ import resource, signal, sys, threading, time
 from pathlib import Path
 import torch
 torch.set_num_threads(1)
-from hccvision.data.folders import read_image_folder
+from hccvision.annotations.image_folder import read_image_folder
 from hccvision.model import build_model
 from hccvision.recipes import Recipe
 from hccvision.training.engine import fit

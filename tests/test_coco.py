@@ -9,11 +9,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from hccvision import voc
+from hccvision.annotations import voc
+from hccvision.annotations.coco import read_coco, write_coco
+from hccvision.annotations.voc_folder import read_voc_folder
+from hccvision.annotations.yolo import read_yolo_folder, write_yolo_folder
 from hccvision.contracts import Annotation, Problem, Sample
-from hccvision.data.coco import read_coco, write_coco
-from hccvision.data.folders import read_voc_folder
-from hccvision.data.yolo import read_yolo_folder, write_yolo_folder
 
 calm = settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 
@@ -156,8 +156,8 @@ def test_annotations_of_no_image_are_a_problem(root, item):
         (b'{"images": [], "annotations": {}, "categories": []}', "with the lists"),
         (json.dumps(document(categories=[{"id": 3}])).encode(), "needs an id and a name"),
         (json.dumps(document(categories=[None])).encode(), "needs an id and a name"),
-        (json.dumps(document(categories=[{"id": 3, "name": "a"}] * 2)).encode(), "there twice"),
-        (json.dumps(document(categories=[{"id": 3, "name": "a"}, {"id": 4, "name": "a"}])).encode(), "there twice"),
+        (json.dumps(document(categories=[{"id": 3, "name": "a"}] * 2)).encode(), "appears twice"),
+        (json.dumps(document(categories=[{"id": 3, "name": "a"}, {"id": 4, "name": "a"}])).encode(), "appears twice"),
     ],
 )
 def test_what_is_not_a_coco_file_is_refused_by_name(tmp_path, text, message):
@@ -179,7 +179,7 @@ def test_what_can_not_be_written_is_refused(root):
         ([bad], {}, "finite"),
         ([flat], {}, "inside the image"),
         ([marked], {}, "it is wrong"),
-        (good, {"classes": ["cyst"]}, "hold each of"),
+        (good, {"classes": ["cyst"]}, "contain each of"),
         (good, {"classes": ["hcc", "hcc"]}, "once"),
         (good, {"images": root / "b"}, "outside the folder"),
     ):

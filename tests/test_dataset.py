@@ -9,10 +9,11 @@ from PIL import Image
 from torch.utils.data import DataLoader
 
 from hccvision import images
+from hccvision.annotations.image_folder import read_image_folder
+from hccvision.annotations.voc_folder import read_voc_folder
 from hccvision.contracts import Annotation, Sample
 from hccvision.data import dataset
 from hccvision.data.dataset import Item, SliceDataset, collate, to_float
-from hccvision.data.folders import read_image_folder, read_voc_folder
 
 CLASSES = ("hcc", "cyst")
 RNG = np.random.default_rng(0)

@@ -175,8 +175,8 @@ def test_every_module_is_in_the_reference_once() -> None:
 
 def test_every_problem_is_explained() -> None:
     sources = (
-        inspect.getsource(importlib.import_module(f"hccvision.{name}"))
-        for name in ("voc", "data.folders", "data.coco", "data.yolo")
+        inspect.getsource(importlib.import_module(f"hccvision.annotations.{name}"))
+        for name in ("voc", "voc_folder", "mask_folder", "coco", "yolo", "yolo_labels", "judging", "patients")
     )
     kinds = set(
         re.findall(

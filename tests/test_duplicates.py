@@ -8,9 +8,10 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from hccvision import phantom
+from hccvision.annotations.image_folder import read_image_folder
+from hccvision.annotations.voc_folder import read_voc_folder
 from hccvision.contracts import Sample
 from hccvision.data.duplicates import hamming, near_duplicates, perceptual_hash, same_content, thumbnail
-from hccvision.data.folders import read_image_folder, read_voc_folder
 
 
 def names(groups: list[list[Sample]]) -> list[list[str]]:

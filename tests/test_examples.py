@@ -14,7 +14,7 @@ import pytest
 from PIL import Image
 
 from hccvision import images, phantom
-from hccvision.data.folders import read_voc_folder
+from hccvision.annotations.voc_folder import read_voc_folder
 
 ROOT = Path(__file__).parents[1]
 

@@ -41,7 +41,7 @@ FUNCTIONS = {
 CLASSES = ("CAD", "Model", "Recipe", "Report", "History")
 CLASSES += ("Annotation", "Detections", "FeatureSpec", "Prediction", "Problem", "SSDOutput", "Sample", "Targets")
 REGISTRIES = ("BACKBONES", "HEADS", "AUGMENTATIONS", "METRICS")
-MODULES = ("boxes", "default_boxes", "losses", "metrics", "recipes", "phantom", "plots", "images", "voc", "weights")
+MODULES = ("boxes", "default_boxes", "losses", "metrics", "recipes", "phantom", "plots", "images", "weights")
 HEAVY = ("accelerate", "kornia", "matplotlib", "nibabel", "pydicom", "timm", "torchvision")
 
 

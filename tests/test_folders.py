@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from hccvision.annotations.image_folder import read_image_folder
+from hccvision.annotations.voc_folder import read_voc_folder
 from hccvision.contracts import Sample
-from hccvision.data.folders import read_image_folder, read_voc_folder
 from hccvision.data.linter import check, usable
 
 
@@ -104,7 +105,7 @@ def test_images_of_one_stem_are_told_apart_by_the_xml_or_are_a_problem(tmp_path)
     assert kinds(samples) == [[], ["ambiguous_image"], ["ambiguous_image"]]
     assert samples[0].path.name == "a.jpg"
     assert "b.jpg, b.png" in str(samples[1].problems[0])
-    assert str(samples[2].problems[0]).startswith(f"{tmp_path / 'c.xml'}: it may be for any of c.png, d.png")
+    assert str(samples[2].problems[0]).startswith(f"{tmp_path / 'c.xml'}: its image may be any of c.png, d.png")
     assert not any(p.usable for s in samples for p in s.problems)
 
 
@@ -188,7 +189,7 @@ def test_every_problem_is_kept_with_its_file(tmp_path):
         "broken": ("unreadable_annotation", "broken.xml", False, "not a readable XML file"),
         "degenerate": ("degenerate_box", "degenerate.xml", True, "needs xmax > xmin"),
         "lost": ("missing_image", "lost.xml", False, "'lost.png' is not in"),
-        "outside": ("box_outside", "outside.xml", True, "reaches outside the image"),
+        "outside": ("box_outside", "outside.xml", True, "extends beyond the image"),
         "resized": ("size_mismatch", "resized.xml", False, "says the image is 40×30 pixels, but resized.png is 80×60"),
         "torn": ("unreadable_image", "torn.png", False, "can't be read as an image"),
     }
@@ -265,10 +266,10 @@ def test_missing_and_unreadable_lists(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"test.txt: no such image list; lists there: train"):
         read_voc_folder(tmp_path, subset="test")
     write_list(tmp_path, "\n \n")
-    with pytest.raises(ValueError, match=r"train.txt: there is no name in this image list"):
+    with pytest.raises(ValueError, match=r"train.txt: the image list is empty"):
         read_voc_folder(tmp_path, subset="train")
     write_list(tmp_path, "Läsion\n".encode("latin-1"))
-    with pytest.raises(ValueError, match=r"train.txt: not a text in UTF-8"):
+    with pytest.raises(ValueError, match=r"train.txt: not UTF-8 text"):
         read_voc_folder(tmp_path, subset="train")
 
 
@@ -319,19 +320,19 @@ def test_a_patient_nobody_knows_is_a_problem(two_patients):
 
 def test_tables_that_do_not_say_whose_an_image_is(two_patients):
     table = two_patients / "patients.csv"
-    with pytest.raises(FileNotFoundError, match=r"patients.csv: no such table of patients"):
+    with pytest.raises(FileNotFoundError, match=r"patients.csv: no such patient table"):
         patients(two_patients, table)
     for text, columns in (("name;patient\n1;2\n", "name;patient"), ("image,who\na,b\n", "image, who"), ("", "no rows")):
         table.write_text(text)
         with pytest.raises(
-            ValueError, match=rf"patients.csv: a table of patients has a column .*this one has: {columns}"
+            ValueError, match=rf"patients.csv: a patient table needs a column .*this one has: {columns}"
         ):
             patients(two_patients, table)
     table.write_text("image,patient\nyes/1.png,A\nno/1.png,B\n")
     with pytest.raises(ValueError, match=r"patients.csv: two files are named '1.png', of the patients 'A' and 'B'"):
         patients(two_patients, table)
     table.write_bytes("image,patient\nP01_1.png,Müller\n".encode("latin-1"))
-    with pytest.raises(ValueError, match=r"patients.csv: not a text in UTF-8"):
+    with pytest.raises(ValueError, match=r"patients.csv: not UTF-8 text"):
         patients(two_patients, table)
 
 

@@ -7,10 +7,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from hccvision import voc
+from hccvision.annotations import voc
+from hccvision.annotations.image_folder import read_image_folder
+from hccvision.annotations.voc_folder import read_voc_folder
 from hccvision.contracts import Annotation, Problem, Sample
 from hccvision.data import linter
-from hccvision.data.folders import read_image_folder, read_voc_folder
 from hccvision.data.linter import LEVELS, agree, check, doubled, usable
 
 
@@ -101,7 +102,7 @@ def test_usable_lets_good_data_through(data, capsys):
 
 
 def test_usable_names_all_files_it_stops_for(data):
-    with pytest.raises(ValueError, match=r'^3 problems in 5 samples; mend them, .*on_problem="skip"') as error:
+    with pytest.raises(ValueError, match=r'^3 problems in 5 samples; correct them, .*on_problem="skip"') as error:
         usable(data)
     assert str(error.value).splitlines()[1:] == [
         "  c.xml: not an image",

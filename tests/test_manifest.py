@@ -9,8 +9,9 @@ import pytest
 from PIL import Image
 
 from hccvision import phantom
+from hccvision.annotations.image_folder import read_image_folder
+from hccvision.annotations.voc_folder import read_voc_folder
 from hccvision.contracts import Problem, Sample
-from hccvision.data.folders import read_image_folder, read_voc_folder
 from hccvision.data.manifest import load_split, save_split
 from hccvision.data.splits import folds, split
 from hccvision.weights import file_sha256

@@ -5,8 +5,10 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 from PIL import Image
 
-from hccvision import images, masks
-from hccvision.data.folders import read_mask_folder, read_voc_folder
+from hccvision import images
+from hccvision.annotations import masks
+from hccvision.annotations.mask_folder import read_mask_folder
+from hccvision.annotations.voc_folder import read_voc_folder
 
 calm = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 
@@ -162,10 +164,10 @@ def test_volumes_that_do_not_fit_are_refused(tmp_path):
             masks.write_slices(image, mask, tmp_path / "out")
     with pytest.raises(ValueError, match="at most 256 label values"):
         masks.read(many)
-    with pytest.raises(ValueError, match=r"holds 2 slices: use masks.write_slices"):
+    with pytest.raises(ValueError, match=r"has 2 slices: use masks.write_slices"):
         masks.read(image)
     assert masks.read(short).shape == (3, 4)
-    with pytest.raises(FileExistsError, match="not empty"):
+    with pytest.raises(FileExistsError, match="new or empty folder"):
         masks.write_slices(image, image, tmp_path)
     assert not (tmp_path / "out").exists()
 

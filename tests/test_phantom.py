@@ -14,7 +14,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from hccvision import phantom, voc
+from hccvision import phantom
+from hccvision.annotations import voc
 from hccvision.contracts import Annotation
 from hccvision.phantom.lesions import blend_lesion
 from hccvision.phantom.scanners import acquire

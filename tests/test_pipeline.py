@@ -6,7 +6,7 @@ import torch
 from PIL import Image
 from torch import nn
 
-from hccvision import voc
+from hccvision.annotations import voc
 from hccvision.contracts import Annotation, Detections
 from hccvision.model import build_model
 from hccvision.pipeline import CAD, propose

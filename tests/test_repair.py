@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from hccvision import voc
+from hccvision.annotations import voc
+from hccvision.annotations.image_folder import read_image_folder
+from hccvision.annotations.voc_folder import read_voc_folder
 from hccvision.contracts import Annotation, Sample
-from hccvision.data.folders import read_image_folder, read_voc_folder
 from hccvision.data.linter import check
 from hccvision.data.repair import repair
 

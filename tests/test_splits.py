@@ -10,9 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
+from hccvision.annotations.image_folder import read_image_folder
 from hccvision.contracts import Annotation, Problem, Sample
 from hccvision.data.audit import leakage
-from hccvision.data.folders import read_image_folder
 from hccvision.data.sources import copied_from, family_names, together
 from hccvision.data.splits import folds, nested_folds, split
 

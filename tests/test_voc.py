@@ -9,7 +9,7 @@ import pytest
 from hypothesis import HealthCheck, assume, example, given, settings
 from hypothesis import strategies as st
 
-from hccvision import voc
+from hccvision.annotations import voc
 from hccvision.contracts import Annotation
 
 BASES = ("voc", "corner")
@@ -293,7 +293,7 @@ def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path, monkeypat
     def fail(*_):
         raise OSError("disk full")
 
-    monkeypatch.setattr(voc.os, "replace", fail)
+    monkeypatch.setattr("os.replace", fail)
     with pytest.raises(OSError, match="disk full"):
         voc.write(path, annotation(), overwrite=True)
     assert path.read_bytes() == before
@@ -326,7 +326,7 @@ def test_what_can_not_be_written_is_refused(tmp_path, wrong, message):
 def test_a_path_labelimg_would_not_open_is_refused(tmp_path):
     with pytest.raises(ValueError, match=r"\.xml"):
         voc.write(tmp_path / "a.txt", annotation())
-    with pytest.raises(FileNotFoundError, match="make it first"):
+    with pytest.raises(FileNotFoundError, match="create it first"):
         voc.write(tmp_path / "none" / "a.xml", annotation())
 
 

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from hccvision.annotations.yolo import read_yolo_folder, write_yolo_folder
 from hccvision.contracts import Annotation, Problem, Sample
-from hccvision.data.yolo import read_yolo_folder, write_yolo_folder
 
 LABELS = "1 0.5 0.5 0.5 0.4\n\n0 0.25 0.5 0.5 1\n"
 NAMES = ["hcc", "cyst"]
@@ -140,7 +140,7 @@ def test_a_list_that_leads_out_of_the_folder_is_refused(tmp_path, line):
 
 def test_class_names_must_be_known(tmp_path):
     picture(tmp_path / "a.png")
-    with pytest.raises(ValueError, match=r"no classes\.txt: give classes="):
+    with pytest.raises(ValueError, match=r"no classes\.txt: pass classes="):
         read_yolo_folder(tmp_path)
     for names in ([], ["a", "a"], ["a", ""]):
         with pytest.raises(ValueError, match="unique and not empty"):
@@ -180,13 +180,13 @@ def test_what_can_not_be_written_is_refused_and_leaves_nothing(tmp_path):
         ([sample(tmp_path / "b.png", [[1, 2, 1, 3]])], {}, "x1 < x2"),
         ([sample(tmp_path / "b.png", names=("a\nb",))], {}, "one line"),
         ([sample(tmp_path / "b.png", names=(" a",))], {}, "outer spaces"),
-        ([good], {"classes": ["cyst"]}, "hold each of"),
+        ([good], {"classes": ["cyst"]}, "contain each of"),
         ([marked], {}, "it is wrong"),
     ):
         with pytest.raises(ValueError, match=message):
             write_yolo_folder(samples, tmp_path / "out", **options)
     assert not [p for p in tmp_path.iterdir() if "out" in p.name]
-    with pytest.raises(FileExistsError, match="not an empty folder"):
+    with pytest.raises(FileExistsError, match="new or empty folder"):
         write_yolo_folder([good], tmp_path)
     (tmp_path / "empty").mkdir()
     assert len(read_yolo_folder(write_yolo_folder([marked, good], tmp_path / "empty", on_problem="skip"))) == 1

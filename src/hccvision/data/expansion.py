@@ -18,7 +18,8 @@ from PIL import Image
 from torch import Tensor
 
 from hccvision import boxes as box_functions
-from hccvision import images, voc
+from hccvision import images
+from hccvision.annotations import voc
 from hccvision.augment import Augmentation
 from hccvision.contracts import Annotation, Sample, Targets
 from hccvision.data.linter import usable
@@ -67,7 +68,7 @@ def expand_dataset(
     Example:
         >>> import tempfile
         >>> from hccvision import phantom
-        >>> from hccvision.data.folders import read_voc_folder
+        >>> from hccvision.annotations.voc_folder import read_voc_folder
         >>> root = Path(tempfile.mkdtemp())
         >>> data = read_voc_folder(phantom.write_dataset(root / "liver", patients=2, slices=1))
         >>> [(s.path.name, s.source_id) for s in expand_dataset(data, root / "more", to=3)]

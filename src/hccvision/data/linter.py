@@ -19,6 +19,7 @@ from PIL import Image
 
 from hccvision import boxes as box_functions
 from hccvision import default_boxes, images
+from hccvision.annotations.problems import usable  # noqa: F401 - for those who import it from here
 from hccvision.contracts import Problem, Sample
 from hccvision.data.check_page import page
 from hccvision.data.duplicates import near_duplicates, same_content, thumbnail
@@ -230,46 +231,6 @@ def check(
         findings=tuple(sorted(findings, key=lambda f: LEVELS.index(f.level))),
         samples=data,
     )
-
-
-def usable(data: Sequence[Sample], on_problem: str = "raise") -> list[Sample]:
-    """Take the samples that can be used, or stop at the first look if something is wrong.
-
-    Args:
-        data: samples, as the readers give them.
-        on_problem: ``"raise"``, or ``"skip"``: print each problem, leave out what it spoils, and go on. A degenerate
-            box costs only itself; an unreadable file costs the sample.
-
-    Returns:
-        The samples that can be used, in order.
-
-    Raises:
-        ValueError: if there are problems and ``on_problem="raise"``; the message names the files. Also if nothing
-            usable is left, or for another word.
-
-    Example:
-        >>> from pathlib import Path
-        >>> bad = Sample(Path("b.png"), problems=(Problem("unreadable_image", "b.png", "not an image", False),))
-        >>> [s.path.name for s in usable([Sample(Path("a.png")), bad], on_problem="skip")]
-        skipped: b.png: not an image
-        ['a.png']
-    """
-    if on_problem not in ("raise", "skip"):
-        raise ValueError(f"unknown on_problem={on_problem!r}; known: 'raise', 'skip'")
-    problems = [p for s in data for p in s.problems]
-    if problems and on_problem == "raise":
-        shown = "\n".join(f"  {p}" for p in problems[:10])
-        more = f"\n  … and {len(problems) - 10} more: hv.check(data) shows them all" if len(problems) > 10 else ""
-        raise ValueError(
-            f"{len(problems)} problems in {len(data)} samples; mend them, or go on without the parts concerned by "
-            f'on_problem="skip":\n{shown}{more}'
-        )
-    for problem in problems:
-        print(f"skipped: {problem}")
-    kept = [s for s in data if all(p.usable for p in s.problems)]
-    if not kept:
-        raise ValueError(f"no usable sample: {len(data)} given, all left out because of their problems")
-    return kept
 
 
 def doubled(sample: Sample) -> list[tuple[int, int]]:

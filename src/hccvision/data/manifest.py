@@ -48,7 +48,7 @@ def save_split(
     Example:
         >>> import tempfile
         >>> from hccvision import phantom
-        >>> from hccvision.data.folders import read_voc_folder
+        >>> from hccvision.annotations.voc_folder import read_voc_folder
         >>> from hccvision.data.splits import split
         >>> root = phantom.write_dataset(tempfile.mkdtemp() + "/liver", patients=4, slices=1)
         >>> data = read_voc_folder(root, patient=r"^(P\d+)_")

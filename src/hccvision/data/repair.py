@@ -14,10 +14,11 @@ from pathlib import Path
 
 import numpy as np
 
-from hccvision import images, voc
+from hccvision import images
+from hccvision.annotations import voc
+from hccvision.annotations.names import annotation_stem as _stem
 from hccvision.contracts import Annotation, Sample
 from hccvision.data.duplicates import same_content, thumbnail
-from hccvision.data.folders import _stem
 from hccvision.data.linter import agree, doubled
 
 

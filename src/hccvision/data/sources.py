@@ -4,17 +4,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Hashable, Iterable, Sequence
-from pathlib import Path, PurePath
+from pathlib import Path
 
-from hccvision import images
+from hccvision.annotations.names import MARK, copied_from, stem  # noqa: F401 - for those who import it from here
 from hccvision.contracts import Sample
 from hccvision.data.duplicates import same_content
 
 Tie = tuple[str, Hashable]
 
-MARK = "__aug"  # between a source's name and the number of its copy, as `expansion.expand_dataset` writes it
-
-_COPY = re.compile(rf"(.+?)(?:{MARK}\d+)+")
 _AUG = r"aug(?:ment(?:ed|ation)?)?"
 _CHANGE = r"[hv]?flip(?:ped)?|mirror(?:ed)?|rot(?:at(?:ed?|ion))?[ _.-]*\d+|nois[ey]|blur(?:red)?|cop(?:y|ie)"
 _AFFIXES = tuple(
@@ -29,40 +26,6 @@ _AFFIXES = tuple(
         r"copy of (?P<name>.+)",
     )
 )
-
-
-def stem(path: PurePath) -> str:
-    """Give a file's name without its suffix, if that is one of an image: ``slice.001`` has none.
-
-    Args:
-        path: of the image.
-
-    Returns:
-        The name.
-
-    Example:
-        >>> stem(Path("liver/a.nii.gz")), stem(Path("liver/1.2.840.7"))
-        ('a', '1.2.840.7')
-    """
-    suffix = max((s for s in images.suffixes() if path.name.lower().endswith(s)), key=len, default="")
-    return path.name[: len(path.name) - len(suffix)] or path.name
-
-
-def copied_from(path: PurePath) -> str | None:
-    """Say by its name whose copy a file is, if `expansion.expand_dataset` made it.
-
-    Args:
-        path: of the image.
-
-    Returns:
-        The stem of the source, also for a copy of a copy; None for any other file.
-
-    Example:
-        >>> copied_from(Path("yes/P007_03__aug002.png")), copied_from(Path("yes/P007_03.png"))
-        ('P007_03', None)
-    """
-    hit = _COPY.fullmatch(stem(path))
-    return None if hit is None else hit[1]
 
 
 def family_names(name: str) -> list[str]:

@@ -1,7 +1,4 @@
-"""Masks, one label value a pixel, to boxes: one for each connected component.
-
-Source: Rosenfeld and Pfaltz 1966, "Sequential operations in digital picture processing", J. ACM 13(4).
-"""
+"""Masks with one label value per pixel, converted to boxes, one for each connected component."""
 
 from __future__ import annotations
 
@@ -13,26 +10,29 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from hccvision import images, voc
-from hccvision.contracts import Annotation
+from hccvision.annotations import voc
+from hccvision.annotations.components import components
+from hccvision.contracts.samples import Annotation
+from hccvision.files import new_folder, require_empty
+from hccvision.images import image_size, read_image
 
 
 def boxes(
     mask: np.ndarray, *, labels: Mapping[int, str] | None = None, min_area: int = 1, connectivity: int = 8
 ) -> Annotation:
-    """Give the box of each connected component of each label value.
+    """Compute the box of each connected component of each label value.
 
     Args:
-        mask: ``(H, W)``, bool or whole numbers; 0 is background.
-        labels: ``{value: class name}``, the values to look at; None takes every value but 0, named by its number.
-        min_area: pixels that a component needs; smaller ones are left out.
+        mask: ``(H, W)``, bool or integers; 0 is background.
+        labels: ``{value: class name}``, the values to use; None: every value but 0, named by its number.
+        min_area: smallest component kept, in pixels.
         connectivity: 8 joins pixels that touch at a corner, 4 does not.
 
     Returns:
-        Half-open boxes in pixels, by label value and then from top to bottom, left to right. The size is the mask's.
+        Boxes in pixels, half-open, by label value and then from top to bottom, left to right, and the mask's size.
 
     Raises:
-        ValueError: if the mask is not ``(H, W)`` of whole numbers, ``labels`` names the value 0 or the connectivity is
+        ValueError: if the mask is not ``(H, W)`` of integers, ``labels`` contains the value 0, or the connectivity is
             neither 4 nor 8.
 
     Example:
@@ -44,17 +44,16 @@ def boxes(
     """
     mask = _whole_numbers(np.asarray(mask))
     if mask.ndim != 2:
-        raise ValueError(f"expected a mask (H, W), got {mask.shape}: give one slice, without channels")
+        raise ValueError(f"expected a mask (H, W), got {mask.shape}: pass one slice, without channels")
     if connectivity not in (4, 8):
         raise ValueError(f"expected connectivity 4 or 8, got {connectivity!r}")
     if labels is not None and 0 in labels:
-        raise ValueError(f"the value 0 is background, got labels={dict(labels)}: leave it out")
+        raise ValueError(f"the value 0 is background, got labels={dict(labels)}: remove it")
     if labels is None:
         labels = {int(value): str(value) for value in np.unique(mask) if value != 0}
     found, names = [], []
     for value in sorted(labels):
-        components = _components(mask == value, reach=connectivity == 8)
-        kept = [box for box, area in components if area >= min_area]
+        kept = [box for box, area in components(mask == value, connectivity=connectivity) if area >= min_area]
         found += kept
         names += [labels[value]] * len(kept)
     height, width = mask.shape
@@ -62,19 +61,19 @@ def boxes(
 
 
 def read(path: str | Path) -> np.ndarray:
-    """Read a mask with its label values as they are stored, turned as `images.read_image` turns the image.
+    """Read a mask with its label values as they are stored, oriented as `images.read_image` orients the image.
 
     Args:
-        path: PNG, TIFF or another lossless picture, grey or with a palette, whose indices are the values; or NIfTI of
-            one slice.
+        path: PNG, TIFF or another lossless image, greyscale, or with a palette whose indices are the values; or NIfTI
+            of one slice.
 
     Returns:
-        ``(H, W)`` whole numbers.
+        ``(H, W)``, integers.
 
     Raises:
         FileNotFoundError: if there is no such file.
         ImportError: if it is NIfTI and the extra ``medical`` is not installed.
-        ValueError: if it can't be decoded, is JPEG, is coloured, or its values are not whole numbers.
+        ValueError: if it can't be decoded, is JPEG, is coloured, or its values are not integers.
 
     Example:
         >>> path = Path(tempfile.mkdtemp(), "a.png")
@@ -83,11 +82,11 @@ def read(path: str | Path) -> np.ndarray:
         [[0, 3]]
     """
     path = Path(path)
-    images.image_size(path)  # its errors name the file
+    image_size(path)  # its errors name the file
     if path.name.lower().endswith((".nii", ".nii.gz")):
         planes = _planes(path)
         if len(planes) != 1:
-            raise ValueError(f"{path}: holds {len(planes)} slices: use masks.write_slices with the image volume")
+            raise ValueError(f"{path}: has {len(planes)} slices: use masks.write_slices with the image volume")
         return planes[0]
     try:
         with Image.open(path) as file:
@@ -95,11 +94,11 @@ def read(path: str | Path) -> np.ndarray:
                 raise ValueError("JPEG blurs label values: save the mask as PNG")
             pixels = np.array(file)
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        raise ValueError(f"{path}: can't be read as a mask ({error}): export it again, as a grey PNG") from error
+        raise ValueError(f"{path}: can't be read as a mask ({error}): export it again, as a greyscale PNG") from error
     if pixels.ndim == 3 and (pixels[..., :3] == pixels[..., :1]).all():
-        pixels = pixels[..., 0]  # grey, saved as colour
+        pixels = pixels[..., 0]  # greyscale, saved as colour
     if pixels.ndim != 2:
-        raise ValueError(f"{path}: a mask holds one value a pixel, this one is coloured: save label values as grey")
+        raise ValueError(f"{path}: expected one label value per pixel, got a coloured image: save it as greyscale")
     return _whole_numbers(pixels)
 
 
@@ -112,17 +111,18 @@ def write_slices(
     min_area: int = 1,
     connectivity: int = 8,
 ) -> Path:
-    """Write the slices of a NIfTI volume as PNG, with the boxes of its mask as LabelImg would have drawn them.
+    """Write the slices of a NIfTI volume as PNG, and the boxes of its mask as LabelImg XML.
 
-    The slices are those of `images.read_image`, the boxes those of `boxes` in each slice alone. In the XML a box of
-    one pixel is two wide, as Pascal VOC has no way to say less; see `voc.write`.
+    The slices are those of `images.read_image`, and `boxes` is applied to each slice alone. In the XML a box of one
+    pixel is two wide, as Pascal VOC can't express less; see `voc.write`. The folder appears whole or not at all.
 
     Args:
-        volume: of the image, such as ``P001.nii.gz``.
-        mask: the volume of label values on the same grid.
-        folder: to make, or empty; ``JPEGImages/P001_000.png`` and ``Annotations/P001_000.xml`` go into it.
+        volume: the image, such as ``P001.nii.gz``.
+        mask: label values on the same grid.
+        folder: to create, with ``JPEGImages/P001_000.png``, ``Annotations/P001_000.xml`` and so on; it may exist if it
+            is empty.
         labels: ``{value: class name}``, see `boxes`.
-        min_area: pixels that a component needs in a slice.
+        min_area: smallest component kept in a slice, in pixels.
         connectivity: 8 or 4.
 
     Returns:
@@ -132,7 +132,7 @@ def write_slices(
         FileExistsError: if the folder is not empty.
         FileNotFoundError: if a volume does not exist.
         ImportError: if the extra ``medical`` is not installed.
-        ValueError: if a volume can't be read, the two are not on one grid, or the mask's values are not whole numbers.
+        ValueError: if a volume can't be read, the two are not on one grid, or the mask's values are not integers.
 
     Example:
         >>> import nibabel
@@ -147,9 +147,8 @@ def write_slices(
     """
     volume, mask, folder = Path(volume), Path(mask), Path(folder)
     for path in (volume, mask):
-        images.image_size(path)  # its errors name the file
-    if folder.is_dir() and any(folder.iterdir()):
-        raise FileExistsError(f"{folder}: the folder is not empty: give a new one")
+        image_size(path)  # its errors name the file
+    require_empty(folder)
     import nibabel
 
     grids: list[Any] = [nibabel.load(path) for path in (volume, mask)]
@@ -159,15 +158,16 @@ def write_slices(
             "position or orientation): resample it to the image first"
         )
     planes = _planes(mask)
-    for name in ("JPEGImages", "Annotations"):
-        (folder / name).mkdir(parents=True, exist_ok=True)
     stem = volume.name.removesuffix(".gz").removesuffix(".nii")
-    for number, plane in enumerate(planes):
-        image = folder / "JPEGImages" / f"{stem}_{number:03d}.png"
-        pixels = images.read_image(volume, channels=1, frame=number)
-        Image.fromarray(pixels[..., 0]).save(image)
-        annotation = boxes(plane, labels=labels, min_area=min_area, connectivity=connectivity)
-        voc.write(folder / "Annotations" / f"{image.stem}.xml", annotation, image_path=image)
+    with new_folder(folder) as draft:
+        for name in ("JPEGImages", "Annotations"):
+            (draft / name).mkdir()
+        for number, plane in enumerate(planes):
+            image = Path("JPEGImages", f"{stem}_{number:03d}.png")
+            pixels = read_image(volume, channels=1, frame=number)
+            Image.fromarray(pixels[..., 0]).save(draft / image)
+            annotation = boxes(plane, labels=labels, min_area=min_area, connectivity=connectivity)
+            voc.write(draft / "Annotations" / f"{image.stem}.xml", annotation, image_path=folder / image)
     return folder
 
 
@@ -181,41 +181,8 @@ def _whole_numbers(values: np.ndarray) -> np.ndarray:
     return values
 
 
-def _components(inside: np.ndarray, reach: int) -> list[tuple[tuple[int, int, int, int], int]]:
-    """Give box and area of each component, by their first runs of pixels; runs of two rows join within ``reach``."""
-    padded = np.zeros((inside.shape[0], inside.shape[1] + 2), np.int8)
-    padded[:, 1:-1] = inside
-    change = np.diff(padded, axis=1)
-    rows, starts = np.nonzero(change == 1)
-    stops = np.nonzero(change == -1)[1]
-    parents = list(range(len(rows)))
-
-    def root(run: int) -> int:
-        while parents[run] != run:
-            parents[run] = parents[parents[run]]
-            run = parents[run]
-        return run
-
-    runs = list(zip(rows.tolist(), starts.tolist(), stops.tolist(), strict=True))
-    above = 0
-    for run, (row, start, stop) in enumerate(runs):
-        while runs[above][0] < row - 1 or (runs[above][0] == row - 1 and runs[above][2] + reach <= start):
-            above += 1
-        other = above
-        while runs[other][0] == row - 1 and runs[other][1] < stop + reach:
-            low, high = sorted((root(run), root(other)))
-            parents[high] = low
-            other += 1
-    found: dict[int, list[int]] = {}
-    for run, (row, start, stop) in enumerate(runs):
-        box = found.setdefault(root(run), [start, row, stop, row + 1, 0])
-        box[0], box[2], box[3] = min(box[0], start), max(box[2], stop), row + 1
-        box[4] += stop - start
-    return [((x1, y1, x2, y2), area) for x1, y1, x2, y2, area in found.values()]
-
-
 def _planes(path: Path) -> list[np.ndarray]:
-    """Give all slices of a NIfTI mask with their values, turned as `images.read_image` turns them."""
+    """Return all slices of a NIfTI mask with their values, oriented as `images.read_image` orients the image."""
     import nibabel
 
     volume: Any = nibabel.load(path)
@@ -227,8 +194,8 @@ def _planes(path: Path) -> list[np.ndarray]:
     if len(values) > 256:
         raise ValueError(f"{path}: expected at most 256 label values, got {len(values)}: is it an image?")
     count = volume.shape[2] if len(volume.shape) > 2 else 1
-    with tempfile.TemporaryDirectory() as folder:  # 8 bits go through read_image as they are
+    with tempfile.TemporaryDirectory() as folder:  # read_image leaves 8-bit values as they are
         numbered = Path(folder) / "mask.nii"
         nibabel.save(nibabel.Nifti1Image(places.reshape(volume.shape).astype(np.uint8), volume.affine), numbered)
-        planes = [images.read_image(numbered, channels=1, frame=number)[..., 0] for number in range(count)]
+        planes = [read_image(numbered, channels=1, frame=number)[..., 0] for number in range(count)]
     return [values[plane] for plane in planes]

@@ -1,0 +1,165 @@
+"""The JSON of a COCO file: loaded, checked, its entries taken apart."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+LISTS = ("images", "annotations", "categories")
+
+_MAX_BYTES = 2**30  # twice COCO's own largest file
+
+
+def load(path: Path) -> dict[str, list[Any]]:
+    """Load a COCO file.
+
+    Args:
+        path: the JSON file.
+
+    Returns:
+        The document; it has the lists ``images``, ``annotations`` and ``categories``.
+
+    Raises:
+        FileNotFoundError: if there is no such file.
+        ValueError: if it is not JSON, is larger than 1 GiB, or lacks one of the lists.
+    """
+    document = load_json(path)
+    if not isinstance(document, dict) or not all(isinstance(document.get(key), list) for key in LISTS):
+        raise ValueError(
+            f"{path}: expected a JSON object with the lists {', '.join(LISTS)}: export it again in the COCO format for "
+            "detection"
+        )
+    return document
+
+
+def load_json(path: Path) -> Any:
+    """Load a JSON file of at most 1 GiB.
+
+    Args:
+        path: the file.
+
+    Returns:
+        Its value.
+
+    Raises:
+        FileNotFoundError: if there is no such file.
+        ValueError: if it is not JSON or too large.
+    """
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: there is no such COCO file: check the path")
+    if path.stat().st_size > _MAX_BYTES:
+        raise ValueError(f"{path}: expected a COCO file of at most 1 GiB, got {path.stat().st_size} bytes: split it")
+    try:
+        return json.loads(path.read_bytes())
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{path}: not a readable JSON file ({error}): export it again in the COCO format") from error
+
+
+def looks_like_coco(path: Path) -> bool:
+    """Return whether a file looks like a COCO file, without parsing it.
+
+    Args:
+        path: a file.
+
+    Returns:
+        Whether it begins like a JSON object and contains the words of COCO's three lists.
+    """
+    try:
+        if path.suffix.lower() != ".json" or path.stat().st_size > _MAX_BYTES:
+            return False
+        source = path.read_bytes()
+    except OSError:
+        return False
+    return source.lstrip()[:1] == b"{" and all(f'"{key}"'.encode() in source for key in LISTS)
+
+
+def id_of(entry: Any, key: str) -> int | str | None:
+    """Return an id that an entry states.
+
+    Args:
+        entry: of one of the lists.
+        key: ``"id"``, ``"image_id"`` or ``"category_id"``.
+
+    Returns:
+        The id; None if it is missing or neither an integer nor a string.
+    """
+    value = entry.get(key) if isinstance(entry, dict) else None
+    return value if isinstance(value, (int, str)) and not isinstance(value, bool) else None
+
+
+def file_name_of(entry: Any) -> str:
+    """Return the file name of an image.
+
+    Args:
+        entry: of the list of images.
+
+    Returns:
+        The name; "" if it is missing or not a string.
+    """
+    name = entry.get("file_name") if isinstance(entry, dict) else None
+    return name if isinstance(name, str) else ""
+
+
+def size_of(entry: Mapping[str, Any]) -> tuple[int, int] | None:
+    """Return the size of an image.
+
+    Args:
+        entry: of the list of images.
+
+    Returns:
+        ``(height, width)`` in pixels; None if it is missing or impossible.
+    """
+    height, width = entry.get("height"), entry.get("width")
+    if type(height) is int and type(width) is int and min(height, width) > 0 and max(height, width) < 2**31:
+        return height, width
+    return None
+
+
+def category_names(entries: list[Any], path: Path) -> dict[int | str | None, str]:
+    """Return the class names by category id.
+
+    Args:
+        entries: the list of categories.
+        path: the file, for messages.
+
+    Returns:
+        ``{id: name}``.
+
+    Raises:
+        ValueError: if a category lacks an id or a name, or one appears twice.
+    """
+    categories: dict[int | str | None, str] = {}
+    for entry in entries:
+        known, name = id_of(entry, "id"), entry.get("name") if isinstance(entry, dict) else None
+        if known is None or not isinstance(name, str) or not name.strip():
+            raise ValueError(f"{path}: a category needs an id and a name, got {entry!r:.200}: correct it")
+        if known in categories or name in categories.values():
+            raise ValueError(f"{path}: the category {known!r} or its name {name!r} appears twice: keep one")
+        categories[known] = name
+    return categories
+
+
+def corners_of(box: Any) -> list[float]:
+    """Convert ``x, y, width, height`` to corners.
+
+    Args:
+        box: the ``bbox`` of an entry.
+
+    Returns:
+        ``x1, y1, x2, y2`` in pixels; four NaN if it is not four numbers.
+
+    Example:
+        >>> corners_of([10, 20, 5, 5])
+        [10.0, 20.0, 15.0, 25.0]
+    """
+    if not isinstance(box, list) or len(box) != 4 or not all(type(n) in (int, float) for n in box):
+        return [np.nan] * 4
+    try:
+        x, y, width, height = (float(n) for n in box)
+    except OverflowError:
+        return [np.nan] * 4
+    return [x, y, x + width, y + height]

@@ -1,0 +1,62 @@
+"""File names of images: their stems, and the marks of augmented copies."""
+
+from __future__ import annotations
+
+import re
+from pathlib import PurePath
+
+from hccvision.images import SUFFIXES
+
+MARK = "__aug"  # between a source's name and its copy's number, as in P007_03__aug002.png
+
+_COPY = re.compile(rf"(.+?)(?:{MARK}\d+)+")
+
+
+def stem(path: PurePath) -> str:
+    """Return a file name without its suffix if that is an image suffix; ``slice.001`` has none.
+
+    Args:
+        path: the image file.
+
+    Returns:
+        The stem.
+
+    Example:
+        >>> stem(PurePath("liver/a.nii.gz")), stem(PurePath("liver/1.2.840.7"))
+        ('a', '1.2.840.7')
+    """
+    suffix = max((s for s in SUFFIXES if path.name.lower().endswith(s)), key=len, default="")
+    return path.name[: len(path.name) - len(suffix)] or path.name
+
+
+def annotation_stem(path: PurePath) -> str:
+    """Return the stem of an image's annotation file, cut at the last dot as LabelImg does; ``.nii.gz`` is one suffix.
+
+    Args:
+        path: the image file.
+
+    Returns:
+        The stem.
+
+    Example:
+        >>> annotation_stem(PurePath("liver/a.nii.gz")), annotation_stem(PurePath("liver/a.b.png"))
+        ('a', 'a.b')
+    """
+    return path.name[: -len(".nii.gz")] if path.name.lower().endswith(".nii.gz") else path.stem
+
+
+def copied_from(path: PurePath) -> str | None:
+    """Return the name of the image that an augmented copy was made from, as `expand_dataset` names copies.
+
+    Args:
+        path: the image file.
+
+    Returns:
+        The stem of the original, also for a copy of a copy; None for any other file.
+
+    Example:
+        >>> copied_from(PurePath("yes/P007_03__aug002.png")), copied_from(PurePath("yes/P007_03.png"))
+        ('P007_03', None)
+    """
+    hit = _COPY.fullmatch(stem(path))
+    return None if hit is None else hit[1]
