@@ -81,7 +81,7 @@ def read_good(data):
 def assert_refused(data, file, reason, remedy):
     """Every use of the data is refused, naming the file, what is wrong and what to do."""
     for name, action in ACTIONS.items():
-        with pytest.raises(ValueError, match="mend them, or go on") as caught:
+        with pytest.raises(ValueError, match="correct them, or leave out") as caught:
             action(data)
         message = str(caught.value)
         for expected in (str(file), reason, remedy, 'on_problem="skip"'):

@@ -9,8 +9,8 @@ from PIL import Image
 
 from hccvision import images, phantom, voc
 from hccvision.contracts import Annotation, Problem, Sample
-from hccvision.data.audit import leakage
-from hccvision.data.expansion import expand_dataset
+from hccvision.curation.expansion import expand_dataset
+from hccvision.curation.leakage import leakage
 from hccvision.data.folders import read_image_folder, read_voc_folder
 from hccvision.data.splits import folds, split
 

@@ -5,8 +5,9 @@ import pytest
 from PIL import Image
 
 from hccvision.contracts import Sample
+from hccvision.curation.checks import check
+from hccvision.curation.usable import usable
 from hccvision.data.folders import read_image_folder, read_voc_folder
-from hccvision.data.linter import check, usable
 
 
 def picture(folder: Path, name: str, size: tuple[int, int] = (40, 30)) -> Path:

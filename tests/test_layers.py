@@ -14,10 +14,10 @@ ROOT = Path(hccvision.__file__).parent
 
 # A file may import from its own layer and from those above it in this list. A new file is put in here.
 LAYERS = (
-    ("contracts", "registry", "boxes", "images", "voc", "masks", "recipes"),
+    ("contracts", "registry", "files", "grouping", "boxes", "images", "voc", "masks", "recipes"),
     ("default_boxes", "weights", "phantom", "plots"),
     ("backbones", "heads", "losses", "augment", "metrics"),
-    ("data",),
+    ("data", "curation"),
     ("model",),
     ("prediction", "explanation"),
     ("reporting",),

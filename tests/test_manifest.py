@@ -13,7 +13,7 @@ from hccvision.contracts import Problem, Sample
 from hccvision.data.folders import read_image_folder, read_voc_folder
 from hccvision.data.manifest import load_split, save_split
 from hccvision.data.splits import folds, split
-from hccvision.weights import file_sha256
+from hccvision.files import file_sha256
 
 PATIENT = r"^(P\d+)_"
 

@@ -8,9 +8,9 @@ from PIL import Image
 
 from hccvision import voc
 from hccvision.contracts import Annotation, Sample
+from hccvision.curation.checks import check
+from hccvision.curation.repair import repair
 from hccvision.data.folders import read_image_folder, read_voc_folder
-from hccvision.data.linter import check
-from hccvision.data.repair import repair
 
 
 def add(

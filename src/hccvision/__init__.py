@@ -50,11 +50,11 @@ _NAMES = {
     "write_coco": "data.coco",
     "read_yolo_folder": "data.yolo",
     "write_yolo_folder": "data.yolo",
-    "check": "data.linter",
-    "repair": "data.repair",
-    "expand_dataset": "data.expansion",
+    "check": "curation.checks",
+    "repair": "curation.repair",
+    "expand_dataset": "curation.expansion",
     "folds": "data.splits",
-    "leakage": "data.audit",
+    "leakage": "curation.leakage",
     "load_split": "data.manifest",
     "nested_folds": "data.splits",
     "save_split": "data.manifest",
@@ -99,13 +99,13 @@ if TYPE_CHECKING:
         SSDOutput,
         Targets,
     )
-    from hccvision.data.audit import leakage
+    from hccvision.curation.checks import check
+    from hccvision.curation.expansion import expand_dataset
+    from hccvision.curation.leakage import leakage
+    from hccvision.curation.repair import repair
     from hccvision.data.coco import read_coco, write_coco
-    from hccvision.data.expansion import expand_dataset
     from hccvision.data.folders import read_image_folder, read_mask_folder, read_voc_folder
-    from hccvision.data.linter import check
     from hccvision.data.manifest import load_split, save_split
-    from hccvision.data.repair import repair
     from hccvision.data.splits import folds, nested_folds, split
     from hccvision.data.yolo import read_yolo_folder, write_yolo_folder
     from hccvision.evaluation import evaluate

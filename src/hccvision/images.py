@@ -7,6 +7,7 @@ is: of a DICOM file's header only what `Provenance` lists is passed on, and neit
 
 from __future__ import annotations
 
+import gzip
 import hashlib
 import importlib
 import logging
@@ -15,10 +16,10 @@ import re
 import threading
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, BinaryIO, NamedTuple, TypeVar
 
 import numpy as np
 import torch
@@ -170,6 +171,7 @@ def read_image(
     frame: int | None = None,
     axis: str | None = None,
     window: Window = DEFAULT_WINDOW,
+    source: BinaryIO | None = None,
 ) -> np.ndarray:
     """Read one image of any kind as 8 bits.
 
@@ -187,6 +189,8 @@ def read_image(
             ``"sagittal"`` ones, to the patient's left; None: along the last stored axis, as stored.
         window: how the numbers come to 8 bits, instead of the file's own way. It takes rescaled DICOM values without
             VOI, and of 8-bit colour all channels at once.
+        source: the file, already opened in binary mode and seekable; it is read from its start and stays open. None
+            opens the path.
 
     Returns:
         ``(H, W, channels) uint8``.
@@ -207,8 +211,8 @@ def read_image(
 
     Source: DICOM PS3.3, C.7.6.3.1.2 (photometric interpretation), C.7.6.16.2 (functional groups) and C.11.2 (VOI).
     """
-    path, kind = _file(path, axis)
-    values, show, inverted = kind.read(path, frame, axis)
+    path, kind = _file(path, axis, source)
+    values, show, inverted = kind.read(path, frame, axis, source)
     try:
         pixels = _to_image(values, channels, window, show)
     except ValueError as error:
@@ -242,18 +246,19 @@ def read_values(path: str | Path, *, frame: int | None = None, axis: str | None 
         array([[   0, 1000]], dtype=uint16)
     """
     path, kind = _file(path, axis)
-    values = kind.read(path, frame, axis).values
+    values = kind.read(path, frame, axis, None).values
     if values.dtype.kind not in "buif":
         raise ValueError(f"{path}: expected pixels of real numbers, got {values.dtype}: convert the file first")
     return values
 
 
-def image_size(path: str | Path, *, axis: str | None = None) -> tuple[int, int]:
+def image_size(path: str | Path, *, axis: str | None = None, source: BinaryIO | None = None) -> tuple[int, int]:
     """Give the size `read_image` would give, from the file's header wherever that tells it.
 
     Args:
         path: the file; of several frames the first.
         axis: of the slices of a NIfTI volume; see `read_image`.
+        source: the file, already opened; see `read_image`.
 
     Returns:
         ``(height, width)`` in pixels, after EXIF orientation.
@@ -270,8 +275,8 @@ def image_size(path: str | Path, *, axis: str | None = None) -> tuple[int, int]:
         >>> image_size(path)
         (300, 484)
     """
-    path, kind = _file(path, axis)
-    return kind.size(path, axis)
+    path, kind = _file(path, axis, source)
+    return kind.size(path, axis, source)
 
 
 def frame_count(path: str | Path, *, axis: str | None = None) -> int:
@@ -300,7 +305,9 @@ def frame_count(path: str | Path, *, axis: str | None = None) -> int:
     return kind.frames(path, axis)
 
 
-def read_provenance(path: str | Path, *, frame: int | None = None, axis: str | None = None) -> Provenance:
+def read_provenance(
+    path: str | Path, *, frame: int | None = None, axis: str | None = None, source: BinaryIO | None = None
+) -> Provenance:
     """Read where an image comes from, from the file's header; never the patient's name, number or dates.
 
     Args:
@@ -308,6 +315,7 @@ def read_provenance(path: str | Path, *, frame: int | None = None, axis: str | N
             states no unit.
         frame: which frame or slice, from 0; None: the first.
         axis: of the slices of a NIfTI volume; see `read_image`.
+        source: the file, already opened; see `read_image`.
 
     Returns:
         What the file says; measures that are not positive numbers count as not said.
@@ -326,8 +334,8 @@ def read_provenance(path: str | Path, *, frame: int | None = None, axis: str | N
 
     Source: DICOM PS3.3, C.7.6.2 (image plane) and C.7.6.16.2.1 (pixel measures).
     """
-    path, kind = _file(path, axis)
-    return kind.origin(path, frame, axis)
+    path, kind = _file(path, axis, source)
+    return kind.origin(path, frame, axis, source)
 
 
 def from_array(array: np.ndarray, *, channels: int = 3, window: Window = DEFAULT_WINDOW) -> np.ndarray:
@@ -622,32 +630,41 @@ class _Slice(NamedTuple):
 class _Kind(NamedTuple):
     """What is done with one kind of file."""
 
-    read: Callable[[Path, int | None, str | None], _Slice]
-    size: Callable[[Path, str | None], tuple[int, int]]
+    read: Callable[[Path, int | None, str | None, BinaryIO | None], _Slice]
+    size: Callable[[Path, str | None, BinaryIO | None], tuple[int, int]]
     frames: Callable[[Path, str | None], int]
-    origin: Callable[[Path, int | None, str | None], Provenance]
+    origin: Callable[[Path, int | None, str | None, BinaryIO | None], Provenance]
 
 
-def _file(path: str | Path, axis: str | None) -> tuple[Path, _Kind]:
+def _file(path: str | Path, axis: str | None, source: BinaryIO | None = None) -> tuple[Path, _Kind]:
     """Give the path with what is done with its kind of file."""
     path = Path(path)
     if axis is not None and axis not in AXES:
         raise ValueError(f"unknown axis {axis!r}: use one of {', '.join(map(repr, AXES))}, or None")
-    if not path.is_file():
+    if source is None and not path.is_file():
         raise FileNotFoundError(f"{path}: there is no such image file: check the path")
     name = path.name.lower()
     if name.endswith((".nii", ".nii.gz")):
         return path, _Kind(_read_nifti, _size_of_nifti, _count_of_nifti, _origin_of_nifti)
     if axis is not None:
         raise ValueError(f"{path}: axis={axis!r} is for NIfTI volumes, and this is none: leave it out")
-    if name.endswith(".dcm") or _is_dicom(path):
+    if name.endswith(".dcm") or _is_dicom(path, source):
         return path, _Kind(_read_dicom, _size_of_dicom, _count_of_dicom, _origin_of_dicom)
     return path, _Kind(_read_picture, _size_of_picture, _count_of_picture, lambda *_: Provenance())
 
 
-def _is_dicom(path: Path) -> bool:
+def _rewound(path: Path, source: BinaryIO | None) -> Path | BinaryIO:
+    """Return what a decoder is to read: the open file from its start, or the path."""
+    if source is None:
+        return path
+    source.seek(0)
+    return source
+
+
+def _is_dicom(path: Path, source: BinaryIO | None = None) -> bool:
     try:
-        with path.open("rb") as stream:
+        with path.open("rb") if source is None else nullcontext(source) as stream:
+            stream.seek(0)
             return stream.read(132)[128:] == b"DICM"
     except OSError:
         return False
@@ -697,9 +714,9 @@ def _frames(file: Image.Image) -> int:
     return 1 if file.format == "MPO" else getattr(file, "n_frames", 1)  # the second picture of a camera is a preview
 
 
-def _read_picture(path: Path, frame: int | None, axis: str | None) -> _Slice:
+def _read_picture(path: Path, frame: int | None, axis: str | None, source: BinaryIO | None) -> _Slice:
     with _decoding(path):
-        file = Image.open(path)
+        file = Image.open(_rewound(path, source))
     with file:
         with _decoding(path):
             count = _frames(file)
@@ -717,8 +734,8 @@ def _read_picture(path: Path, frame: int | None, axis: str | None) -> _Slice:
             return _Slice(np.array(image.convert(mode)), to_uint8)
 
 
-def _size_of_picture(path: Path, axis: str | None) -> tuple[int, int]:
-    with _decoding(path), Image.open(path) as file:
+def _size_of_picture(path: Path, axis: str | None, source: BinaryIO | None) -> tuple[int, int]:
+    with _decoding(path), Image.open(_rewound(path, source)) as file:
         turned = file.getexif().get(_ORIENTATION) in (5, 6, 7, 8)
         width, height = ImageOps.exif_transpose(file).size if turned else file.size
         return height, width
@@ -756,18 +773,18 @@ def _dicom(path: Path, what: str = "an image") -> Iterator[None]:
             logger.disabled = disabled
 
 
-def _dataset(path: Path, **options: Any) -> Any:
+def _dataset(path: Path, source: BinaryIO | None = None, **options: Any) -> Any:
     pydicom = _medical("pydicom", path)
     with _dicom(path, "DICOM"):
         try:
-            return pydicom.dcmread(path, force=True, **options)
+            return pydicom.dcmread(_rewound(path, source), force=True, **options)
         except Exception as error:
             kind = type(error).__name__
     raise ValueError(f"{path}: can't be read as DICOM ({kind}): export it again, or remove it")
 
 
-def _read_dicom(path: Path, frame: int | None, axis: str | None) -> _Slice:
-    dataset = _dataset(path)
+def _read_dicom(path: Path, frame: int | None, axis: str | None, source: BinaryIO | None) -> _Slice:
+    dataset = _dataset(path, source)
     if not any(name in dataset for name in ("PixelData", "FloatPixelData", "DoubleFloatPixelData")):
         raise ValueError(f"{path}: holds no pixels, as DICOM reports and plans do: leave it out")
     index = _frame(path, frame, _stated_frames(path, dataset))
@@ -878,8 +895,8 @@ def _full_range(values: np.ndarray, bits: int) -> np.ndarray:
     return values if values.dtype == np.uint8 and bits == 8 else _levels(np.clip(values / (2.0**bits - 1), 0, 1))
 
 
-def _size_of_dicom(path: Path, axis: str | None) -> tuple[int, int]:
-    dataset = _dataset(path, stop_before_pixels=True)
+def _size_of_dicom(path: Path, axis: str | None, source: BinaryIO | None) -> tuple[int, int]:
+    dataset = _dataset(path, source, stop_before_pixels=True)
     with _dicom(path):
         height, width = int(dataset.get("Rows") or 0), int(dataset.get("Columns") or 0)
     return _plausible(path, height, width)
@@ -889,8 +906,8 @@ def _count_of_dicom(path: Path, axis: str | None) -> int:
     return _stated_frames(path, _dataset(path, stop_before_pixels=True))
 
 
-def _origin_of_dicom(path: Path, frame: int | None, axis: str | None) -> Provenance:
-    dataset = _dataset(path, stop_before_pixels=True)
+def _origin_of_dicom(path: Path, frame: int | None, axis: str | None, source: BinaryIO | None) -> Provenance:
+    dataset = _dataset(path, source, stop_before_pixels=True)
     index = _frame(path, frame or 0, _stated_frames(path, dataset))
     with _dicom(path, "DICOM"):
         measures = _of_frame(dataset, index, "PixelMeasuresSequence")
@@ -944,10 +961,10 @@ class _Volume(NamedTuple):
         return bool(self.turns[self.plane[0], 0] < self.turns[self.plane[1], 0])
 
 
-def _nifti(path: Path, axis: str | None) -> _Volume:
+def _nifti(path: Path, axis: str | None, source: BinaryIO | None = None) -> _Volume:
     nibabel = _medical("nibabel", path)
     with _decoding(path):
-        image = nibabel.load(path)
+        image = nibabel.load(path) if source is None else _nifti_from(nibabel, path, source)
         turns = nibabel.io_orientation(image.affine)
         placed = any(int(image.header[code]) for code in ("qform_code", "sform_code"))
     shape = (*image.shape, 1)[:3]
@@ -965,8 +982,19 @@ def _nifti(path: Path, axis: str | None) -> _Volume:
     return _Volume(image, tuple(int(n) for n in shape), along, plane, turns, backwards)
 
 
-def _read_nifti(path: Path, frame: int | None, axis: str | None) -> _Slice:
-    volume = _nifti(path, axis)
+def _nifti_from(nibabel: Any, path: Path, source: BinaryIO) -> Any:
+    """Load a volume from an open file, as ``nibabel.load`` does from a path."""
+    source.seek(0)
+    stream: Any = gzip.GzipFile(fileobj=source) if path.name.lower().endswith(".gz") else source
+    header_size = stream.read(4)
+    stream.seek(0)
+    is_second = 540 in (int.from_bytes(header_size, order) for order in ("little", "big"))  # 348 in NIfTI-1
+    kind = nibabel.Nifti2Image if is_second else nibabel.Nifti1Image
+    return kind.from_file_map({"image": nibabel.FileHolder(fileobj=stream)})
+
+
+def _read_nifti(path: Path, frame: int | None, axis: str | None, source: BinaryIO | None) -> _Slice:
+    volume = _nifti(path, axis, source)
     index = _frame(path, frame, volume.shape[volume.along])
     if volume.backwards:
         index = volume.shape[volume.along] - 1 - index
@@ -981,8 +1009,8 @@ def _read_nifti(path: Path, frame: int | None, axis: str | None) -> _Slice:
     return _Slice(plane.T if volume.transposed else plane, to_uint8)
 
 
-def _size_of_nifti(path: Path, axis: str | None) -> tuple[int, int]:
-    volume = _nifti(path, axis)
+def _size_of_nifti(path: Path, axis: str | None, source: BinaryIO | None) -> tuple[int, int]:
+    volume = _nifti(path, axis, source)
     first, second = (volume.shape[i] for i in volume.plane)
     return (second, first) if volume.transposed else (first, second)
 
@@ -992,8 +1020,8 @@ def _count_of_nifti(path: Path, axis: str | None) -> int:
     return volume.shape[volume.along]
 
 
-def _origin_of_nifti(path: Path, frame: int | None, axis: str | None) -> Provenance:
-    volume = _nifti(path, axis)
+def _origin_of_nifti(path: Path, frame: int | None, axis: str | None, source: BinaryIO | None) -> Provenance:
+    volume = _nifti(path, axis, source)
     index = _frame(path, frame or 0, volume.shape[volume.along])
     if volume.backwards:
         index = volume.shape[volume.along] - 1 - index

@@ -41,7 +41,8 @@ def read(path: str | Path, *, base: str = "voc") -> Annotation:
     - ``degenerate_box``: the file says ``xmax <= xmin`` or ``ymax <= ymin``; left out.
     - ``bad_box``: a coordinate is missing, not a number or not finite; left out.
     - ``missing_name``: an object without a class name; left out.
-    - ``box_outside``: beyond the image's edge; kept as the file has it, or left out where no part is inside.
+    - ``box_outside``: beyond the image's edge; kept as the file has it.
+    - ``box_off_image``: no part of it is inside the image; left out.
 
     Nothing that the file names is opened. Document types and entities, and so all that they could expand or fetch, are
     refused, as are files of more than 4 MiB or 64 levels.
@@ -341,7 +342,7 @@ def _box(
     where = f"reaches outside the image ({f'width {width}, height {height}' if size else 'of unknown size'})"
     hint = ' (or, if the file counts from 0, read it with base="corner")' if offset.any() and 0 in corners[:2] else ""
     if (box[2:] <= 0).any() or box[0] >= width or box[1] >= height:
-        return None, ("box_outside", f"{where} entirely with {stated}; left out: redraw it in LabelImg{hint}")
+        return None, ("box_off_image", f"{where} entirely with {stated}; left out: redraw it in LabelImg{hint}")
     return box, ("box_outside", f"{where} with {stated}; kept, its outer part to be cut off: redraw it{hint}")
 
 

@@ -425,7 +425,8 @@ def _judged(
         if (box < 0).any() or (box > edges).any():
             gone = (box[2:] <= 0).any() or (box[:2] >= (width, height)).any()
             end = "entirely; left out" if gone else "; kept, its outer part to be cut off"
-            found("box_outside", f"reaches outside the image ({_sides(size)}) with {stated} {end}: redraw it")
+            kind = "box_off_image" if gone else "box_outside"
+            found(kind, f"reaches outside the image ({_sides(size)}) with {stated} {end}: redraw it")
             if gone:
                 continue
         kept.append((box, name, difficult))
