@@ -25,7 +25,7 @@ import torch
 from low_end import describe, write
 
 import hccvision as hv
-from hccvision.data.linter import usable
+from hccvision.annotations.problems import usable
 from hccvision.evaluation import ground_truth
 
 FIGURES = ("mAP@0.5", "COCO mAP")

@@ -22,7 +22,7 @@ from pathlib import Path
 import torch
 
 import hccvision as hv
-from hccvision.metrics.statistics import wilson
+from hccvision.metrics.intervals import wilson
 
 TEST_SHARE = 0.2
 WAYS = ("a. augment, then split", "b. split by image", "c. split by group")

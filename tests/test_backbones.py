@@ -12,7 +12,7 @@ from hccvision.backbones.mobilenet import MobileNetV1
 from hccvision.backbones.timm_adapter import TimmBackbone
 from hccvision.backbones.vgg import VGGSSD, vgg16, vgg16_bn
 from hccvision.contracts import Backbone, Targets
-from hccvision.model import build_model
+from hccvision.model.build import build_model
 from hccvision.registry import BACKBONES, HEADS
 from hccvision.weights import load_into, recognise
 

@@ -22,7 +22,7 @@ from hccvision.contracts import Annotation, Sample
 from hccvision.data import cache as cache_module
 from hccvision.data.cache import ImageCache, hash_file, key
 from hccvision.data.dataset import SliceDataset, collate
-from hccvision.model import build_model
+from hccvision.model.build import build_model
 from hccvision.recipes import Recipe
 from hccvision.training.engine import fit
 
@@ -322,7 +322,7 @@ def test_processes_that_fill_it_at_the_same_time_leave_one_valid_file_each(sampl
         sample.path.unlink()
     cache = ImageCache(folder)
     assert all(cache.load(path.name, (3, 40, 50)) is not None for path in entries(folder))
-    assert not list(folder.rglob("*.part"))
+    assert not list(folder.rglob("*.tmp"))
 
 
 def test_a_slice_read_stays_readable_when_the_cache_is_emptied(samples, folder):
@@ -384,7 +384,7 @@ def test_a_data_set_beyond_the_limit_is_refused(samples, folder):
 
 def test_what_a_process_that_died_left_half_written_is_swept_up(samples, folder):
     list(dataset(samples, folder))
-    old, new = (entries(folder)[0].with_name(f"{name}.part") for name in ("old", "new"))
+    old, new = (entries(folder)[0].with_name(f"{name}.tmp") for name in ("old", "new"))
     for path in (old, new):
         path.write_bytes(b"half")
     os.utime(old, (time.time() - 7200,) * 2)

@@ -20,10 +20,10 @@ from PIL import Image
 from safetensors.torch import load_file
 
 from hccvision.contracts import Annotation, Sample
-from hccvision.model import build_model, load_model
+from hccvision.model.build import build_model, load_model
 from hccvision.recipes import Recipe
 from hccvision.registry import AUGMENTATIONS
-from hccvision.training.checkpoints import write_atomically
+from hccvision.files import write_atomically
 from hccvision.training.engine import fit
 
 WRITTEN = {
@@ -394,7 +394,7 @@ from pathlib import Path
 import torch
 torch.set_num_threads(1)
 from hccvision.annotations.image_folder import read_image_folder
-from hccvision.model import build_model
+from hccvision.model.build import build_model
 from hccvision.recipes import Recipe
 from hccvision.training.engine import fit
 

@@ -89,7 +89,7 @@ def test_patients_and_another_folder_of_images(root, tmp_path_factory):
         ({"bbox": None}, "bad_box", 0),
         ({"bbox": [50, 20, 20, 5]}, "box_outside", 1),
         ({"bbox": [-1, 20, 20, 5]}, "box_outside", 1),
-        ({"bbox": [60, 20, 20, 5]}, "box_outside", 0),
+        ({"bbox": [60, 20, 20, 5]}, "box_off_image", 0),
         ({"category_id": 4}, "unknown_category", 0),
         ({"category_id": None}, "unknown_category", 0),
         ({"category_id": [3]}, "unknown_category", 0),

@@ -8,10 +8,12 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from hccvision import phantom
+from hccvision.contracts import Sample
+from hccvision.curation.duplicates import near_duplicates, same_content
+from hccvision.curation.facts import facts_of
+from hccvision.curation.thumbnails import hamming, perceptual_hash, thumbnail
 from hccvision.annotations.image_folder import read_image_folder
 from hccvision.annotations.voc_folder import read_voc_folder
-from hccvision.contracts import Sample
-from hccvision.data.duplicates import hamming, near_duplicates, perceptual_hash, same_content, thumbnail
 
 
 def names(groups: list[list[Sample]]) -> list[list[str]]:
@@ -87,9 +89,9 @@ def test_copies_of_copies_are_one_group_in_the_order_given(slices, tmp_path):
     jpeg(first, 70).save(tmp_path / "a.jpg", quality=70)
     data = [Sample(p) for p in (slices[1], tmp_path / "b.bmp", slices[2], tmp_path / "a.jpg", slices[0])]
     assert names(near_duplicates(data)) == [[slices[1].name], ["b.bmp", "a.jpg", slices[0].name], [slices[2].name]]
-    assert near_duplicates(data) == near_duplicates(data, thumbnails=[thumbnail(s.path) for s in data])
-    with pytest.raises(ValueError, match=r"a thumbnail, or None, for each of 5 samples, got 0"):
-        near_duplicates(data, thumbnails=[])
+    assert near_duplicates(data) == near_duplicates(data, facts=facts_of(data))
+    with pytest.raises(ValueError, match=r"facts about each of 5 samples, got 0"):
+        near_duplicates(data, facts=[])
 
 
 def test_flat_images_are_not_copies_of_one_another(tmp_path):
@@ -100,7 +102,7 @@ def test_flat_images_are_not_copies_of_one_another(tmp_path):
 
 
 def test_groups_do_not_depend_on_the_block_size(slices, tmp_path):
-    from hccvision.data import duplicates
+    from hccvision.curation import duplicates
 
     jpeg(Image.open(slices[4]), 60).save(tmp_path / "copy.jpg", quality=60)
     pictures = [thumbnail(p) for p in (tmp_path / "copy.jpg", *slices)]

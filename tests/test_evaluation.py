@@ -11,9 +11,11 @@ from scipy.stats import binomtest
 from torchmetrics.detection import MeanAveragePrecision
 
 from hccvision.contracts import Annotation, Detections, Problem, Sample
-from hccvision.evaluation import evaluate, find_metrics, ground_truth
-from hccvision.model import build_model
-from hccvision.prediction import predict
+from hccvision.evaluation import ground_truth
+from hccvision.metrics.metric import find_metrics
+from hccvision.scoring import evaluate
+from hccvision.model.build import build_model
+from hccvision.inference import predict
 from hccvision.registry import METRICS
 
 SIZE = (40, 60)

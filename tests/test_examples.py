@@ -74,7 +74,7 @@ def test_train_classifier_prints_pretrained_and_from_scratch_side_by_side(liver,
         folder = tmp_path / "slices" / ("cancer" if sample.annotation else "normal")
         folder.mkdir(parents=True, exist_ok=True)
         (folder / sample.path.name).write_bytes(sample.path.read_bytes())
-    from hccvision.model import build_model
+    from hccvision.model.build import build_model
 
     build_model("mobilenet_v1", "linear", classes=["a", "b"]).save(tmp_path / "pretrained.safetensors")
     printed = run(

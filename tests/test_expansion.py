@@ -7,13 +7,12 @@ import pytest
 import torch
 from PIL import Image
 
-from hccvision import images, phantom
-from hccvision.annotations import voc
+from hccvision import images, phantom, voc
+from hccvision.contracts import Annotation, Problem, Sample
+from hccvision.curation.expansion import expand_dataset
+from hccvision.curation.leakage import leakage
 from hccvision.annotations.image_folder import read_image_folder
 from hccvision.annotations.voc_folder import read_voc_folder
-from hccvision.contracts import Annotation, Problem, Sample
-from hccvision.data.audit import leakage
-from hccvision.data.expansion import expand_dataset
 from hccvision.data.splits import folds, split
 
 PATIENT = r"^(P\d+)_"
@@ -146,7 +145,7 @@ def test_what_reaches_outside_is_cut_off(tmp_path):
     problem = Problem("box_outside", "a.xml", "reaches outside")
     annotation = Annotation([[50, 30, 70, 44], [70, 50, 80, 60]], ("hcc", "hcc"), size=(40, 60), problems=(problem,))
     sample = Sample(tmp_path / "a.png", annotation=annotation, problems=(problem,))
-    with pytest.raises(ValueError, match="extends beyond"):
+    with pytest.raises(ValueError, match="reaches outside"):
         expand_dataset([sample], tmp_path / "more", to=2)
     assert not (tmp_path / "more").exists()
     found = expand_dataset([sample], tmp_path / "more", to=2, augmentation="none", on_problem="skip")

@@ -9,7 +9,7 @@ import torch
 from PIL import Image
 
 from hccvision.contracts import Annotation, Sample
-from hccvision.model import build_model
+from hccvision.model.build import build_model
 from hccvision.recipes import Recipe
 from hccvision.training import engine
 from hccvision.training.engine import fit

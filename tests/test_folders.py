@@ -7,7 +7,8 @@ from PIL import Image
 from hccvision.annotations.image_folder import read_image_folder
 from hccvision.annotations.voc_folder import read_voc_folder
 from hccvision.contracts import Sample
-from hccvision.data.linter import check, usable
+from hccvision.annotations.problems import usable
+from hccvision.curation.checks import check
 
 
 def picture(folder: Path, name: str, size: tuple[int, int] = (40, 30)) -> Path:

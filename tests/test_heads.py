@@ -12,7 +12,7 @@ from hccvision.default_boxes import PRESETS, DefaultBoxSpec, MapSpec, encode
 from hccvision.heads.linear import LinearHead
 from hccvision.heads.ssd import SSDHead
 from hccvision.matchers import BipartiteMatcher, Match, match
-from hccvision.model import build_model, load_model
+from hccvision.model.build import build_model, load_model
 from hccvision.registry import BACKBONES, HEADS, MATCHERS
 
 VGG = FeatureSpec((256, 512, 512, 512), (4, 8, 16, 32), ((56, 56), (28, 28), (14, 14), (7, 7)), (224, 224))

@@ -14,7 +14,7 @@ from hccvision.annotations.voc_folder import read_voc_folder
 from hccvision.contracts import Problem, Sample
 from hccvision.data.manifest import load_split, save_split
 from hccvision.data.splits import folds, split
-from hccvision.weights import file_sha256
+from hccvision.files import file_sha256
 
 PATIENT = r"^(P\d+)_"
 

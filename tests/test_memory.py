@@ -12,7 +12,7 @@ from PIL import Image
 from torch import nn
 
 from hccvision.contracts import Sample
-from hccvision.model import build_model
+from hccvision.model.build import build_model
 from hccvision.recipes import Recipe, paper_ssd, paper_vgg16
 from hccvision.registry import BACKBONES
 from hccvision.training.engine import fit

@@ -13,7 +13,9 @@ from hccvision.default_boxes import DefaultBoxSpec, MapSpec
 from hccvision.heads.linear import LinearHead
 from hccvision.heads.ssd import SSDHead
 from hccvision.images import DEFAULT_WINDOW, Window
-from hccvision.model import Model, build_model, load_model, read_settings
+from hccvision.model.build import build_model, load_model
+from hccvision.model.file import read_settings
+from hccvision.model.model import Model
 from hccvision.registry import BACKBONES, HEADS
 
 NARROW = {"width": 0.25}

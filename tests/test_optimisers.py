@@ -7,9 +7,10 @@ import pytest
 import torch
 from torch import nn
 
-from hccvision.model import build_model
+from hccvision.model.build import build_model
 from hccvision.recipes import Recipe
-from hccvision.training.optimisers import Freezer, build_optimiser, parameter_table, rate_factor, set_learning_rates
+from hccvision.training.optimisers import Freezer, build_optimiser, parameter_table, set_learning_rates
+from hccvision.training.schedules import rate_factor
 
 
 def classifier():

@@ -8,7 +8,7 @@ from torch import nn
 
 from hccvision.annotations import voc
 from hccvision.contracts import Annotation, Detections
-from hccvision.model import build_model
+from hccvision.model.build import build_model
 from hccvision.pipeline import CAD, propose
 
 SMALL = {"image_size": 64, "backbone_options": {"width": 0.1}}

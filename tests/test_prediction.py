@@ -12,8 +12,9 @@ from torch import nn
 
 from hccvision.contracts import Detections
 from hccvision.images import Window, from_array, place, read_image, resize
-from hccvision.model import build_model, load_model
-from hccvision.prediction import choose_device, predict, to_original
+from hccvision.model.build import build_model, load_model
+from hccvision.inference import choose_device, predict
+from hccvision.tasks.detection import to_original
 
 SMALL = {"image_size": 64, "backbone_options": {"width": 0.1}}
 

@@ -10,7 +10,7 @@ from PIL import Image
 
 from hccvision.augment import paper
 from hccvision.contracts import Annotation, Sample
-from hccvision.model import build_model
+from hccvision.model.build import build_model
 from hccvision.recipes import Recipe, paper_ssd, paper_vgg16, quick
 from hccvision.training.engine import fit
 

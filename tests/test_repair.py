@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from hccvision.annotations import voc
+from hccvision import voc
+from hccvision.contracts import Annotation, Sample
+from hccvision.curation.checks import check
+from hccvision.curation.repair import repair
 from hccvision.annotations.image_folder import read_image_folder
 from hccvision.annotations.voc_folder import read_voc_folder
-from hccvision.contracts import Annotation, Sample
-from hccvision.data.linter import check
-from hccvision.data.repair import repair
 
 
 def add(

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from hccvision.data.shortcuts import predict_from
+from hccvision.curation.shortcuts import predict_from
 
 
 def test_a_value_that_is_the_class_is_found():

@@ -10,11 +10,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from hccvision.annotations.image_folder import read_image_folder
 from hccvision.contracts import Annotation, Problem, Sample
-from hccvision.data.audit import leakage
-from hccvision.data.sources import copied_from, family_names, together
+from hccvision.curation.copies import copied_from, family_names
+from hccvision.curation.leakage import leakage
+from hccvision.annotations.image_folder import read_image_folder
 from hccvision.data.splits import folds, nested_folds, split
+from hccvision.grouping import together
 
 PARTS = (0.7, 0.1, 0.2)
 
@@ -125,7 +126,7 @@ def test_shares_that_are_none_are_refused(shares):
 
 
 def test_too_few_groups_are_refused():
-    with pytest.raises(ValueError, match="2 groups can't fill 3 parts without being torn apart"):
+    with pytest.raises(ValueError, match="2 groups can't fill 3 parts without being divided"):
         split(cohort([30, 30]), PARTS)
     with pytest.raises(ValueError, match="4 groups can't fill 5 parts"):
         folds(cohort([9] * 4), 5)

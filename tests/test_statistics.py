@@ -5,7 +5,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import binomtest
 
-from hccvision.metrics.statistics import as_array, bootstrap, wilson
+from hccvision.metrics.intervals import bootstrap, wilson
+from hccvision.metrics.statistics import as_array
 
 
 @pytest.mark.parametrize(

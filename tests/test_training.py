@@ -16,11 +16,11 @@ from torch import nn
 
 from hccvision.contracts import Annotation, Detections, Sample
 from hccvision.data.dataset import SliceDataset, collate, to_float
-from hccvision.evaluation import evaluate
-from hccvision.model import build_model
+from hccvision.scoring import evaluate
+from hccvision.model.build import build_model
 from hccvision.recipes import Recipe
 from hccvision.registry import AUGMENTATIONS, LOSSES, METRICS
-from hccvision.training.checkpoints import History
+from hccvision.training.history import History
 from hccvision.training.engine import _sampler, fit
 from hccvision.training.optimisers import build_optimiser
 

@@ -160,7 +160,7 @@ def test_a_box_over_the_edge_is_reported_and_kept(tmp_path, corners, box):
 @pytest.mark.parametrize("corners", [("485", "1", "490", "9"), ("1", "301", "9", "310"), ("-9", "1", "0", "9")])
 def test_a_box_with_no_part_inside_is_left_out(tmp_path, corners):
     a = voc.read(save(tmp_path, SIZE + object_xml(*corners)))
-    assert (len(a), kinds(a)) == (0, ["box_outside"])
+    assert (len(a), kinds(a)) == (0, ["box_off_image"])
     assert "left out" in a.problems[0].message
 
 

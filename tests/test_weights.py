@@ -19,7 +19,7 @@ from torchvision.models.detection import ssd300_vgg16
 from hccvision.backbones.mobilenet import MobileNetV1
 from hccvision.backbones.vgg import VGG, VGGSSD, vgg16, vgg16_bn
 from hccvision.default_boxes import PRESETS
-from hccvision.model import build_model, load_model
+from hccvision.model.build import build_model, load_model
 from hccvision.registry import BACKBONES
 from hccvision.weights import (
     IMAGENET_MEAN,

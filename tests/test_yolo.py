@@ -60,7 +60,7 @@ def test_reads_every_layout(tmp_path, images, labels):
         ("0 0.5 0.5 0 0.1", "degenerate_box", 0),
         ("0 0.5 0.5 0.1 -0.1", "degenerate_box", 0),
         ("0 0.5 0.5 1.1 0.1", "box_outside", 1),
-        ("0 1.5 0.5 0.5 0.1", "box_outside", 0),
+        ("0 1.5 0.5 0.5 0.1", "box_off_image", 0),
     ],
 )
 def test_a_wrong_line_costs_only_itself(tmp_path, line, kind, count):

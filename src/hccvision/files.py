@@ -13,7 +13,11 @@ from typing import BinaryIO
 
 
 def write_atomically(
-    path: str | os.PathLike[str], write: Callable[[Path], object], *, keep: str | os.PathLike[str] | None = None
+    path: str | os.PathLike[str],
+    write: Callable[[Path], object],
+    *,
+    keep: str | os.PathLike[str] | None = None,
+    flush: bool = True,
 ) -> Path:
     """Write a file under a temporary name, then rename it: readers see the old file or the new one, never a part.
 
@@ -23,6 +27,7 @@ def write_atomically(
         path: the file to create or replace, in a folder that exists.
         write: called with the temporary path, ``.<random>.tmp`` in the same folder, to write the content.
         keep: where to move the old file, if there is one; None replaces it.
+        flush: False skips the flush, for a file that its reader checks and can make again.
 
     Returns:
         The path written.
@@ -39,7 +44,8 @@ def write_atomically(
     partial = path.with_name(f".{uuid.uuid4().hex}.tmp")
     try:
         write(partial)
-        _flush(partial)
+        if flush:
+            _flush(partial)
         if keep is not None and path.is_file():
             os.replace(path, keep)
         os.replace(partial, path)

@@ -121,5 +121,5 @@ def _judge(
         return box, None
     outside = f"({format_size(size)}) with {stated.text}"
     if (box[2:] <= 0).any() or (box[:2] >= edges[:2]).any():
-        return None, ("box_outside", f"lies outside the image {outside}; left out: redraw it")
+        return None, ("box_off_image", f"lies outside the image {outside}; left out: redraw it")
     return box, ("box_outside", f"extends beyond the image {outside}; kept, to be clipped to the image: redraw it")

@@ -48,7 +48,8 @@ def read(path: str | Path, *, base: str = "voc") -> Annotation:
     - ``degenerate_box``: the file says ``xmax <= xmin`` or ``ymax <= ymin``; left out.
     - ``bad_box``: a coordinate is missing, not a number or not finite; left out.
     - ``missing_name``: an object without a class name; left out.
-    - ``box_outside``: beyond the image's edge; kept as the file states it, or left out if no part is inside.
+    - ``box_outside``: beyond the image's edge; kept as the file states it.
+    - ``box_off_image``: no part of it is inside the image; left out.
 
     No file that the annotation names is opened. Document types and entities, and so all that they could expand or
     fetch, are refused, as are files of more than 4 MiB or 64 levels.
@@ -249,7 +250,7 @@ def _judge(
     image = f"the image ({f'width {width}, height {height}' if size else 'of unknown size'}) with {stated}"
     hint = ' (or, if the file counts from 0, read it with base="corner")' if offset.any() and 0 in corners[:2] else ""
     if (box[2:] <= 0).any() or box[0] >= width or box[1] >= height:
-        return None, ("box_outside", f"lies outside {image}; left out: redraw it in LabelImg{hint}")
+        return None, ("box_off_image", f"lies outside {image}; left out: redraw it in LabelImg{hint}")
     return box, ("box_outside", f"extends beyond {image}; kept, to be clipped to the image: redraw it{hint}")
 
 

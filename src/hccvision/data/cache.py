@@ -1,10 +1,10 @@
-"""Decoded slices in a folder, mapped into memory: written once, read by every worker and process.
+"""A folder of decoded slices, mapped into memory: written once, read by every worker and process.
 
-A file per slice, named by what decides its pixels: the image file's content, the size, the resize policy and whatever
-else the reader was told. So the parts of a split, the folds of a cross-validation and a copy of the data set elsewhere
-share their slices, and a file that changes gets another name. Each is written beside its place and then renamed, so a
-reader sees all of it or none, and of two processes that write the same one either wins. Nothing in the folder tells an
-image's path, but it holds the images themselves: it deserves the same care. Deleting any of it is always safe.
+There is a file per slice, named by what determines its pixels: the content of the image file, the size, the resize
+policy and the other options of the reader. So the parts of a split, the folds of a cross-validation and a copy of the
+data set share their slices, and a file that changes gets another name. Files are written atomically; if two processes
+write the same slice, either file stays. Nothing in the folder tells an image's path, but it holds the images
+themselves, and needs the same protection. Deleting any of it is always safe.
 """
 
 from __future__ import annotations
@@ -12,7 +12,6 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import tempfile
 import time
 import zlib
 from collections.abc import Iterable, Sequence
@@ -26,27 +25,30 @@ import torch
 from torch import Tensor
 
 from hccvision import images
+from hccvision.curation.facts import FACTS, stamp
+from hccvision.files import file_sha256, write_atomically
 
-READER_VERSION = 1  # one more whenever images.read_image or images.resize gives other pixels for the same file
+READER_VERSION = 1  # to be raised whenever images.read_image or images.resize returns other pixels for a file
 LIMIT = 32 * 2**30
 
-_SETTLED = 2.0  # seconds: a file changed later than this before it was hashed may change again at the same time stamp
-_STALE = 3600.0  # seconds after which a file half written was left by a process that died
+_SETTLED = 2.0  # seconds: a file hashed sooner after its last change may change again within the same time stamp
+_STALE = 3600.0  # seconds after which an unfinished file was left by a process that died
 _FOOTER = 512  # bytes after the pixels
-_KNOWN = 200_000  # files whose hash is remembered
+_KNOWN = 200_000  # files whose hash is kept
 
 
 class ImageCache:
-    """Slices as a model wants them, kept in a folder.
+    """Slices at the size of a model's input, kept in a folder.
 
     Args:
-        folder: is made if it isn't there. Any number of data sets, processes and machines may share it.
-        limit: bytes of slices to keep; beyond, those used longest ago go first.
+        folder: the folder, created if missing. Any number of data sets, processes and machines may share it.
+        limit: bytes of slices to keep; beyond that, those used longest ago are deleted first.
 
     Raises:
         ValueError: if the limit is not positive.
 
     Example:
+        >>> import tempfile
         >>> cache = ImageCache(tempfile.mkdtemp())
         >>> cache.store("ab12", torch.full((1, 2, 2), 7, dtype=torch.uint8), images.place((4, 4), (2, 2), "stretch"))
         >>> image, placement = cache.load("ab12", (1, 2, 2))
@@ -63,10 +65,10 @@ class ImageCache:
         self._verified: set[str] = set()
 
     def hashes(self, paths: Iterable[Path]) -> list[str]:
-        """Give the SHA-256 of files, read again only if size, times or inode differ from those known.
+        """Return the SHA-256 of files, reading only those whose size, times or inode have changed.
 
         Args:
-            paths: of the files.
+            paths: the files.
 
         Returns:
             Hexadecimal, in order.
@@ -86,31 +88,33 @@ class ImageCache:
             if isinstance(before, dict) and before.get("stat") == stat and isinstance(before.get("sha256"), str):
                 found.append(before["sha256"])
                 continue
-            stat, digest = hash_file(path)
+            digest = FACTS.known_sha256(path, (stat[0], stat[1], stat[2], stat[3]))
+            if digest is None:
+                stat, digest = hash_file(path)
             found.append(digest)
             if time.time() - max(stat[1:3]) / 1e9 > _SETTLED:
                 news[name] = {"stat": stat, "sha256": digest}
         if news:
-            with suppress(OSError):  # of a folder that can only be read; the files are hashed again next time
+            with suppress(OSError):  # a read-only folder: the files are hashed again next time
                 self._write(index, json.dumps(dict(list((known | news).items())[-_KNOWN:])).encode())
         return found
 
     def reserve(self, keys: Sequence[str], size: int) -> None:
-        """Make room for a data set, and mark what is there of it as used now.
+        """Make room for a data set, and mark its slices that are there as used now.
 
         Args:
-            keys: of its slices.
+            keys: keys of its slices.
             size: bytes of each slice's pixels.
 
         Raises:
-            ValueError: if it is larger than the limit.
+            ValueError: if the data set is larger than the limit.
         """
         wanted = {self._path(key) for key in keys}
         need = len(wanted) * (size + _FOOTER)
         if need > self.limit:
             raise ValueError(
                 f"{self.folder}: the data set takes {need:,} bytes, and the cache may take {self.limit:,}: raise the "
-                "limit, or do without the cache"
+                "limit, or train without the cache"
             )
         there = 0
         for path in wanted:
@@ -123,15 +127,15 @@ class ImageCache:
         """Delete slices, those used longest ago first, until no more than ``size`` bytes are left.
 
         Args:
-            size: in bytes; 0 empties the cache.
-            keep: files of the folder that stay, whatever they take.
+            size: bytes to leave; 0 empties the cache.
+            keep: files of the folder that are kept in any case.
         """
         stay = set(keep)
         files = []
         for path in self.folder.glob("??/*"):
-            with suppress(OSError):  # gone meanwhile
+            with suppress(OSError):  # deleted by another process
                 stat = path.stat()
-                if path.suffix == ".part":
+                if path.suffix in (".tmp", ".part"):
                     if time.time() - stat.st_mtime > _STALE:
                         path.unlink()
                 else:
@@ -146,15 +150,15 @@ class ImageCache:
                     total -= taken
 
     def load(self, key: str, shape: tuple[int, int, int]) -> tuple[Tensor, images.Placement] | None:
-        """Map a slice into memory; its check sum is compared once in each process.
+        """Map a slice into memory; its checksum is compared once in each process.
 
         Args:
-            key: from `key`.
+            key: key from `key`.
             shape: ``(C, H, W)``.
 
         Returns:
-            ``(C, H, W) uint8``, whose pages are read when they are looked at, and its placement; None if it isn't
-            there, or is there damaged, and then deleted.
+            ``(C, H, W) uint8``, read from disk on access, and its placement; None if the slice is missing, or damaged
+            and therefore deleted.
         """
         path = self._path(key)
         size = shape[0] * shape[1] * shape[2]
@@ -182,12 +186,12 @@ class ImageCache:
         return pixels.view(shape), placement
 
     def store(self, key: str, image: Tensor, placement: images.Placement) -> None:
-        """Write a slice, whole or not at all.
+        """Write a slice atomically.
 
         Args:
-            key: from `key`.
+            key: key from `key`.
             image: ``(C, H, W) uint8``.
-            placement: of the original in it.
+            placement: placement of the original image in it.
 
         Raises:
             OSError: if the folder can't be written to.
@@ -203,28 +207,22 @@ class ImageCache:
         return self.folder / key[:2] / key
 
     def _write(self, path: Path, content: bytes) -> None:
-        handle, draft = tempfile.mkstemp(suffix=".part", dir=path.parent)
         try:
-            with os.fdopen(handle, "wb") as file:
-                file.write(content)
-            os.replace(draft, path)
+            write_atomically(path, lambda draft: draft.write_bytes(content), flush=False)  # checksums find damage
         except PermissionError:  # Windows: it is there and mapped by another process
             if not path.exists():
                 raise
-        finally:
-            with suppress(FileNotFoundError):
-                os.unlink(draft)
 
 
 def key(digest: str, settings: dict[str, Any]) -> str:
-    """Name a slice by what decides its pixels.
+    """Compute the name of a slice from what determines its pixels.
 
     Args:
         digest: SHA-256 of the image file.
-        settings: of reading and resizing, plain values.
+        settings: options of reading and resizing, plain values.
 
     Returns:
-        SHA-256 of both, of `READER_VERSION` and of Pillow's version, in hexadecimal.
+        SHA-256 of both, `READER_VERSION` and Pillow's version, in hexadecimal.
 
     Example:
         >>> key("ab", {"channels": 3}) == key("ab", {"channels": 1})
@@ -235,35 +233,31 @@ def key(digest: str, settings: dict[str, Any]) -> str:
 
 
 def hash_file(path: Path) -> tuple[list[int], str]:
-    """Hash a file that nobody writes to meanwhile.
+    """Hash a file, and make sure that it did not change meanwhile.
 
     Args:
-        path: of the file.
+        path: the file.
 
     Returns:
-        Its size, the times of its last changes in ns and its inode, and its SHA-256 in hexadecimal.
+        Its size, the times of its last changes in ns and its inode; and its SHA-256 in hexadecimal.
 
     Raises:
         FileNotFoundError: if there is no such file.
-        OSError: if it changes all the while.
+        OSError: if it keeps changing.
     """
     for _ in range(5):
         before = _stat(path)
-        with path.open("rb") as file:
-            digest = hashlib.sha256()
-            while block := file.read(2**20):
-                digest.update(block)
+        digest = file_sha256(path)
         if _stat(path) == before:
-            return before, digest.hexdigest()
+            return before, digest
     raise OSError(f"{path}: changes while it is read: wait until it is written")
 
 
 def _stat(path: Path) -> list[int]:
     try:
-        stat = path.stat()
+        return list(stamp(path))
     except FileNotFoundError:
         raise FileNotFoundError(f"{path}: there is no such image file: check the path") from None
-    return [stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns, stat.st_ino]
 
 
 def _check_sum(pixels: Tensor, placement: dict[str, Any]) -> int:

@@ -1,18 +1,18 @@
-"""Splits on paper: which file is in which part, with its SHA-256; loading refuses when one has changed."""
+"""Split manifests: which file is in which part, with its SHA-256; loading refuses files that have changed."""
 
 from __future__ import annotations
 
 import json
 import os
-import uuid
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from hccvision.contracts import Sample
-from hccvision.data.sources import ties
-from hccvision.weights import file_sha256
+from hccvision.curation.facts import FACTS
+from hccvision.curation.sources import ties
+from hccvision.files import write_text
 
 _FORMAT = "hccvision split 1"
 _KNOWN = ("patient", "series", "source_id", "class_name")
@@ -26,24 +26,24 @@ def save_split(
     seed: int | None = None,
     group: str | None = None,
 ) -> Path:
-    r"""Write down a split as JSON: paths, SHA-256 of images and annotations, patients, counts.
+    r"""Save a split as JSON: paths, SHA-256 of images and annotations, patients, counts.
 
-    Paths are relative to the folder that holds all files, so the data set may move. Patients are written as they are:
-    pseudonyms such as ``P007``, never names, should be all that a sample knows. The file appears whole or not at all.
+    Paths are relative to the deepest folder that holds all files, so the data set may move. Patients are written as
+    they are: samples should hold pseudonyms such as ``P007``, never names. The file appears whole or not at all.
 
     Args:
-        parts: of `splits.split`, or a pair of `splits.folds`.
-        path: the file to make or replace.
-        names: of the parts; None: train, (val,) test, or ``part 1`` and so on for more than three.
-        seed: of the split, for the record.
-        group: of the split, for the record.
+        parts: parts as `splits.split` returns them, or a pair of `splits.folds`.
+        path: the file to create or replace.
+        names: names of the parts; None: train, (val,) test, or ``part 1`` and so on for more than three.
+        seed: seed of the split, for the record.
+        group: group of the split, for the record.
 
     Returns:
         The path written.
 
     Raises:
         FileNotFoundError: if an image or an annotation is missing.
-        ValueError: if two parts share what must not be torn apart, there are no parts, or not as many names.
+        ValueError: if two parts share what must be in one, there are no parts, or not as many names as parts.
 
     Example:
         >>> import tempfile
@@ -63,16 +63,9 @@ def save_split(
         raise ValueError(f"expected parts, and a name of its own for each, got {len(parts)} parts named {list(names)}")
     if not any(parts):
         raise ValueError("there is no sample in any part")
-    _check_untorn(parts, names)
+    _check_undivided(parts, names)
     document = split_document(dict(zip(names, parts, strict=True)), seed=seed, group=group)
-    path = Path(path)
-    unfinished = path.with_name(f".{uuid.uuid4().hex}.tmp")
-    try:
-        unfinished.write_text(json.dumps(document, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-        os.replace(unfinished, path)
-    finally:
-        unfinished.unlink(missing_ok=True)
-    return path
+    return write_text(path, json.dumps(document, indent=1, ensure_ascii=False) + "\n")
 
 
 def split_document(
@@ -82,16 +75,16 @@ def split_document(
     group: str | None = None,
     known: Mapping[Path, str] | None = None,
 ) -> dict[str, Any]:
-    """Say which files parts are made of, whether or not something is in two of them.
+    """Describe parts and their files, without checking whether the parts overlap.
 
     Args:
         parts: samples by the name of their part; at least one in all.
-        seed: of the split, for the record.
-        group: of the split, for the record.
-        known: SHA-256 of files by absolute path; the others are read.
+        seed: seed of the split, for the record.
+        group: group of the split, for the record.
+        known: SHA-256 of files by absolute path; the other files are read, unless facts about them are known.
 
     Returns:
-        What `save_split` writes.
+        The document that `save_split` writes.
 
     Raises:
         FileNotFoundError: if an image or an annotation is missing.
@@ -99,7 +92,7 @@ def split_document(
     files = [f.absolute() for part in parts.values() for s in part for f in _files(s).values()]
     root = Path(os.path.commonpath([f.parent for f in files]))
     known = known or {}
-    hashes = {f: known.get(f) or file_sha256(f) for f in dict.fromkeys(files)}
+    hashes = {f: known.get(f) or FACTS.sha256(f) for f in dict.fromkeys(files)}
     contents = {}
     for name, part in parts.items():
         contents[name] = {**_counts(part), "files": [_entry(s, root, hashes) for s in part]}
@@ -107,14 +100,14 @@ def split_document(
 
 
 def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
-    """Compare two splits file by file, in their order.
+    """Compare two splits file by file, in order.
 
     Args:
-        before: of `split_document`.
+        before: a document from `split_document`.
         now: another.
 
     Returns:
-        A sentence for each part or file that isn't the same.
+        A sentence for each part or file that differs.
 
     Example:
         >>> before = {"parts": {"train": {"files": [{"image": "a.png", "sha256": "12"}]}}}
@@ -139,19 +132,19 @@ def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
 
 
 def load_split(path: str | os.PathLike[str], data: Sequence[Sample]) -> list[list[Sample]]:
-    """Take a split up again, if nothing has changed since it was saved.
+    """Load a saved split, and check that nothing has changed since it was saved.
 
     Args:
         path: the file that `save_split` wrote.
-        data: the samples, read again as they were then; the folder may lie elsewhere now.
+        data: the samples, read again with the same options; the folder may have moved.
 
     Returns:
-        The parts, of the samples in ``data``, in the order in which they were saved.
+        The parts, made of the samples in ``data``, in the order in which they were saved.
 
     Raises:
         FileNotFoundError: if there is no such manifest.
-        ValueError: if it isn't one; if a file is missing, has changed, is of another patient, class, series or source,
-            or is new; the message names the files. Also if parts share what must not be torn apart.
+        ValueError: if the file is not a manifest; if a file of the data is missing, new, has changed, or has another
+            patient, class, series or source, naming the files; or if parts share what must be in one.
     """
     path = Path(path)
     try:
@@ -186,10 +179,9 @@ def load_split(path: str | os.PathLike[str], data: Sequence[Sample]) -> list[lis
         shown = "\n".join(f"  {fault}" for fault in faults[:10])
         more = f"\n  … and {len(faults) - 10} more" if len(faults) > 10 else ""
         raise ValueError(
-            f"{path}: the data is no longer what was split; put it back as it was, or split again and save:\n"
-            f"{shown}{more}"
+            f"{path}: the data is no longer what was split; restore it, or split again and save:\n{shown}{more}"
         )
-    _check_untorn(loaded, list(parts))
+    _check_undivided(loaded, list(parts))
     return loaded
 
 
@@ -207,7 +199,7 @@ def _entry(sample: Sample, root: Path, hashes: dict[Path, str]) -> dict[str, Any
 
 
 def _changes(sample: Sample, entry: dict[str, Any], hashes: dict[Path, str]) -> list[str]:
-    """What is no longer as the manifest says."""
+    """Return a sentence for everything about a sample that differs from its entry in the manifest."""
     faults = []
     files = _files(sample)
     if ("annotation" in files) != ("annotation" in entry):
@@ -215,7 +207,7 @@ def _changes(sample: Sample, entry: dict[str, Any], hashes: dict[Path, str]) -> 
     for kind, file in files.items():
         stated = entry.get("sha256" if kind == "image" else f"{kind}_sha256")
         if file not in hashes:
-            hashes[file] = file_sha256(file) if file.is_file() else ""
+            hashes[file] = FACTS.sha256(file) if file.is_file() else ""
         if not hashes[file]:
             faults.append(f"{file}: is missing")
         elif stated is not None and hashes[file] != stated:
@@ -234,7 +226,7 @@ def _counts(part: Sequence[Sample]) -> dict[str, Any]:
     return counts | {"classes": dict(sorted(classes.items())), "lesions": dict(sorted(lesions.items()))}
 
 
-def _check_untorn(parts: Sequence[Sequence[Sample]], names: Sequence[str]) -> None:
+def _check_undivided(parts: Sequence[Sequence[Sample]], names: Sequence[str]) -> None:
     flat = [(name, s) for name, part in zip(names, parts, strict=True) for s in part]
     first: dict[Any, tuple[str, Sample]] = {}
     for (name, sample), keys in zip(flat, ties([s for _, s in flat]), strict=True):

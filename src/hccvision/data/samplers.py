@@ -1,4 +1,4 @@
-"""Which samples an epoch sees."""
+"""Samplers: which samples an epoch uses, and in which order."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ from hccvision.contracts.samples import Sample
 
 
 class PatientSampler(Sampler[int]):
-    """Draws at most so many slices of each patient, others each epoch, so that no long series outweighs the rest.
+    """Draws at most ``per_patient`` slices of each patient, new ones every epoch, so that no long series dominates.
 
-    With ``classes``, as many draws as there are slices drawn are then shared out evenly among the classes that these
-    slices are of, to one draw, and among the slices of a class alike: slices of a rare class come again, those of a
-    common one may be left out. So a patient has no more than ``per_patient`` different slices, however often.
+    With ``classes``, the slices drawn are then resampled so that every class has the same number of them, to within
+    one: slices of a rare class are repeated, some of a common class may be left out. The length of the epoch stays the
+    same, and a patient still has at most ``per_patient`` different slices in it.
 
     Args:
-        patients: whose slice each sample is.
-        per_patient: slices of a patient in an epoch, from 1.
-        classes: of the samples, to balance; None: each slice drawn comes once.
-        generator: of the draws; None: torch's own.
+        patients: the patient of each sample.
+        per_patient: largest number of slices of a patient in an epoch, from 1.
+        classes: the class of each sample, to balance by; None: each slice drawn is used once.
+        generator: random number generator; None: torch's default.
 
     Raises:
         ValueError: if ``per_patient`` is less than 1, or there are not as many classes as patients.

@@ -1,4 +1,4 @@
-"""Splits that keep what belongs together on one side: a patient's slices, or copies of one image."""
+"""Splits and folds that keep what belongs together in one part: a patient's slices, or copies of one image."""
 
 from __future__ import annotations
 
@@ -11,9 +11,11 @@ from pathlib import Path
 from typing import NamedTuple
 
 from hccvision.contracts import Sample
-from hccvision.data.duplicates import near_duplicates
-from hccvision.data.linter import usable
-from hccvision.data.sources import ties, together
+from hccvision.curation.duplicates import near_duplicates
+from hccvision.curation.facts import FactCache, facts_of
+from hccvision.curation.sources import ties
+from hccvision.annotations.problems import usable
+from hccvision.grouping import together
 
 Group = str | re.Pattern[str] | Callable[[Path], str | None]
 
@@ -24,9 +26,9 @@ class NestedFold(NamedTuple):
     """One outer fold of `nested_folds`.
 
     Args:
-        train: all of its training part, for the final fit.
-        test: its test part.
-        inner: pairs (train, validation) made of ``train``, to choose settings by.
+        train: the whole training part, for the final fit.
+        test: the test part.
+        inner: pairs (train, validation) made from ``train``, to choose settings by.
     """
 
     train: list[Sample]
@@ -41,31 +43,34 @@ def split(
     group: Group = "patient",
     seed: int = 0,
     on_problem: str = "raise",
+    facts: FactCache | None = None,
 ) -> list[list[Sample]]:
-    r"""Split samples into parts, stratified by class and number of lesions, no group in two of them.
+    r"""Split samples into parts, stratified by class and number of lesions, without dividing a group.
 
     Whatever the group, samples that share a patient, a series, a source (see `Sample.source_id`) or their content are
-    never torn apart. ``group`` says what else must stay together:
+    always in one part. ``group`` states what else must stay together:
 
     - ``"patient"``: every sample needs a patient. Those without one are grouped by near-duplicate pictures, which is
-      weaker, and a warning says so.
+      weaker and gives a warning.
     - ``"duplicate"``: near-duplicate pictures.
     - ``"none"``: nothing else.
-    - a regular expression on the file name (its first group counts, or all of it) or a callable on the path: samples
-      of the same answer.
+    - a regular expression on the file name (its first group, or the whole match) or a callable on the path: samples
+      with the same result.
 
     Args:
         data: samples.
-        shares: of the parts, summing to 1; two, three or more.
+        shares: shares of the parts, summing to 1; two, three or more.
         group: what must stay together.
-        seed: same seed, same split.
-        on_problem: ``"raise"`` or ``"skip"``, see `linter.usable`.
+        seed: equal seeds give equal splits.
+        on_problem: ``"raise"`` or ``"skip"``, see `usable.usable`.
+        facts: where facts about the files are kept; None: the cache that all functions share.
 
     Returns:
         One list of samples per share, none empty, in the order of ``data``.
 
     Raises:
-        ValueError: for shares that don't sum to 1, a rule that finds no group for a file, or fewer groups than parts.
+        ValueError: if the shares don't sum to 1, the rule finds no group for a file, or there are fewer groups than
+            parts.
 
     Example:
         >>> data = [Sample(Path(f"P{i // 3}_{i}.png"), patient=f"P{i // 3}", class_name="cancer") for i in range(30)]
@@ -75,7 +80,7 @@ def split(
     if len(shares) < 2 or not all(s > 0 for s in shares) or abs(sum(shares) - 1) > 1e-6:
         raise ValueError(f"shares are two or more numbers above 0 that sum to 1, got {tuple(shares)}")
     kept = usable(data, on_problem)
-    parts = _allocate(kept, _groups(kept, group), shares, seed)
+    parts = _allocate(kept, _groups(kept, group, facts), shares, seed)
     return [[s for s, p in zip(kept, parts, strict=True) if p == i] for i in range(len(shares))]
 
 
@@ -86,21 +91,24 @@ def folds(
     group: Group = "patient",
     seed: int = 0,
     on_problem: str = "raise",
+    facts: FactCache | None = None,
 ) -> list[tuple[list[Sample], list[Sample]]]:
-    """Make the pairs of a k-fold cross-validation, stratified as `split`, no group on both sides.
+    """Return the pairs of a k-fold cross-validation, stratified like `split`, without dividing a group.
 
     Args:
         data: samples.
         count: number of folds, at least 2.
         group: what must stay together, as in `split`.
-        seed: same seed, same folds.
-        on_problem: ``"raise"`` or ``"skip"``, see `linter.usable`.
+        seed: equal seeds give equal folds.
+        on_problem: ``"raise"`` or ``"skip"``, see `usable.usable`.
+        facts: where facts about the files are kept; None: the cache that all functions share.
 
     Returns:
         ``count`` pairs (train, test); each sample is in one test part.
 
     Raises:
-        ValueError: for fewer than two folds, a rule that finds no group for a file, or fewer groups than folds.
+        ValueError: if there are fewer than two folds, the rule finds no group for a file, or there are fewer groups
+            than folds.
 
     Example:
         >>> data = [Sample(Path(f"{i}.png"), class_name="ab"[i % 2]) for i in range(10)]
@@ -109,7 +117,7 @@ def folds(
     """
     _check_count(count)
     kept = usable(data, on_problem)
-    return _pairs(kept, _groups(kept, group), count, seed)
+    return _pairs(kept, _groups(kept, group, facts), count, seed)
 
 
 def nested_folds(
@@ -120,19 +128,21 @@ def nested_folds(
     group: Group = "patient",
     seed: int = 0,
     on_problem: str = "raise",
+    facts: FactCache | None = None,
 ) -> list[NestedFold]:
-    """Make a nested cross-validation: the training part of each fold is cut into folds again, by the same groups.
+    """Return a nested cross-validation: the training part of each fold is divided into folds by the same groups.
 
-    Settings are chosen on the inner pairs and tested on the outer test part, which they have never seen. The outer
-    folds are those of `folds`.
+    Settings are chosen on the inner pairs and evaluated on the outer test part, which took no part in the choice. The
+    outer folds are those of `folds`.
 
     Args:
         data: samples.
         outer: number of folds, at least 2.
         inner: number of folds in each training part, at least 2.
         group: what must stay together, as in `split`.
-        seed: same seed, same folds.
-        on_problem: ``"raise"`` or ``"skip"``, see `linter.usable`.
+        seed: equal seeds give equal folds.
+        on_problem: ``"raise"`` or ``"skip"``, see `usable.usable`.
+        facts: where facts about the files are kept; None: the cache that all functions share.
 
     Returns:
         ``outer`` folds; each sample is in one test part, and in one validation part of every other fold.
@@ -149,7 +159,7 @@ def nested_folds(
     _check_count(outer)
     _check_count(inner)
     kept = usable(data, on_problem)
-    groups = _groups(kept, group)
+    groups = _groups(kept, group, facts)
     found = []
     for number, (train, test) in enumerate(_pairs(kept, groups, outer, seed)):
         place = {id(s): i for i, s in enumerate(train)}
@@ -174,34 +184,32 @@ def _pairs(
     return pairs
 
 
-def _groups(data: Sequence[Sample], group: Group) -> list[list[int]]:
-    """Indices of the samples of each group."""
+def _groups(data: Sequence[Sample], group: Group, facts: FactCache | None) -> list[list[int]]:
+    """Return the indices of the samples of each group."""
     if isinstance(group, str) and (group.isalpha() or not group) and group not in _WORDS:
         known = ", ".join(map(repr, _WORDS))
         raise ValueError(f"unknown group {group!r}; known: {known}, or a regular expression, or a callable")
     if len({id(s) for s in data}) != len(data):
-        raise ValueError("the same sample is in the data more than once: its copies could come into two parts")
-    keys = ties(data)
-    if group == "none":
-        return together(keys)
+        raise ValueError("the same sample is in the data more than once, and could come into two parts: remove one")
+    alone = {"patient": [s for s in data if s.patient is None], "duplicate": list(data)}.get(str(group), [])
+    found = facts_of(data, decode=bool(alone), cache=facts)
+    keys = ties(data, facts=found)
     if group not in _WORDS:
         for s, own in zip(data, keys, strict=True):
             own.append(("group", _answer(group, s.path)))
-        return together(keys)
-    alone = [s for s in data if s.patient is None] if group == "patient" else list(data)
     if not alone:
         return together(keys)
     if group == "patient":
         warnings.warn(
             f"{len(alone)} of {len(data)} samples have no patient, first {alone[0].path}: they are grouped by "
             "near-duplicate pictures instead. Slices of one patient that look different may then be on both sides, "
-            "which makes results too good: read the folder with patient=<regex, callable or table>. "
-            'group="duplicate" says that you know.',
+            "which makes results too good: read the folder with patient=<regex, callable or table>, or pass "
+            'group="duplicate" to split without patients.',
             stacklevel=3,
         )
     lost = {id(s) for s in alone}
     index = {id(s): i for i, s in enumerate(data)}
-    for number, similar in enumerate(near_duplicates(data)):
+    for number, similar in enumerate(near_duplicates(data, facts=found)):
         if any(id(s) in lost for s in similar):
             for s in similar:
                 keys[index[id(s)]].append(("near", number))
@@ -221,16 +229,16 @@ def _answer(group: Group, path: Path) -> str:
 
 
 def _strata(sample: Sample) -> set[Hashable]:
-    """Classes and, where boxes are drawn, whether there are none, 1, 2 to 3, 4 to 7 … of them."""
+    """Return the classes and, for annotated images, a code for the number of boxes: 0, 1, 2-3, 4-7 and so on."""
     drawn = () if sample.annotation is None else (len(sample.annotation).bit_length(),)
     return {*sample.names, *drawn} or {""}
 
 
 def _allocate(data: Sequence[Sample], groups: list[list[int]], shares: Sequence[float], seed: int) -> list[int]:
-    """Give each sample's part: largest groups first, each to the part that lacks its strata most."""
+    """Return the part of each sample: largest groups first, each to the part that lacks most of its strata."""
     parts = range(len(shares))
     if len(groups) < len(shares):
-        raise ValueError(f"{len(groups)} groups can't fill {len(shares)} parts without being torn apart")
+        raise ValueError(f"{len(groups)} groups can't fill {len(shares)} parts without being divided")
     counts = [Counter(name for i in g for name in _strata(data[i])) for g in groups]
     total: Counter[Hashable] = sum(counts, Counter())
     missing = [{name: share * n for name, n in total.items()} for share in shares]
@@ -241,7 +249,7 @@ def _allocate(data: Sequence[Sample], groups: list[list[int]], shares: Sequence[
     part_of = [0] * len(data)
     empty = set(parts)
     for position, g in enumerate(order):
-        # What a part still lacks of each stratum, rare ones weighing as much as common ones; then of samples at all.
+        # what a part still lacks of each stratum, rare and common ones weighted alike; then of samples
         def need(p: int, g: int = g) -> tuple[float, float]:
             return sum(n * missing[p][name] / total[name] for name, n in counts[g].items()), free[p]
 

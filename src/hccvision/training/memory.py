@@ -80,7 +80,7 @@ def fit_memory(
         MemoryError: if nothing fits; the message says what the smallest takes.
 
     Example:
-        >>> from hccvision.model import build_model
+        >>> from hccvision.model.build import build_model
         >>> model = build_model("mobilenet_v1", "ssd", classes=["hcc"], backbone_options={"width": 0.25})
         >>> fitting = fit_memory(model, Recipe(batch=2), "64GB", device="cpu")
         batch 2, fp32: ... GB of 64.00 GB

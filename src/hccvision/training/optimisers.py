@@ -66,7 +66,7 @@ def parameter_table(model: nn.Module, recipe: Recipe) -> ParameterTable:
         ValueError: if the recipe freezes or thaws a part that the model doesn't have, or the same one twice.
 
     Example:
-        >>> from hccvision.model import build_model
+        >>> from hccvision.model.build import build_model
         >>> head = {"pool": "avg", "hidden": ()}
         >>> model = build_model("mobilenet_v1", "linear", classes=["normal", "cancer"], head_options=head)
         >>> recipe = Recipe(learning_rate=1e-4, head_learning_rate=1e-3, frozen=("backbone.layers.0",))

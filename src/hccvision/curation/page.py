@@ -1,4 +1,4 @@
-"""The page that `CheckReport.save` writes: findings with thumbnails, in one HTML file without a link to anything."""
+"""The page that `DataReport.save` writes: findings with thumbnails, in one self-contained HTML file."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from hccvision.contracts import Sample
 
 SIDE = 180  # pixels of a thumbnail
 MOST = 12  # findings of a kind that are shown with thumbnails
-MOST_FILES = 6  # of one finding
+MOST_FILES = 6  # files shown of a finding
 
 _STYLE = """
 body{font:15px/1.45 system-ui,sans-serif;color:#1a1a1a;background:#fff;max-width:1180px;margin:2em auto;padding:0 1em}
@@ -35,12 +35,12 @@ justify-content:center}
 def page(
     head: Sequence[str], findings: Sequence[tuple[str, str, Sequence[str], str]], samples: Sequence[Sample]
 ) -> str:
-    """Write the page; files are named without their folders, and all text is escaped.
+    """Build the page. Files are named without their folders, and all text is escaped.
 
     Args:
-        head: lines on the whole data set.
-        findings: ``level, kind, files, message`` of each, sorted by level.
-        samples: whose images and annotations the files are.
+        head: lines about the whole data set.
+        findings: ``level, kind, files, message`` of each finding, sorted by level.
+        samples: the samples whose files the findings are about.
 
     Returns:
         The HTML.
@@ -81,7 +81,7 @@ def page(
 
 
 def _figure(file: str, sample: Sample | None, drawn: dict[str, str]) -> str:
-    """A captioned thumbnail; each image is read once."""
+    """Return a captioned thumbnail; ``drawn`` holds those made already, so that each image is read once."""
     if sample is None:
         return f'<figure><div class="none">no image</div><figcaption>{escape(Path(file).name)}</figcaption></figure>'
     key = str(sample.path)

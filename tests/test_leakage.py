@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from hccvision.contracts import Sample
-from hccvision.data.audit import Leakage, leakage
+from hccvision.curation.leakage import Leakage, leakage
 
 KINDS = ("patients", "series", "files", "duplicates", "near_duplicates", "siblings")
 

@@ -1,4 +1,4 @@
-"""Whether something that says nothing about the disease, such as the image size, gives the class away."""
+"""Whether an attribute unrelated to the disease, such as the image size, predicts the class."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ class Shortcut(NamedTuple):
     """How well one attribute alone predicts the class.
 
     Args:
-        accuracy: balanced (the mean over the classes), cross-validated, of the rule "the class that has the largest
-            share of its images at this value".
+        accuracy: balanced (the mean over the classes), cross-validated accuracy of the rule "predict the class that has
+            the largest share of its images at this value".
         chance: one over the number of classes.
-        by_chance: the accuracy that 99 % of the shuffles stay below.
-        p: share of the shuffles, and of the data itself, that do at least as well.
-        images: how many were used.
+        by_chance: the 99th percentile of the accuracy over shuffles of the values.
+        p: share of the shuffles, the data itself included, that reach at least the accuracy.
+        images: number of images used.
     """
 
     accuracy: float
@@ -28,7 +28,7 @@ class Shortcut(NamedTuple):
 
     @property
     def found(self) -> bool:
-        """Whether it does at least 10 points better than chance, and p is at most 0.01."""
+        """Whether the accuracy is at least 10 points above chance, and p is at most 0.01."""
         return self.accuracy >= self.chance + 0.1 and self.p <= 0.01
 
 
@@ -41,22 +41,22 @@ def predict_from(
     shuffles: int = 199,
     seed: int = 0,
 ) -> Shortcut | None:
-    """Predict each image's class from one attribute, by what other groups of images say of that value.
+    """Predict the class of each image from one attribute, in a cross-validation by groups of images.
 
-    The images of a group are all on one side of a fold, and its values move together in a shuffle: a patient's slices
-    share their size, and are no independent evidence.
+    All images of a group are in the same fold, and their values move together in a shuffle: the slices of a patient
+    share their size, and are not independent evidence.
 
     Args:
-        values: of the attribute, one per image; anything hashable.
+        values: value of the attribute for each image; anything hashable.
         labels: the class of each image.
-        groups: the patient of each image; None takes every image alone.
-        folds: of the cross-validation.
-        shuffles: of the values among the groups.
-        seed: the same seed gives the same answer.
+        groups: the patient of each image; None makes every image a group.
+        folds: number of folds of the cross-validation.
+        shuffles: number of shuffles of the values among the groups.
+        seed: equal seeds give equal results.
 
     Returns:
-        The figures; None where nothing can be said: one value only, or fewer than two classes with ``2 · folds``
-        groups each. Rarer classes are left out.
+        The result; None if the attribute has one value only, or fewer than two classes have ``2 · folds`` groups each.
+        Rarer classes are left out.
 
     Raises:
         ValueError: if the lengths differ.

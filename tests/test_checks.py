@@ -7,12 +7,15 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from hccvision.annotations import voc
+from hccvision import voc
+from hccvision.contracts import Annotation, Problem, Sample
+from hccvision.curation import checks
+from hccvision.curation.box_checks import agree, duplicate_boxes
+from hccvision.curation.checks import check
+from hccvision.curation.report import LEVELS
+from hccvision.annotations.problems import usable
 from hccvision.annotations.image_folder import read_image_folder
 from hccvision.annotations.voc_folder import read_voc_folder
-from hccvision.contracts import Annotation, Problem, Sample
-from hccvision.data import linter
-from hccvision.data.linter import LEVELS, agree, check, doubled, usable
 
 
 def file(folder: Path, name: str, content: bytes) -> Path:
@@ -315,9 +318,9 @@ def test_annotations_agree_by_class_and_place():
     assert not agree(one, Sample(Path("a.png"), annotation=boxes()))
 
 
-def test_doubled_boxes_are_of_one_class():
-    assert doubled(Sample(Path("a.png"), annotation=boxes("a", "b", "a", "b"))) == [(0, 2), (1, 3)]
-    assert doubled(Sample(Path("a.png"), annotation=boxes("a"))) == doubled(Sample(Path("a.png"))) == []
+def test_duplicate_boxes_are_of_one_class():
+    assert duplicate_boxes(Sample(Path("a.png"), annotation=boxes("a", "b", "a", "b"))) == [(0, 2), (1, 3)]
+    assert duplicate_boxes(Sample(Path("a.png"), annotation=boxes("a"))) == duplicate_boxes(Sample(Path("a.png"))) == []
 
 
 def test_a_size_that_gives_the_class_away_is_a_shortcut(tmp_path):
@@ -370,10 +373,11 @@ def test_the_report_is_saved_as_text_json_and_page(sound, tmp_path):
 
 
 def test_all_findings_are_explained():
-    package = Path(linter.__file__).parent
-    source = Path(linter.__file__).read_text(encoding="utf-8")
-    kinds = set(re.findall(r'Finding\(\s*"(\w+)"|_copies\(\w+, "(\w+)"|kind = "(\w+)"|else "(\w+_image)"', source))
+    package = Path(checks.__file__).parent
+    source = "".join(path.read_text(encoding="utf-8") for path in package.glob("*.py"))
+    kinds = set(re.findall(r'Finding\(\s*"(\w+)"|kind = "(\w+)"|else "(\w+_image)"', source))
     kinds = {k for found in kinds for k in found if k} | set(DAMAGES)
+    assert {"truncated_image", "near_identical_images", "default_boxes", "shortcut"} <= kinds
     page = (package.parents[2] / "docs" / "check.rst").read_text(encoding="utf-8")
     assert kinds - set(re.findall(r"\* - ``(\w+)``", page)) == set()
 

@@ -1,4 +1,4 @@
-"""What two sets of samples share, however they were made: `leakage`."""
+"""What two sets of samples share, however they were made."""
 
 from __future__ import annotations
 
@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from hccvision.contracts import Sample
-from hccvision.data.duplicates import near_duplicates
-from hccvision.data.sources import Tie, ties
+from hccvision.curation.duplicates import near_duplicates
+from hccvision.curation.facts import FactCache, facts_of
+from hccvision.curation.sources import Tie, ties
 
 Pairs = tuple[tuple[str, str], ...]
 
@@ -22,22 +23,22 @@ _PAIRS = {
 
 @dataclass(frozen=True)
 class Leakage:
-    """What two sets share; print it, or take ``to_dict()``.
+    """What two sets share, as found by `leakage`.
 
-    The pairs of files (first set, second set) count images of the second set: there is one pair for each that has a
-    counterpart in the first, with one of them.
+    Pairs of files are ``(first set, second set)``, and there is one pair for each image of the second set that has
+    counterparts in the first.
 
     Args:
-        patients: in both.
-        series: in both.
+        patients: patients in both sets.
+        series: series in both sets.
         files: pairs of the same file, or of one name in one folder with different suffixes.
-        duplicates: pairs of the same content.
-        near_duplicates: pairs that show the same picture, also mirrored or turned by 90 degrees, see
-            `duplicates.near_duplicates`, and are not identical.
+        duplicates: pairs of files with the same content.
+        near_duplicates: pairs that show the same picture, also mirrored or turned by 90 degrees, but are not identical;
+            see `duplicates.near_duplicates`.
         siblings: pairs of augmented copies of one image, or of a copy and its image: by `Sample.source_id`, or by
-            their names, see `sources.family_names`.
-        images: how many images the second set has.
-        touched: how many of them share anything.
+            their names, see `copies.family_names`.
+        images: number of images in the second set.
+        touched: number of them that share anything with the first.
     """
 
     patients: tuple[str, ...] = ()
@@ -55,7 +56,7 @@ class Leakage:
         return not (self.patients or self.series or any(getattr(self, kind) for kind in _PAIRS))
 
     def to_dict(self) -> dict[str, Any]:
-        """Give the finding as plain values, ready for JSON.
+        """Return the result as plain values, ready for JSON.
 
         Returns:
             The fields by name, and ``clean``.
@@ -79,17 +80,18 @@ class Leakage:
         return "\n".join(lines)
 
 
-def leakage(train: Sequence[Sample], test: Sequence[Sample]) -> Leakage:
-    """Audit two sets of samples, however they were made, for what they share.
+def leakage(train: Sequence[Sample], test: Sequence[Sample], *, facts: FactCache | None = None) -> Leakage:
+    """Find what two sets of samples share, however they were made.
 
     Args:
-        train: samples.
-        test: samples.
+        train: samples of the first set.
+        test: samples of the second set.
+        facts: where facts about the files are kept; None: the cache that all functions share.
 
     Returns:
         Shared patients and series, and for each image of ``test`` its counterparts in ``train``: the same file, the
         same content, the same picture, an augmented copy of the same source. A file that can't be read is
-        compared by its name alone.
+        compared by its name alone. Print it, or call its ``to_dict()``.
 
     Example:
         >>> from pathlib import Path
@@ -100,8 +102,9 @@ def leakage(train: Sequence[Sample], test: Sequence[Sample]) -> Leakage:
           augmented siblings: 1 images (P2_1.png and aug_1_P2_1.png)
     """
     both = list(dict.fromkeys([*train, *test]))
-    keys = {id(s): set(own) for s, own in zip(both, ties(both), strict=True)}
-    for number, alike in enumerate(near_duplicates(both, mirrored=True)):
+    known = facts_of(both, cache=facts)
+    keys = {id(s): set(own) for s, own in zip(both, ties(both, facts=known), strict=True)}
+    for number, alike in enumerate(near_duplicates(both, mirrored=True, facts=known)):
         for s in alike:
             keys[id(s)].add(("near", number))
     ours, theirs = [keys[id(s)] for s in train], [keys[id(s)] for s in test]

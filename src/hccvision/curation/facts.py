@@ -1,0 +1,248 @@
+"""Facts about image files: each file is opened once, and what it tells is shared by all that ask.
+
+A file's bytes are hashed and its image is decoded in the same pass. The facts are kept in memory for as long as the
+process runs and the file's size, times and inode stay the same, so that `check`, `split`, `leakage` and the manifest of
+a training read the files of a data set once in all.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+import threading
+import time
+from collections import OrderedDict
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import BinaryIO
+
+import numpy as np
+from PIL import Image
+
+from hccvision import images
+from hccvision.contracts import Sample
+from hccvision.curation.thumbnails import gradient_bits, thumbnail
+from hccvision.files import file_sha256
+
+LIMIT = 40_000  # files whose facts are kept, 7 kB each
+
+_TICK = 20_000_000  # ns: a file system's clock may stand still for as long
+_COARSE = 2_000_000_000  # ns: where it counts whole seconds
+
+Stamp = tuple[int, int, int, int]  # size, time of the last change of the content and of the entry in ns, inode
+
+
+@dataclass(frozen=True, eq=False)
+class Facts:
+    """What one read of an image file tells.
+
+    Args:
+        sha256: 64 hexadecimal digits; None where the file can't be read.
+        decoded: whether the image was decoded, or only hashed; the fields below are set if it was.
+        size: ``(height, width)`` in pixels; None where the header can't be read.
+        thumbnail: ``(80, 80) uint8``; None where the image can't be decoded to its end.
+        mode: Pillow's colour mode, such as ``"RGB"``; "" for other than pictures.
+        scanner: manufacturer and model, where the file states them; else "".
+        error: why there is no size or no thumbnail, without the path; "" if there are both.
+    """
+
+    sha256: str | None = None
+    decoded: bool = False
+    size: tuple[int, int] | None = None
+    thumbnail: np.ndarray | None = None
+    mode: str = ""
+    scanner: str = ""
+    error: str = ""
+
+    @property
+    def perceptual_hash(self) -> np.ndarray | None:
+        """``(64,) uint8`` as by `thumbnails.perceptual_hash`; None where there is no thumbnail."""
+        return None if self.thumbnail is None else np.packbits(gradient_bits(self.thumbnail))
+
+
+class FactCache:
+    """Facts about files, kept in memory; a file is read again if its size, times or inode have changed.
+
+    Args:
+        limit: number of files to remember; those used longest ago are forgotten first.
+
+    Raises:
+        ValueError: if the limit is not positive.
+
+    Example:
+        >>> import tempfile
+        >>> path = Path(tempfile.mkdtemp(), "a.png")
+        >>> Image.new("L", (484, 300)).save(path)
+        >>> cache = FactCache()
+        >>> cache.facts(path).size, cache.facts(path) is cache.facts(path)
+        ((300, 484), True)
+    """
+
+    def __init__(self, limit: int = LIMIT) -> None:
+        if limit < 1:
+            raise ValueError(f"limit is a number of files from 1, got {limit}")
+        self.limit = limit
+        self._known: OrderedDict[str, tuple[Stamp, Facts]] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def __len__(self) -> int:
+        return len(self._known)
+
+    def facts(self, path: str | os.PathLike[str], *, decode: bool = True) -> Facts:
+        """Return the facts about a file, read now or before.
+
+        Args:
+            path: the file; one that is missing or can't be read is a fact too.
+            decode: False needs the hash alone, and leaves the image undecoded if the file must be read.
+
+        Returns:
+            The facts.
+        """
+        path = Path(path)
+        with suppress(OSError, ValueError):
+            known = self._get(path, stamp(path), decode)
+            if known is not None:
+                return known
+        facts, seen = _read(path, decode)
+        if seen is not None:
+            with self._lock:
+                self._known[os.path.abspath(path)] = (seen, facts)
+                while len(self._known) > self.limit:
+                    self._known.popitem(last=False)
+        return facts
+
+    def sha256(self, path: str | os.PathLike[str]) -> str:
+        """Return the SHA-256 of a file, computed now or before.
+
+        Args:
+            path: any file.
+
+        Returns:
+            64 hexadecimal digits.
+
+        Raises:
+            OSError: if the file can't be read.
+        """
+        return self.facts(path, decode=False).sha256 or file_sha256(path)
+
+    def known_sha256(self, path: str | os.PathLike[str], seen: Stamp) -> str | None:
+        """Return the SHA-256 of a file if it is known, without reading the file.
+
+        Args:
+            path: the file.
+            seen: its `stamp` now.
+
+        Returns:
+            64 hexadecimal digits, or None.
+        """
+        facts = self._get(Path(path), seen, decode=False)
+        return None if facts is None else facts.sha256
+
+    def clear(self) -> None:
+        """Forget all facts."""
+        with self._lock:
+            self._known.clear()
+
+    def _get(self, path: Path, seen: Stamp, decode: bool) -> Facts | None:
+        key = os.path.abspath(path)
+        with self._lock:
+            before, facts = self._known.get(key, (None, Facts()))
+            if before != seen or (decode and not facts.decoded):
+                return None
+            self._known.move_to_end(key)
+            return facts
+
+
+FACTS = FactCache()
+
+
+def facts_of(data: Sequence[Sample], *, decode: bool = True, cache: FactCache | None = None) -> list[Facts]:
+    """Return the facts about the image file of each sample; a file is opened only if it is not known.
+
+    Args:
+        data: samples.
+        decode: False needs the hashes alone.
+        cache: where facts are kept; None: the process's own, `FACTS`.
+
+    Returns:
+        Facts in the order of the samples.
+    """
+    known = FACTS if cache is None else cache
+    return [known.facts(sample.path, decode=decode) for sample in data]
+
+
+def stamp(path: str | os.PathLike[str]) -> Stamp:
+    """Return what changes whenever a file does.
+
+    Args:
+        path: the file.
+
+    Returns:
+        Its size, the times of the last change of its content and of its entry in ns, and its inode.
+
+    Raises:
+        OSError: if there is no such file.
+    """
+    return _stamp(os.stat(path))
+
+
+def _stamp(found: os.stat_result) -> Stamp:
+    return found.st_size, found.st_mtime_ns, found.st_ctime_ns, found.st_ino
+
+
+def _read(path: Path, decode: bool) -> tuple[Facts, Stamp | None]:
+    """Read a file; return its facts, and its stamp if they may be kept."""
+    try:
+        found = os.stat(path)
+        if not stat.S_ISREG(found.st_mode):
+            raise FileNotFoundError(f"{path}: not a file")
+        keep = _settle(_stamp(found))
+        with path.open("rb") as stream:
+            before = _stamp(os.fstat(stream.fileno()))
+            facts = Facts(sha256=file_sha256(stream))
+            if decode:
+                facts, final = _decoded(facts, path, stream)
+                keep = keep and final
+        return facts, before if keep and stamp(path) == before == _stamp(found) else None
+    except (OSError, ValueError) as error:
+        reason = _reason(error, path)
+    try:
+        images.image_size(path)  # its message says what to do
+    except (OSError, ValueError, ImportError) as error:
+        reason = _reason(error, path)
+    return Facts(decoded=decode, error=reason), None
+
+
+def _settle(seen: Stamp) -> bool:
+    """Wait until a change of a file written just now would show in its times; return False where that takes long."""
+    newest = max(seen[1:3])
+    age = time.time_ns() - newest
+    if 0 <= age < _TICK:
+        time.sleep((_TICK - age) / 1e9)
+    return age > (_COARSE if newest % 10**9 == 0 else -1)
+
+
+def _decoded(facts: Facts, path: Path, stream: BinaryIO) -> tuple[Facts, bool]:
+    """Add what the image tells; also return whether that is final, or needs a library that is not installed."""
+    size = picture = None
+    reason, final = "", True
+    try:
+        size = images.image_size(path, source=stream)
+        picture = thumbnail(path, source=stream)
+    except (OSError, ValueError, ImportError) as error:
+        reason, final = _reason(error, path), not isinstance(error, ImportError)
+    mode = scanner = ""
+    if size is not None:
+        with suppress(OSError, ValueError, SyntaxError):
+            stream.seek(0)
+            with Image.open(stream) as file:
+                mode = file.mode
+        with suppress(OSError, ValueError, ImportError):
+            scanner = images.read_provenance(path, source=stream).scanner or ""
+    return replace(facts, decoded=True, size=size, thumbnail=picture, mode=mode, scanner=scanner, error=reason), final
+
+
+def _reason(error: Exception, path: Path) -> str:
+    return str(error).removeprefix(f"{path}: ")
