@@ -26,7 +26,6 @@ from low_end import describe, write
 
 import hccvision as hv
 from hccvision.annotations.problems import usable
-from hccvision.evaluation import ground_truth
 
 FIGURES = ("mAP@0.5", "COCO mAP")
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from hccvision import voc
+from hccvision.annotations import voc
 from hccvision.contracts import Annotation, Problem, Sample
 from hccvision.curation import checks
 from hccvision.curation.box_checks import agree, duplicate_boxes

@@ -11,7 +11,6 @@ from scipy.stats import binomtest
 from torchmetrics.detection import MeanAveragePrecision
 
 from hccvision.contracts import Annotation, Detections, Problem, Sample
-from hccvision.evaluation import ground_truth
 from hccvision.metrics.metric import find_metrics
 from hccvision.scoring import evaluate
 from hccvision.model.build import build_model

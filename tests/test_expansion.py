@@ -7,7 +7,8 @@ import pytest
 import torch
 from PIL import Image
 
-from hccvision import images, phantom, voc
+from hccvision import images, phantom
+from hccvision.annotations import voc
 from hccvision.contracts import Annotation, Problem, Sample
 from hccvision.curation.expansion import expand_dataset
 from hccvision.curation.leakage import leakage

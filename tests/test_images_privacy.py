@@ -41,7 +41,7 @@ def breakages(whole: bytes) -> dict[str, bytes]:
 @pytest.fixture
 def identified(tmp_path):
     """A folder of annotated DICOM slices whose headers identify the patient."""
-    from hccvision import voc
+    from hccvision.annotations import voc
     from hccvision.contracts import Annotation
 
     folder = tmp_path / "slices"

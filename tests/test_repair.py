@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from hccvision import voc
+from hccvision.annotations import voc
 from hccvision.contracts import Annotation, Sample
 from hccvision.curation.checks import check
 from hccvision.curation.repair import repair

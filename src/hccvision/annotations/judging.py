@@ -55,8 +55,9 @@ def judge_boxes(boxes: Iterable[StatedBox], size: tuple[int, int] | None, **fiel
 
     - ``bad_box``: not four finite numbers; left out.
     - ``degenerate_box``: no width or no height; left out.
-    - ``box_outside``: extends beyond the image; kept, or left out if no part is inside. A coordinate less than `SNAP`
-      pixels beyond the edge is moved onto it without a problem.
+    - ``box_outside``: extends beyond the image; kept. A coordinate less than `SNAP` pixels beyond the edge is moved
+      onto it without a problem.
+    - ``box_off_image``: no part of it is inside the image; left out.
 
     Args:
         boxes: the boxes that the file states.

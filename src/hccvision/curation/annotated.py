@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from hccvision import voc
+from hccvision.annotations import voc
 from hccvision.contracts import Annotation, Sample
 from hccvision.curation.copies import copied_from, stem
 from hccvision.annotations.coco import read_coco, write_coco

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from hccvision import voc
+from hccvision.annotations import voc
 from hccvision.phantom.drawing import LEVELS, check_name, draw_patient
 from hccvision.phantom.patients import Patient
 from hccvision.phantom.rendering import render
