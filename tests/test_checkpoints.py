@@ -20,10 +20,10 @@ from PIL import Image
 from safetensors.torch import load_file
 
 from hccvision.contracts import Annotation, Sample
+from hccvision.files import write_atomically
 from hccvision.model.build import build_model, load_model
 from hccvision.recipes import Recipe
 from hccvision.registry import AUGMENTATIONS
-from hccvision.files import write_atomically
 from hccvision.training.engine import fit
 
 WRITTEN = {

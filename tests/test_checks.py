@@ -8,14 +8,14 @@ import pytest
 from PIL import Image
 
 from hccvision.annotations import voc
+from hccvision.annotations.image_folder import read_image_folder
+from hccvision.annotations.problems import usable
+from hccvision.annotations.voc_folder import read_voc_folder
 from hccvision.contracts import Annotation, Problem, Sample
 from hccvision.curation import checks
 from hccvision.curation.box_checks import agree, duplicate_boxes
 from hccvision.curation.checks import check
 from hccvision.curation.report import LEVELS
-from hccvision.annotations.problems import usable
-from hccvision.annotations.image_folder import read_image_folder
-from hccvision.annotations.voc_folder import read_voc_folder
 
 
 def file(folder: Path, name: str, content: bytes) -> Path:

@@ -8,12 +8,12 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from hccvision import phantom
+from hccvision.annotations.image_folder import read_image_folder
+from hccvision.annotations.voc_folder import read_voc_folder
 from hccvision.contracts import Sample
 from hccvision.curation.duplicates import near_duplicates, same_content
 from hccvision.curation.facts import facts_of
 from hccvision.curation.thumbnails import hamming, perceptual_hash, thumbnail
-from hccvision.annotations.image_folder import read_image_folder
-from hccvision.annotations.voc_folder import read_voc_folder
 
 
 def names(groups: list[list[Sample]]) -> list[list[str]]:

@@ -11,11 +11,11 @@ from scipy.stats import binomtest
 from torchmetrics.detection import MeanAveragePrecision
 
 from hccvision.contracts import Annotation, Detections, Problem, Sample
-from hccvision.metrics.metric import find_metrics
-from hccvision.scoring import evaluate
-from hccvision.model.build import build_model
 from hccvision.inference import predict
+from hccvision.metrics.metric import find_metrics
+from hccvision.model.build import build_model
 from hccvision.registry import METRICS
+from hccvision.scoring import evaluate
 
 SIZE = (40, 60)
 SMALL = {"image_size": 64, "backbone_options": {"width": 0.1}}

@@ -9,11 +9,11 @@ from PIL import Image
 
 from hccvision import images, phantom
 from hccvision.annotations import voc
+from hccvision.annotations.image_folder import read_image_folder
+from hccvision.annotations.voc_folder import read_voc_folder
 from hccvision.contracts import Annotation, Problem, Sample
 from hccvision.curation.expansion import expand_dataset
 from hccvision.curation.leakage import leakage
-from hccvision.annotations.image_folder import read_image_folder
-from hccvision.annotations.voc_folder import read_voc_folder
 from hccvision.data.splits import folds, split
 
 PATIENT = r"^(P\d+)_"

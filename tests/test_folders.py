@@ -5,9 +5,9 @@ import pytest
 from PIL import Image
 
 from hccvision.annotations.image_folder import read_image_folder
+from hccvision.annotations.problems import usable
 from hccvision.annotations.voc_folder import read_voc_folder
 from hccvision.contracts import Sample
-from hccvision.annotations.problems import usable
 from hccvision.curation.checks import check
 
 

@@ -14,14 +14,12 @@ ROOT = Path(hccvision.__file__).parent
 
 # A file may import from its own layer and from those above it in this list. A new file is put in here.
 LAYERS = (
-    ("contracts", "registry", "boxes", "images", "files", "grouping", "annotations", "recipes"),
-    ("default_boxes", "weights", "phantom", "plots"),
-    ("backbones", "heads", "losses", "augment", "metrics"),
-    ("data",),
-    ("model",),
-    ("prediction", "explanation"),
-    ("reporting",),
-    ("evaluation",),
+    ("contracts", "registry", "files", "grouping", "recipes"),
+    ("boxes", "default_boxes", "matchers", "losses", "metrics", "images"),
+    ("backbones", "necks", "heads", "augment", "weights", "annotations", "plots", "tasks", "phantom"),
+    ("data", "curation"),
+    ("inference", "model"),
+    ("scoring", "reporting", "explain"),
     ("training", "export"),
     ("pipeline", "cli"),
     ("__init__", "__main__"),

@@ -12,8 +12,8 @@ from torch import nn
 
 from hccvision.contracts import Detections
 from hccvision.images import Window, from_array, place, read_image, resize
-from hccvision.model.build import build_model, load_model
 from hccvision.inference import choose_device, predict
+from hccvision.model.build import build_model, load_model
 from hccvision.tasks.detection import to_original
 
 SMALL = {"image_size": 64, "backbone_options": {"width": 0.1}}

@@ -7,11 +7,11 @@ import pytest
 from PIL import Image
 
 from hccvision.annotations import voc
+from hccvision.annotations.image_folder import read_image_folder
+from hccvision.annotations.voc_folder import read_voc_folder
 from hccvision.contracts import Annotation, Sample
 from hccvision.curation.checks import check
 from hccvision.curation.repair import repair
-from hccvision.annotations.image_folder import read_image_folder
-from hccvision.annotations.voc_folder import read_voc_folder
 
 
 def add(

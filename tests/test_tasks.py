@@ -39,7 +39,9 @@ class Segmentation(hv.Task):
         return hv.Prediction(path, mask=placement.restore_map(decoded.cpu()))
 
     def table(self, samples, predictions):
-        return ["path", "pixels"], [[s.path, int((p.mask > 0).sum())] for s, p in zip(samples, predictions, strict=True)]
+        return ["path", "pixels"], [
+            [s.path, int((p.mask > 0).sum())] for s, p in zip(samples, predictions, strict=True)
+        ]
 
 
 class MaskHead(nn.Module):

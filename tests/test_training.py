@@ -16,12 +16,12 @@ from torch import nn
 
 from hccvision.contracts import Annotation, Detections, Sample
 from hccvision.data.dataset import SliceDataset, collate, to_float
-from hccvision.scoring import evaluate
 from hccvision.model.build import build_model
 from hccvision.recipes import Recipe
 from hccvision.registry import AUGMENTATIONS, LOSSES, METRICS
-from hccvision.training.history import History
+from hccvision.scoring import evaluate
 from hccvision.training.engine import _sampler, fit
+from hccvision.training.history import History
 from hccvision.training.optimisers import build_optimiser
 
 SIZE = (48, 72)

@@ -90,7 +90,9 @@ def test_a_callable_is_a_predictor_too(lesions):
 
     model = hv.wrap(finds_the_truth, classes=["hcc"], first_label=0)
     assert float(hv.evaluate(model, lesions, ["voc_map"])["voc_map"]) == 0.0
-    normal = hv.wrap(lambda batch: torch.tensor([[5.0, 0.0]]).expand(len(batch), 2), classes=["a", "b"], task="classification")
+    normal = hv.wrap(
+        lambda batch: torch.tensor([[5.0, 0.0]]).expand(len(batch), 2), classes=["a", "b"], task="classification"
+    )
     assert hv.predict(normal, np.zeros((30, 40), np.uint8))[0].probabilities.argmax() == 0
 
 

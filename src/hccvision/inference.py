@@ -16,7 +16,10 @@ from tqdm.auto import tqdm
 from hccvision.contracts.outputs import Prediction
 from hccvision.contracts.parts import Predictor
 from hccvision.contracts.samples import Sample
-from hccvision.images import Placement, Window, is_image, place, read_image, resize, to_image
+from hccvision.images.arrays import to_image
+from hccvision.images.placement import Placement, place, resize
+from hccvision.images.read import is_image, read_image
+from hccvision.images.window import Window
 from hccvision.tasks.task import Task, task_of
 
 Input = str | os.PathLike[str] | np.ndarray | torch.Tensor | Image.Image | Sample
@@ -28,15 +31,24 @@ class Network(Protocol):
     `Model` and the models wrapped by `wrap` are networks.
     """
 
-    classes: tuple[str, ...]
-    in_channels: int
-    image_size: tuple[int, int] | None  # None: images keep their own sizes
-    resize: str
     window: Window
+    resize: str
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Class names, in the order of the class ids."""
 
     @property
     def task(self) -> str:
         """A name in ``TASKS``."""
+
+    @property
+    def in_channels(self) -> int:
+        """Channels of the images."""
+
+    @property
+    def image_size(self) -> tuple[int, int] | None:
+        """``(height, width)`` that images are resized to; None: they keep their own sizes."""
 
     def prepare(self, device: torch.device) -> None:
         """Move to a device and switch to evaluation mode."""

@@ -78,9 +78,7 @@ class CAD:
             if p.probabilities is not None and p.probabilities[positive] >= self.threshold
         ]
         located = dict(zip(cancer, predict(self.detector, [items[i] for i in cancer], **options), strict=True))
-        return [
-            p if p.error is not None else replace(p, **self._lesions(located.get(i))) for i, p in enumerate(called)
-        ]
+        return [p if p.error is not None else replace(p, **self._lesions(located.get(i))) for i, p in enumerate(called)]
 
     def _lesions(self, located: Prediction | None) -> dict[str, Any]:
         """Return what a detector's answer adds to a classifier's."""

@@ -14,8 +14,8 @@ from hccvision.registry import OPTIMISERS, SCHEDULES
 class Recipe:
     """Everything that determines a training, apart from the model and the data.
 
-    Files hold names and plain values. A part given as an object (optimiser, schedule, augmentation, loss) is noted in the
-    run folder by its name, and must be given again to resume.
+    Files hold names and plain values. A part given as an object (optimiser, schedule, augmentation, loss) is noted in
+    the run folder by its name, and must be given again to resume.
 
     Args:
         optimiser: a name in ``OPTIMISERS``, such as ``"sgd"``, ``"adam"`` or ``"adamw"``, or a callable
@@ -49,8 +49,8 @@ class Recipe:
         frozen: parts of the model that are not trained, by prefixes of their names, such as ``("backbone",)``; their
             batch norms stay in evaluation mode.
         thaw: parts that are frozen for a number of epochs: ``((3, "backbone"), (1, "backbone.layers.13"))`` trains the
-            last layer from the second epoch on and the rest from the fourth. Where names of `frozen` and `thaw` overlap,
-            the longest decides.
+            last layer from the second epoch on and the rest from the fourth. Where names in `frozen` and `thaw`
+            overlap, the longest decides.
         ema: decay of an exponential moving average of the weights, updated after each step, such as 0.999; this average
             is validated and kept as best and last model. None: the weights themselves are.
         checkpointing: activation checkpointing of the backbone: activations are recomputed in the backward pass, which

@@ -71,9 +71,7 @@ class Registry(Generic[T]):
             taken: Any = self._builders.get(key)
             if taken is not None:
                 by = f"{taken.__module__}.{getattr(taken, '__qualname__', type(taken).__qualname__)}"
-                raise ValueError(
-                    f"the {self.kind} name {name!r} is taken by {by}; register yours under another name"
-                )
+                raise ValueError(f"the {self.kind} name {name!r} is taken by {by}; register yours under another name")
             self._builders[key] = builder
             self._tags[key] = tags
             return builder

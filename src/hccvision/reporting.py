@@ -14,11 +14,11 @@ from typing import Any
 
 import numpy as np
 
-from hccvision import plots
 from hccvision.contracts.outputs import Prediction
 from hccvision.contracts.samples import Sample
 from hccvision.files import write_text
 from hccvision.metrics.figure import Figure
+from hccvision.plots.saving import save
 from hccvision.registry import TASKS
 from hccvision.tasks.task import Task
 
@@ -129,7 +129,7 @@ class Report:
         write_text(folder / "report.txt", f"{self}\n")
         write_text(folder / "predictions.csv", self._table())
         for name, figure in self._pictures(pictures, score_threshold).items():
-            plots.save(figure, folder / name)
+            save(figure, folder / name)
         return folder
 
     def picture(self, count: int = 12, *, score_threshold: float = 0.5) -> Any:

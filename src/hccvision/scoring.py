@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 from tqdm.auto import tqdm
@@ -57,9 +56,7 @@ def evaluate(
     for sample in samples:
         task.check(sample)
     predictions = predict(model, tqdm([s.path for s in samples], desc="predict", disable=None), **options)
-    return score(
-        predictions, samples, classes=model.classes, task=task.name, positive=task.positive, metrics=metrics
-    )
+    return score(predictions, samples, classes=model.classes, task=task.name, positive=task.positive, metrics=metrics)
 
 
 def score(

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from hccvision.contracts.samples import Annotation, Problem
-from hccvision.images import image_size
+from hccvision.images.read import image_size
 
 SNAP = 0.02  # pixels by which a rounded coordinate may pass the edge: COCO's two decimals, YOLO's six
 

@@ -14,7 +14,7 @@ from hccvision.annotations import voc
 from hccvision.annotations.components import components
 from hccvision.contracts.samples import Annotation
 from hccvision.files import new_folder, require_empty
-from hccvision.images import image_size, read_image
+from hccvision.images.read import image_size, read_image
 
 
 def boxes(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import PurePath
 
-from hccvision.images import SUFFIXES
+from hccvision.images.read import suffixes
 
 MARK = "__aug"  # between a source's name and its copy's number, as in P007_03__aug002.png
 
@@ -25,7 +25,7 @@ def stem(path: PurePath) -> str:
         >>> stem(PurePath("liver/a.nii.gz")), stem(PurePath("liver/1.2.840.7"))
         ('a', '1.2.840.7')
     """
-    suffix = max((s for s in SUFFIXES if path.name.lower().endswith(s)), key=len, default="")
+    suffix = max((s for s in suffixes() if path.name.lower().endswith(s)), key=len, default="")
     return path.name[: len(path.name) - len(suffix)] or path.name
 
 

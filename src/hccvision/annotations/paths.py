@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from hccvision.annotations.names import annotation_stem
-from hccvision.images import is_image
+from hccvision.images.read import is_image
 
 
 def existing_folder(folder: str | os.PathLike[str]) -> Path:

@@ -19,7 +19,7 @@ from hccvision.annotations.names import annotation_stem
 from hccvision.annotations.problems import usable
 from hccvision.contracts.samples import Sample
 from hccvision.files import new_folder, require_empty, write_text
-from hccvision.images import image_size
+from hccvision.images.read import image_size
 
 
 def write_folder(

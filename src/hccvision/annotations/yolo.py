@@ -30,7 +30,7 @@ from hccvision.annotations.yolo_labels import (
 )
 from hccvision.contracts.samples import Annotation, Problem, Sample
 from hccvision.files import new_folder, require_empty, write_text
-from hccvision.images import is_image
+from hccvision.images.read import is_image
 from hccvision.registry import ANNOTATION_FORMATS
 
 

@@ -10,7 +10,9 @@ from torch.nn.functional import grid_sample
 
 from hccvision.augment.affine import sampling_grid
 from hccvision.augment.batch import match_device
-from hccvision.boxes import area, clip, cxcywh_to_xyxy, xyxy_to_cxcywh
+from hccvision.boxes.borders import clip
+from hccvision.boxes.formats import cxcywh_to_xyxy, xyxy_to_cxcywh
+from hccvision.boxes.overlap import area
 from hccvision.contracts.batches import Targets
 
 BOUNDS = ("ellipse", "corners")

@@ -122,11 +122,11 @@ class Targets:
         pad = torch.nn.functional.pad
         boxes = torch.cat([pad(part.boxes, (0, 0, 0, n)) for part, n in zip(parts, missing, strict=True)])
         labels = torch.cat([pad(part.labels, (0, n), value=-1) for part, n in zip(parts, missing, strict=True)])
-        others: dict[str, Tensor | None] = {}
-        for name in ("image_labels", "masks"):
-            values = [value for part in parts if (value := getattr(part, name)) is not None]
-            others[name] = torch.cat(values) if values else None
-        return cls(boxes, labels, **others)
+        image_labels = [part.image_labels for part in parts if part.image_labels is not None]
+        masks = [part.masks for part in parts if part.masks is not None]
+        return cls(
+            boxes, labels, torch.cat(image_labels) if image_labels else None, torch.cat(masks) if masks else None
+        )
 
     def _map(self, change: Callable[[Tensor], Tensor]) -> Targets:
         values = ((f.name, getattr(self, f.name)) for f in fields(self))

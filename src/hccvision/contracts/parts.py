@@ -81,12 +81,17 @@ class Head(Protocol):
 class Predictor(Protocol):
     """Anything that predicts: a `Model`, a model wrapped by `wrap`, predictions read from a file, an ensemble.
 
-    A predictor may also have ``positive``, the class that means disease, and take ``batch``, ``device`` and
+    Plain attributes serve as ``classes`` and ``task``. A predictor may also have ``positive``, the class that means disease, and take ``batch``, ``device`` and
     ``progress`` in ``predict``.
     """
 
-    classes: tuple[str, ...]
-    task: str  # a name in TASKS
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Class names, in the order of the class ids."""
+
+    @property
+    def task(self) -> str:
+        """A name in ``TASKS``."""
 
     def predict(self, inputs: Any) -> Sequence[Prediction]:
         """Return one prediction per input, in order."""

@@ -13,10 +13,10 @@ from typing import NamedTuple
 import numpy as np
 
 from hccvision.annotations import voc
-from hccvision.contracts import Annotation, Sample
-from hccvision.curation.copies import copied_from, stem
 from hccvision.annotations.coco import read_coco, write_coco
 from hccvision.annotations.yolo import read_yolo_folder, write_yolo_folder
+from hccvision.contracts.samples import Annotation, Sample
+from hccvision.annotations.names import copied_from, stem
 
 
 class AnnotatedFolder(NamedTuple):

@@ -8,8 +8,8 @@ from collections.abc import Iterator
 import numpy as np
 import torch
 
-from hccvision import boxes as box_functions
-from hccvision.contracts import Sample
+from hccvision.boxes.overlap import iou
+from hccvision.contracts.samples import Sample
 from hccvision.curation.report import Finding
 
 TINY = 2  # pixels: a box no wider or no higher is hardly intended
@@ -80,7 +80,7 @@ def agree(one: Sample, other: Sample) -> bool:
         return True
     mine, theirs = (torch.from_numpy(relative(x.boxes, x.size or (1, 1))) for x in (a, b))
     same = torch.tensor([[n == m for m in b.names] for n in a.names])
-    overlap = box_functions.iou(mine, theirs) * same
+    overlap = iou(mine, theirs) * same
     return bool((overlap.amax(1) >= 0.5).all() and (overlap.amax(0) >= 0.5).all())
 
 
@@ -102,5 +102,5 @@ def _overlapping(sample: Sample) -> list[tuple[int, int]]:
     if sample.annotation is None or len(sample.annotation) < 2:
         return []
     boxes = torch.from_numpy(sample.annotation.boxes)
-    pairs = torch.nonzero(box_functions.iou(boxes, boxes).triu(1) > SAME_BOX)
+    pairs = torch.nonzero(iou(boxes, boxes).triu(1) > SAME_BOX)
     return [(i, j) for i, j in pairs.tolist()]

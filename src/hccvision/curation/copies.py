@@ -5,11 +5,6 @@ from __future__ import annotations
 import re
 from pathlib import PurePath
 
-from hccvision import images
-
-MARK = "__aug"  # between a source's name and the number of its copy, as `expansion.expand_dataset` writes it
-
-_COPY = re.compile(rf"(.+?)(?:{MARK}\d+)+")
 _AUG = r"aug(?:ment(?:ed|ation)?)?"
 _CHANGE = r"[hv]?flip(?:ped)?|mirror(?:ed)?|rot(?:at(?:ed?|ion))?[ _.-]*\d+|nois[ey]|blur(?:red)?|cop(?:y|ie)"
 _AFFIXES = tuple(
@@ -24,42 +19,6 @@ _AFFIXES = tuple(
         r"copy of (?P<name>.+)",
     )
 )
-
-
-def stem(path: PurePath) -> str:
-    """Return a file name without its suffix if that is the suffix of an image format: ``slice.001`` has none.
-
-    Args:
-        path: path of the image.
-
-    Returns:
-        The name.
-
-    Example:
-        >>> from pathlib import Path
-        >>> stem(Path("liver/a.nii.gz")), stem(Path("liver/1.2.840.7"))
-        ('a', '1.2.840.7')
-    """
-    suffix = max((s for s in images.SUFFIXES if path.name.lower().endswith(s)), key=len, default="")
-    return path.name[: len(path.name) - len(suffix)] or path.name
-
-
-def copied_from(path: PurePath) -> str | None:
-    """Return the name of the image a file was derived from, if `expansion.expand_dataset` wrote the file.
-
-    Args:
-        path: path of the image.
-
-    Returns:
-        The stem of the source, also for a copy of a copy; None for any other file.
-
-    Example:
-        >>> from pathlib import Path
-        >>> copied_from(Path("yes/P007_03__aug002.png")), copied_from(Path("yes/P007_03.png"))
-        ('P007_03', None)
-    """
-    hit = _COPY.fullmatch(stem(path))
-    return None if hit is None else hit[1]
 
 
 def family_names(name: str) -> list[str]:

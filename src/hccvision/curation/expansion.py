@@ -18,14 +18,16 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from hccvision import boxes as box_functions
-from hccvision import images
-from hccvision.augment import Augmentation
-from hccvision.contracts import Annotation, Sample, Targets
-from hccvision.curation.annotated import annotated_folder
-from hccvision.curation.copies import MARK, stem
 from hccvision.annotations.problems import usable
+from hccvision.augment.batch import Augmentation
+from hccvision.boxes.borders import clip
+from hccvision.boxes.overlap import area
+from hccvision.contracts.batches import Targets
+from hccvision.contracts.samples import Annotation, Sample
+from hccvision.curation.annotated import annotated_folder
+from hccvision.annotations.names import MARK, stem
 from hccvision.files import new_folder, require_empty, write_text
+from hccvision.images.read import read_image
 from hccvision.registry import AUGMENTATIONS
 
 TABLE = "expanded.csv"
@@ -168,7 +170,7 @@ def _names(data: Sequence[Sample], places: Sequence[Path]) -> list[str]:
 
 def _pixels(path: Path) -> np.ndarray:
     """Read ``(H, W, C) uint8``; C is 1 where the image is grey, so that noise stays grey."""
-    pixels = images.read_image(path)
+    pixels = read_image(path)
     return pixels[..., :1] if (pixels == pixels[..., :1]).all() else pixels
 
 
@@ -185,8 +187,8 @@ def _save(pixels: np.ndarray, path: Path) -> None:
 def _clipped(annotation: Annotation | None, size: tuple[int, int]) -> Annotation | None:
     if annotation is None:
         return None
-    boxes = box_functions.clip(torch.from_numpy(annotation.boxes), size)
-    return _kept(annotation, boxes, torch.nonzero(box_functions.area(boxes) > 0)[:, 0].tolist(), size)
+    boxes = clip(torch.from_numpy(annotation.boxes), size)
+    return _kept(annotation, boxes, torch.nonzero(area(boxes) > 0)[:, 0].tolist(), size)
 
 
 def _kept(annotation: Annotation, boxes: Tensor, numbers: Sequence[int], size: tuple[int, int]) -> Annotation:

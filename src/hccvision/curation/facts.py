@@ -21,10 +21,10 @@ from typing import BinaryIO
 import numpy as np
 from PIL import Image
 
-from hccvision import images
-from hccvision.contracts import Sample
+from hccvision.contracts.samples import Sample
 from hccvision.curation.thumbnails import gradient_bits, thumbnail
 from hccvision.files import file_sha256
+from hccvision.images.read import image_size, read_provenance
 
 LIMIT = 40_000  # files whose facts are kept, 7 kB each
 
@@ -209,7 +209,7 @@ def _read(path: Path, decode: bool) -> tuple[Facts, Stamp | None]:
     except (OSError, ValueError) as error:
         reason = _reason(error, path)
     try:
-        images.image_size(path)  # its message says what to do
+        image_size(path)  # its message says what to do
     except (OSError, ValueError, ImportError) as error:
         reason = _reason(error, path)
     return Facts(decoded=decode, error=reason), None
@@ -229,7 +229,7 @@ def _decoded(facts: Facts, path: Path, stream: BinaryIO) -> tuple[Facts, bool]:
     size = picture = None
     reason, final = "", True
     try:
-        size = images.image_size(path, source=stream)
+        size = image_size(path, source=stream)
         picture = thumbnail(path, source=stream)
     except (OSError, ValueError, ImportError) as error:
         reason, final = _reason(error, path), not isinstance(error, ImportError)
@@ -240,7 +240,7 @@ def _decoded(facts: Facts, path: Path, stream: BinaryIO) -> tuple[Facts, bool]:
             with Image.open(stream) as file:
                 mode = file.mode
         with suppress(OSError, ValueError, ImportError):
-            scanner = images.read_provenance(path, source=stream).scanner or ""
+            scanner = read_provenance(path, source=stream).scanner or ""
     return replace(facts, decoded=True, size=size, thumbnail=picture, mode=mode, scanner=scanner, error=reason), final
 
 

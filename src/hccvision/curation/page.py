@@ -11,8 +11,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw
 
-from hccvision import images
-from hccvision.contracts import Sample
+from hccvision.contracts.samples import Sample
+from hccvision.images.read import read_image
 
 SIDE = 180  # pixels of a thumbnail
 MOST = 12  # findings of a kind that are shown with thumbnails
@@ -96,7 +96,7 @@ def _figure(file: str, sample: Sample | None, drawn: dict[str, str]) -> str:
 
 
 def _thumbnail(sample: Sample) -> str:
-    pixels = images.read_image(sample.path)
+    pixels = read_image(sample.path)
     picture = Image.fromarray(pixels)
     scale = SIDE / max(picture.size)
     picture = picture.resize((max(1, round(picture.width * scale)), max(1, round(picture.height * scale))))

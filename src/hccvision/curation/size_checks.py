@@ -8,10 +8,11 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 import torch
 
-from hccvision import default_boxes
-from hccvision.contracts import Sample
+from hccvision.contracts.samples import Sample
 from hccvision.curation.box_checks import relative
 from hccvision.curation.report import Finding
+from hccvision.default_boxes.grid import generate
+from hccvision.default_boxes.reach import coverage
 
 PRESETS = ("ssd300_mobilenet", "lesion")  # sets of default boxes whose coverage is computed
 MOST_BOXES = 1000  # boxes used for it
@@ -59,7 +60,7 @@ def check_coverage(data: Sequence[Sample], sizes: Sequence[tuple[int, int] | Non
         return
     some = boxes[np.linspace(0, len(boxes) - 1, min(len(boxes), MOST_BOXES)).astype(int)]
     for name in PRESETS:
-        result = default_boxes.coverage(default_boxes.generate(name), torch.from_numpy(some))
+        result = coverage(generate(name), torch.from_numpy(some))
         low = result.reached < 0.9 * len(some)
         message = f"default boxes {name!r}: {result}" + (
             f", a sample of {len(boxes)}" if len(some) < len(boxes) else ""

@@ -8,7 +8,7 @@ from typing import BinaryIO
 import numpy as np
 from PIL import Image, ImageOps
 
-from hccvision import images
+from hccvision.images.read import read_image
 
 THUMBNAIL = 80  # pixels a side: enough for the grain of a slice, few enough to survive a copy at half the size
 BITS = 512  # of the hash
@@ -38,7 +38,7 @@ def thumbnail(path: str | Path, *, source: BinaryIO | None = None) -> np.ndarray
                 return _small(ImageOps.exif_transpose(file).convert("L"))
     except Exception:  # whatever the decoder raises, the reader's message is better
         pass
-    return _small(_grey(images.read_image(path, channels=1, source=source)))
+    return _small(_grey(read_image(path, channels=1, source=source)))
 
 
 def perceptual_hash(image: np.ndarray) -> np.ndarray:

@@ -24,9 +24,9 @@ import PIL
 import torch
 from torch import Tensor
 
-from hccvision import images
 from hccvision.curation.facts import FACTS, stamp
 from hccvision.files import file_sha256, write_atomically
+from hccvision.images.placement import Placement
 
 READER_VERSION = 1  # to be raised whenever images.read_image or images.resize returns other pixels for a file
 LIMIT = 32 * 2**30
@@ -149,7 +149,7 @@ class ImageCache:
                     path.unlink()
                     total -= taken
 
-    def load(self, key: str, shape: tuple[int, int, int]) -> tuple[Tensor, images.Placement] | None:
+    def load(self, key: str, shape: tuple[int, int, int]) -> tuple[Tensor, Placement] | None:
         """Map a slice into memory; its checksum is compared once in each process.
 
         Args:
@@ -170,7 +170,7 @@ class ImageCache:
                 footer = json.loads(file.read())
             if footer["key"] != key:
                 raise ValueError("of another slice")
-            placement = images.Placement(**{k: _tuples(v) for k, v in footer["placement"].items()})
+            placement = Placement(**{k: _tuples(v) for k, v in footer["placement"].items()})
             pixels = torch.from_file(str(path), shared=False, size=size, dtype=torch.uint8)
             if key not in self._verified:
                 if _check_sum(pixels, footer["placement"]) != footer["crc32"]:
@@ -185,7 +185,7 @@ class ImageCache:
             return None
         return pixels.view(shape), placement
 
-    def store(self, key: str, image: Tensor, placement: images.Placement) -> None:
+    def store(self, key: str, image: Tensor, placement: Placement) -> None:
         """Write a slice atomically.
 
         Args:

@@ -13,9 +13,12 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from hccvision import images
-from hccvision.contracts import Sample, Targets
+from hccvision.contracts.batches import Targets
+from hccvision.contracts.samples import Sample
 from hccvision.data.cache import ImageCache, hash_file, key
+from hccvision.images.placement import Placement, place, resize
+from hccvision.images.read import image_size, read_image
+from hccvision.images.window import DEFAULT_WINDOW, Window
 from hccvision.registry import TASKS
 from hccvision.tasks.task import Task
 
@@ -86,7 +89,7 @@ class SliceDataset(Dataset[Item]):
         image_size: tuple[int, int],
         resize: str = "stretch",
         channels: int = 3,
-        window: images.Window = images.DEFAULT_WINDOW,
+        window: Window = DEFAULT_WINDOW,
         cache: str | os.PathLike[str] | ImageCache | None = None,
     ) -> None:
         self.samples = list(samples)
@@ -100,7 +103,7 @@ class SliceDataset(Dataset[Item]):
         self._shape = channels, *image_size
         size = channels * image_size[0] * image_size[1]
         fits = len(self.samples) * size <= CACHE_LIMIT and cache is None
-        self._cache: dict[int, tuple[Tensor, images.Placement]] | None = {} if fits else None
+        self._cache: dict[int, tuple[Tensor, Placement]] | None = {} if fits else None
         self._folder = ImageCache(cache) if isinstance(cache, (str, os.PathLike)) else cache
         if self._folder is not None:
             self._hashes = self._folder.hashes(sample.path for sample in self.samples)
@@ -120,7 +123,7 @@ class SliceDataset(Dataset[Item]):
             return {}
         return {s.path.absolute(): digest for s, digest in zip(self.samples, self._hashes, strict=True)}
 
-    def placement(self, index: int) -> images.Placement:
+    def placement(self, index: int) -> Placement:
         """Return how a sample's image lies in the model's input.
 
         Args:
@@ -131,9 +134,9 @@ class SliceDataset(Dataset[Item]):
         """
         if self._folder is not None or (self._cache is not None and index in self._cache):
             return self._image(index)[1]
-        return images.place(images.image_size(self.samples[index].path), self.image_size, self.resize)
+        return place(image_size(self.samples[index].path), self.image_size, self.resize)
 
-    def _image(self, index: int) -> tuple[Tensor, images.Placement]:
+    def _image(self, index: int) -> tuple[Tensor, Placement]:
         if self._folder is not None:
             return self._mapped(self._folder, index)
         if self._cache is not None and index in self._cache:
@@ -143,7 +146,7 @@ class SliceDataset(Dataset[Item]):
             self._cache[index] = entry
         return entry
 
-    def _mapped(self, folder: ImageCache, index: int) -> tuple[Tensor, images.Placement]:
+    def _mapped(self, folder: ImageCache, index: int) -> tuple[Tensor, Placement]:
         """Map a slice from the folder into memory; write it there first if it is missing."""
         entry = folder.load(self._key(self._hashes[index]), self._shape)
         if entry is None:
@@ -164,9 +167,9 @@ class SliceDataset(Dataset[Item]):
     def _key(self, digest: str) -> str:
         return key(digest, self._settings())
 
-    def _read(self, index: int) -> tuple[Tensor, images.Placement]:
-        image = images.read_image(self.samples[index].path, channels=self.channels, window=self.window)
-        image, placement = images.resize(image, self.image_size, self.resize)
+    def _read(self, index: int) -> tuple[Tensor, Placement]:
+        image = read_image(self.samples[index].path, channels=self.channels, window=self.window)
+        image, placement = resize(image, self.image_size, self.resize)
         return torch.from_numpy(np.ascontiguousarray(image.transpose(2, 0, 1))), placement
 
 

@@ -10,11 +10,11 @@ from collections.abc import Callable, Hashable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from hccvision.contracts import Sample
+from hccvision.annotations.problems import usable
+from hccvision.contracts.samples import Sample
 from hccvision.curation.duplicates import near_duplicates
 from hccvision.curation.facts import FactCache, facts_of
 from hccvision.curation.sources import ties
-from hccvision.annotations.problems import usable
 from hccvision.grouping import together
 
 Group = str | re.Pattern[str] | Callable[[Path], str | None]

@@ -19,18 +19,12 @@ from hccvision.model.features import features_of
 from hccvision.model.file import read_settings, saved_settings
 from hccvision.model.model import Model, class_names
 from hccvision.registry import BACKBONES, HEADS, NECKS
-from hccvision.weights import (
-    HCCVISION,
-    WeightReport,
-    fingerprint,
-    hub_preprocessing,
-    hub_tensors,
-    load_head,
-    load_into,
-    preprocessing,
-    read_tensors,
-    recognise,
-)
+from hccvision.weights.formats import HCCVISION, recognise
+from hccvision.weights.hub import hub_preprocessing, hub_tensors
+from hccvision.weights.input_channels import preprocessing
+from hccvision.weights.loading import load_head, load_into
+from hccvision.weights.reading import fingerprint, read_tensors
+from hccvision.weights.report import WeightReport
 
 
 @dataclass(frozen=True)

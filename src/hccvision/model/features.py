@@ -11,7 +11,9 @@ from torch import Tensor, nn
 from hccvision.contracts.parts import Backbone, FeatureSpec, Neck
 
 
-def features_of(backbone: nn.Module, image_size: int | tuple[int, int], *, neck: nn.Module | None = None) -> FeatureSpec:
+def features_of(
+    backbone: nn.Module, image_size: int | tuple[int, int], *, neck: nn.Module | None = None
+) -> FeatureSpec:
     """Return the feature maps that a head will be given, from one dry forward.
 
     Args:

@@ -17,7 +17,7 @@ from hccvision import inference
 from hccvision.contracts.batches import Loss, Targets
 from hccvision.contracts.outputs import Prediction
 from hccvision.contracts.samples import Sample
-from hccvision.data.dataset import Batch, SliceDataset, collate, to_float
+from hccvision.data.dataset import SliceDataset, collate, to_float
 from hccvision.images.placement import POLICIES
 from hccvision.images.window import DEFAULT_WINDOW, Window
 from hccvision.model import file
@@ -312,7 +312,7 @@ class Loader:
         self.model = model
         self.augment = augment
         self.order, self.draws = torch.Generator().manual_seed(seed), torch.Generator().manual_seed(seed)
-        self.batches: DataLoader[Batch] = DataLoader(
+        self.batches: DataLoader[Any] = DataLoader(
             data, batch, shuffle=shuffle, generator=self.order, collate_fn=collate, num_workers=workers
         )
 

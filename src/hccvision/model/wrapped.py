@@ -33,7 +33,7 @@ class WrappedModel:
         positive: str | None,
         image_size: tuple[int, int] | None,
         normalisation: tuple[Sequence[float], Sequence[float]] | None,
-        decode: Callable[[Any], Iterable[Any]] | None,
+        decode: Callable[..., Iterable[Any]] | None,
         first_label: int,
     ) -> None:
         self.model = model
@@ -59,12 +59,13 @@ class WrappedModel:
         if isinstance(self.model, nn.Module):
             self.model.eval().to(device)
 
-    def answer(self, images: Sequence[np.ndarray], *, score_threshold: float = 0.0) -> Iterable[Any]:
+    def answer(self, images: Sequence[np.ndarray], **options: Any) -> Iterable[Any]:
         """Decode a batch of images.
 
         Args:
             images: ``(H, W, C) uint8``.
-            score_threshold: lowest score of a detection, in [0, 1].
+            options: ``score_threshold``, the lowest score of a detection, in [0, 1]; with a ``decode`` of your own, its
+                keyword arguments.
 
         Returns:
             One entry per image.
@@ -72,8 +73,8 @@ class WrappedModel:
         pixels = [self._tensor(image) for image in images]
         output = self.model(pixels if self.image_size is None else torch.stack(pixels))
         if self.decode is not None:
-            return self.decode(output)
-        return task_of(self).decode(output, first_label=self.first_label, score_threshold=score_threshold)
+            return self.decode(output, **options)
+        return task_of(self).decode(output, first_label=self.first_label, **options)
 
     def predict(self, inputs: Any, **options: Any) -> list[Prediction]:
         """Predict images; see `hv.predict`.
@@ -103,7 +104,7 @@ def wrap(
     positive: str | None = None,
     image_size: int | tuple[int, int] | None = None,
     normalisation: tuple[Sequence[float], Sequence[float]] | None = None,
-    decode: Callable[[Any], Iterable[Any]] | None = None,
+    decode: Callable[..., Iterable[Any]] | None = None,
     first_label: int = 1,
 ) -> WrappedModel:
     """Make a predictor of a torchvision or timm model, or of any callable.

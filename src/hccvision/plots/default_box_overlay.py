@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
-from hccvision.boxes import cxcywh_to_xyxy, iou
+from hccvision.boxes.formats import cxcywh_to_xyxy
+from hccvision.boxes.overlap import iou
 from hccvision.contracts.samples import Annotation
 from hccvision.plots.panels import check_image, outline_box, show_image
 from hccvision.plots.style import GOOD_IOU, HIT, INK, MISS, TRUTH, new_figure

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from hccvision.boxes import iou
+from hccvision.boxes.overlap import iou
 from hccvision.contracts.outputs import Detections
 from hccvision.contracts.samples import Annotation
 from hccvision.plots.labels import fit_text, place_labels

@@ -9,12 +9,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from hccvision import plots
 from hccvision.contracts.batches import Targets
 from hccvision.contracts.outputs import Prediction
 from hccvision.contracts.samples import Sample
 from hccvision.images.placement import Placement
 from hccvision.metrics.comparison import Comparison
+from hccvision.plots.confusion import confusion_matrix
 from hccvision.registry import TASKS
 from hccvision.tasks.task import Task
 
@@ -127,4 +127,4 @@ class Classification(Task):
     ) -> dict[str, Any]:
         """Draw the confusion matrix."""
         matrix = np.asarray(details["confusion_matrix"])
-        return {"confusion_matrix.png": plots.confusion_matrix(matrix, self.classes, positive=self.positive)}
+        return {"confusion_matrix.png": confusion_matrix(matrix, self.classes, positive=self.positive)}

@@ -8,12 +8,14 @@ from typing import Any
 
 import torch
 
-from hccvision import plots
-from hccvision.boxes import area, clip
+from hccvision.boxes.borders import clip
+from hccvision.boxes.overlap import area
 from hccvision.contracts.batches import Targets
 from hccvision.contracts.outputs import Detections, Prediction
 from hccvision.contracts.samples import Annotation, Sample
-from hccvision.images import Placement, image_size, read_image
+from hccvision.images.placement import Placement
+from hccvision.images.read import image_size, read_image
+from hccvision.plots.detection_panels import detections
 from hccvision.registry import TASKS
 from hccvision.tasks.task import Task
 
@@ -157,7 +159,7 @@ class Detection(Task):
         chosen = pairs[: min(count - normal, with_lesion)] + pairs[with_lesion : with_lesion + normal]
         if not chosen:
             return {}
-        figure = plots.detections(
+        figure = detections(
             [read_image(s.path) for s, _ in chosen],
             [p.detections for _, p in chosen if p.detections is not None],
             [s.annotation for s, _ in chosen],

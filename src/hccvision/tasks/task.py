@@ -5,13 +5,12 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Hashable, Iterable, Mapping, Sequence
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Protocol
 
 import torch
 
 from hccvision.contracts.batches import Targets
 from hccvision.contracts.outputs import Prediction
-from hccvision.contracts.parts import Predictor
 from hccvision.contracts.samples import Annotation, Sample
 from hccvision.images.placement import Placement
 from hccvision.metrics.comparison import Comparison
@@ -280,7 +279,19 @@ class Task(ABC):
         return {}
 
 
-def task_of(predictor: Predictor) -> Task:
+class Asked(Protocol):
+    """What states a task and its classes: a `Predictor`, or a network inside one."""
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Class names, in the order of the class ids."""
+
+    @property
+    def task(self) -> str:
+        """A name in ``TASKS``."""
+
+
+def task_of(predictor: Asked) -> Task:
     """Return the task of a predictor, with its classes.
 
     Args:

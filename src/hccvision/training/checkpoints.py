@@ -21,12 +21,13 @@ from typing import Any
 import torch
 from tqdm.auto import tqdm
 
-from hccvision import plots
 from hccvision.contracts.samples import Sample
 from hccvision.data.manifest import differences, split_document
 from hccvision.files import write_atomically
 from hccvision.model.file import plain, read_settings
 from hccvision.model.model import Model
+from hccvision.plots.curves import training_curves
+from hccvision.plots.saving import save
 from hccvision.recipes import Recipe
 from hccvision.training.history import History
 
@@ -183,7 +184,7 @@ class Run:
             self._board.close()
         if importlib.util.find_spec("matplotlib") is None or not len(history):
             return
-        plots.save(plots.training_curves(history.rows, best=history.best), self.folder / "curves.png")
+        save(training_curves(history.rows, best=history.best), self.folder / "curves.png")
 
     def _compare(self, split: dict[str, Any] | None) -> None:
         """Refuse to resume with another recipe, model or other data than the run's."""

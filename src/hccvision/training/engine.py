@@ -65,8 +65,8 @@ def fit(
 ) -> History:
     """Train a model; afterwards it holds the weights of the best epoch.
 
-    The same call trains in one process or, under ``torchrun`` or ``accelerate launch``, in several: each takes its share
-    of every batch, all make the same step, and only the main process writes.
+    The same call trains in one process or, under ``torchrun`` or ``accelerate launch``, in several: each takes its
+    share of every batch, all make the same step, and only the main process writes.
 
     Args:
         model: is trained in place.
@@ -125,9 +125,7 @@ def fit(
     hooks = Hooks(more.hooks)
     with freezer(), checkpointed(model, recipe.checkpointing), callers_randomness(processes.device):
         model.to(processes.device).to(memory_format=torch.channels_last)
-        setup = Setup(
-            model, task, recipe, augment, scorers, datasets, freezer, processes, hooks, more.save_every
-        )
+        setup = Setup(model, task, recipe, augment, scorers, datasets, freezer, processes, hooks, more.save_every)
         training = Training(setup)
         training.open(run, resume)
         if more.feature_cache is not False:

@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 from tqdm.auto import tqdm
 
-from hccvision.augment import Augmentation
+from hccvision.augment.batch import Augmentation
 from hccvision.contracts.batches import Targets
 from hccvision.contracts.samples import Sample
 from hccvision.data.dataset import Batch, Item, SliceDataset, collate, to_float

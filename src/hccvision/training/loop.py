@@ -6,7 +6,7 @@ import copy
 import math
 import os
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
@@ -16,7 +16,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from torch.utils.data import DataLoader
 from tqdm.auto import tqdm
 
-from hccvision.augment import Augmentation
+from hccvision.augment.batch import Augmentation
 from hccvision.contracts.batches import Loss, Targets
 from hccvision.contracts.outputs import Prediction
 from hccvision.contracts.samples import Sample
@@ -37,7 +37,7 @@ from hccvision.training.optimisers import Freezer, build_optimiser, set_learning
 from hccvision.training.processes import add_up, average_batch_norms, broadcast, gather, share, sum_gradients
 from hccvision.training.randomness import Randomness, callers_randomness
 from hccvision.training.schedules import rate_factor
-from hccvision.weights import read_tensors
+from hccvision.weights.reading import read_tensors
 
 
 @dataclass
