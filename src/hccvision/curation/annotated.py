@@ -13,7 +13,7 @@ from typing import NamedTuple
 import numpy as np
 
 from hccvision import voc
-from hccvision.contracts import Annotation, Sample
+from hccvision.contracts.samples import Annotation, Sample
 from hccvision.curation.copies import copied_from, stem
 from hccvision.data.coco import read_coco, write_coco
 from hccvision.data.yolo import read_yolo_folder, write_yolo_folder

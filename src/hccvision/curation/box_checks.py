@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from hccvision import boxes as box_functions
-from hccvision.contracts import Sample
+from hccvision.contracts.samples import Sample
 from hccvision.curation.report import Finding
 
 TINY = 2  # pixels: a box no wider or no higher is hardly intended

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from hccvision.contracts import Sample
+from hccvision.contracts.samples import Sample
 from hccvision.curation.box_checks import check_boxes
 from hccvision.curation.class_checks import check_balance, check_classes
 from hccvision.curation.copy_checks import check_copies

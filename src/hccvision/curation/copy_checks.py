@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from hccvision.contracts import Sample
+from hccvision.contracts.samples import Sample
 from hccvision.curation.box_checks import agree
 from hccvision.curation.report import Finding
 

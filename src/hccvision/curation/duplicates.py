@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 
-from hccvision.contracts import Sample
+from hccvision.contracts.samples import Sample
 from hccvision.curation.facts import Facts, facts_of
 from hccvision.curation.thumbnails import BITS, gradient_bits
 from hccvision.grouping import UnionFind

@@ -21,7 +21,8 @@ from torch import Tensor
 from hccvision import boxes as box_functions
 from hccvision import images
 from hccvision.augment import Augmentation
-from hccvision.contracts import Annotation, Sample, Targets
+from hccvision.contracts.batches import Targets
+from hccvision.contracts.samples import Annotation, Sample
 from hccvision.curation.annotated import annotated_folder
 from hccvision.curation.copies import MARK, stem
 from hccvision.curation.usable import usable
@@ -112,11 +113,12 @@ def expand_dataset(
             original = replace(sample, path=path, annotation=annotation, problems=())
             found.append(original)
             source = sample.source_id or (name if drawn else f"{place.name}/{name}")
+            key = "JPEGImages" if drawn else place.name  # so that the format doesn't change the copies
             # numbers that no image has yet: copies may be expanded again
             free = (n for n in count(1) if (place, f"{name}{MARK}{n:03d}") not in taken)
             for copy in islice(free, each + (number < rest)):
                 path = draft / place / f"{name}{MARK}{copy:03d}.png"
-                augmented, moved = _augmented(pixels, annotation, apply, f"{seed} {place.name}/{name} {copy}")
+                augmented, moved = _augmented(pixels, annotation, apply, f"{seed} {key}/{name} {copy}")
                 _save(augmented, path)
                 found.append(replace(original, path=path, annotation=moved, source_id=source))
         if drawn:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from hccvision.contracts import Sample
+from hccvision.contracts.samples import Sample
 from hccvision.curation.duplicates import near_duplicates
 from hccvision.curation.facts import FactCache, facts_of
 from hccvision.curation.sources import Tie, ties

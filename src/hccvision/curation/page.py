@@ -12,7 +12,7 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 from hccvision import images
-from hccvision.contracts import Sample
+from hccvision.contracts.samples import Sample
 
 SIDE = 180  # pixels of a thumbnail
 MOST = 12  # findings of a kind that are shown with thumbnails

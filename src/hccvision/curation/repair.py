@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
-from hccvision.contracts import Sample
+from hccvision.contracts.samples import Sample
 from hccvision.curation.annotated import annotated_folder
 from hccvision.curation.box_checks import agree, duplicate_boxes
 from hccvision.curation.copies import stem

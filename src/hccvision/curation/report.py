@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from hccvision.contracts import Problem, Sample
+from hccvision.contracts.samples import Problem, Sample
 from hccvision.curation.page import page
 from hccvision.files import write_text
 

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from hccvision import default_boxes
-from hccvision.contracts import Sample
+from hccvision.contracts.samples import Sample
 from hccvision.curation.box_checks import relative
 from hccvision.curation.report import Finding
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Hashable, Iterable, Sequence
 from pathlib import Path
 
-from hccvision.contracts import Sample
+from hccvision.contracts.samples import Sample
 from hccvision.curation.copies import family_names, stem
 from hccvision.curation.duplicates import same_content
 from hccvision.curation.facts import Facts

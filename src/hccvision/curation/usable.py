@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from hccvision.contracts import Sample
+from hccvision.contracts.samples import Sample
 
 
 def usable(data: Sequence[Sample], on_problem: str = "raise") -> list[Sample]:

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from hccvision.contracts import Sample
+from hccvision.contracts.samples import Sample
 from hccvision.curation.facts import FACTS
 from hccvision.curation.sources import ties
 from hccvision.files import write_text

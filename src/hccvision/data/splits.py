@@ -10,7 +10,7 @@ from collections.abc import Callable, Hashable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from hccvision.contracts import Sample
+from hccvision.contracts.samples import Sample
 from hccvision.curation.duplicates import near_duplicates
 from hccvision.curation.facts import FactCache, facts_of
 from hccvision.curation.sources import ties
