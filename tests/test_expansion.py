@@ -7,6 +7,7 @@ import pytest
 import torch
 from PIL import Image
 
+import hccvision as hv
 from hccvision import images, phantom
 from hccvision.annotations import voc
 from hccvision.annotations.image_folder import read_image_folder
@@ -235,3 +236,32 @@ def test_errors(liver, slices, tmp_path):
         expand_dataset(liver, tmp_path / "more", to=20, augmentation="papers")
     assert not (tmp_path / "more").exists()
     assert len(expand_dataset(liver, tmp_path / "more", to=8)) == 8
+
+
+@pytest.mark.parametrize("format", ["coco", "yolo"])
+def test_other_annotation_formats_hold_the_same(liver, expanded, tmp_path, format):
+    _, data = expanded
+    found = expand_dataset(liver, tmp_path / "more", to=20, seed=5, format=format)
+    source = {"coco": ("annotations.json", "images"), "yolo": (".",)}[format]
+    again = getattr(hv, {"coco": "read_coco", "yolo": "read_yolo_folder"}[format])(
+        *(tmp_path / "more" / name for name in source), patient=tmp_path / "more" / "expanded.csv"
+    )
+    read = {s.path.name: s for s in again}
+    for ours, theirs in zip(found, data, strict=True):
+        assert (ours.path.name, ours.source_id, ours.patient) == (theirs.path.name, theirs.source_id, theirs.patient)
+        assert ours.path.read_bytes() == theirs.path.read_bytes()
+        assert ours.names == theirs.names == read[ours.path.name].names
+        assert np.abs(ours.annotation.boxes - theirs.annotation.boxes).max(initial=0) <= 1  # of copies, not rounded
+        assert boxes(ours) == boxes(read[ours.path.name])
+        assert ours.annotation.path.is_relative_to(tmp_path / "more")
+        assert ours.annotation.path.exists()
+    assert {p.name for p in (tmp_path / "more").iterdir()} >= {"images", "expanded.csv"}
+
+
+def test_an_expansion_that_fails_leaves_nothing(liver, tmp_path):
+    def broken(pixels, targets, generator):
+        raise RuntimeError("no memory")
+
+    with pytest.raises(RuntimeError, match="no memory"):
+        expand_dataset(liver, tmp_path / "more", to=20, augmentation=broken)
+    assert list(tmp_path.iterdir()) == []

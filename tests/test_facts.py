@@ -117,10 +117,10 @@ def test_each_function_opens_each_file_once_and_no_more_when_the_facts_are_known
     for name, action in actions.items():
         FACTS.clear()
         cold[name] = opens(action)
-    assert cold == dict.fromkeys(actions, {1})
+    assert cold == {name: {1} for name in actions}
     FACTS.clear()
     opens(actions["check"])
-    assert {name: opens(action) for name, action in actions.items()} == dict.fromkeys(actions, {0})
+    assert {name: opens(action) for name, action in actions.items()} == {name: {0} for name in actions}
 
 
 def test_repair_opens_a_file_once_more_to_copy_it(tmp_path):
@@ -206,15 +206,17 @@ def test_a_file_that_changes_while_it_is_read_is_not_remembered(tmp_path, monkey
 def test_files_that_cannot_be_read_are_facts_too(tmp_path):
     (tmp_path / "text.png").write_text("not an image")
     (tmp_path / "folder.png").mkdir()
-    (good,) = write(tmp_path, ".png", count=1)
-    (tmp_path / "cut.png").write_bytes(good.read_bytes()[:-900])
+    (good,) = write(tmp_path, ".jpg", count=1)
+    (tmp_path / "cut.jpg").write_bytes(good.read_bytes()[:-300])
     os.mkfifo(tmp_path / "pipe.png")
-    names = ("text.png", "cut.png", "folder.png", "gone.png", "pipe.png", "null\0.png")
+    names = ("text.png", "cut.jpg", "folder.png", "gone.png", "pipe.png", "null\0.png")
     known = dict(zip(names, facts_of([Sample(tmp_path / name) for name in names]), strict=True))
-    assert all(f.decoded and f.thumbnail is None and str(tmp_path) not in f.error for f in known.values())
+    assert all(f.decoded and f.thumbnail is None and not f.error.startswith(str(tmp_path)) for f in known.values())
     assert known["text.png"].sha256 == hashlib.sha256(b"not an image").hexdigest()
-    assert (known["text.png"].size, known["cut.png"].size) == (None, (48, 64))
-    assert known["text.png"].error.startswith("can't be read as an image")
+    assert (known["text.png"].size, known["cut.jpg"].size) == (None, (48, 64))
+    with pytest.raises(ValueError, match="can't be read as an image") as error:
+        images.read_image(tmp_path / "text.png")
+    assert str(error.value) == f"{tmp_path / 'text.png'}: {known['text.png'].error}"
     for name in names[2:]:
         assert (known[name].sha256, known[name].error) == (None, "there is no such image file: check the path")
     with pytest.raises(FileNotFoundError):

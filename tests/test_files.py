@@ -101,7 +101,11 @@ def test_a_folder_appears_whole(tmp_path, existing):
 
 @pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt])
 def test_a_folder_that_fails_leaves_nothing(tmp_path, error):
-    with pytest.raises(error), new_folder(tmp_path / "data") as draft:
-        (draft / "a.txt").write_text("a")
-        raise error
+    def fill() -> None:
+        with new_folder(tmp_path / "data") as draft:
+            (draft / "a.txt").write_text("a")
+            raise error
+
+    with pytest.raises(error):
+        fill()
     assert names(tmp_path) == []

@@ -1,15 +1,17 @@
 import csv
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
+import hccvision as hv
 from hccvision.annotations import voc
 from hccvision.annotations.image_folder import read_image_folder
 from hccvision.annotations.voc_folder import read_voc_folder
-from hccvision.contracts import Annotation, Sample
+from hccvision.contracts import Annotation, Problem, Sample
 from hccvision.curation.checks import check
 from hccvision.curation.repair import repair
 
@@ -166,3 +168,83 @@ def test_nothing_is_written_where_there_is_something_or_nothing_is_left(root, tm
     assert sorted(p.name for p in tmp_path.iterdir()) == ["data", "empty"]
     repair(data, tmp_path / "empty")
     assert (tmp_path / "empty/changes.csv").is_file()
+
+
+@pytest.mark.parametrize(("format", "read"), [("coco", "read_coco"), ("yolo", "read_yolo_folder")])
+def test_other_annotation_formats_hold_the_same(root, tmp_path, format, read):
+    data = read_voc_folder(root, patient=r"^(P\d)_")
+    voc_changes = repair(data, tmp_path / "voc", rename={"tumour": "hcc"})
+    changes = repair(data, tmp_path / "other", rename={"tumour": "hcc"}, format=format)
+    assert [(c.file, c.kind) for c in changes] == [(c.file, c.kind) for c in voc_changes]
+    folder = tmp_path / "other"
+    source = (folder / "annotations.json", folder / "images") if format == "coco" else (folder,)
+    patients = {"patient": folder / "patients.csv"}
+    repaired = sorted(getattr(hv, read)(*source, **patients), key=lambda s: s.path.name)
+    for ours, theirs in zip(repaired, read_voc_folder(tmp_path / "voc", patient=r"^(P\d)_"), strict=True):
+        assert (ours.path.name, ours.patient, ours.names) == (theirs.path.name, theirs.patient, theirs.names)
+        assert ours.problems == ()
+        assert ours.annotation.boxes == pytest.approx(theirs.annotation.boxes, abs=1e-3)
+        assert ours.path.read_bytes() == theirs.path.read_bytes()
+    files = {"coco": {"annotations.json"}, "yolo": {"classes.txt", "labels"}}[format]
+    assert {p.name for p in folder.iterdir()} == {"images", "patients.csv", "changes.csv", "changes.json"} | files
+
+
+@pytest.mark.parametrize(("format", "read"), [("coco", "read_coco"), ("yolo", "read_yolo_folder")])
+def test_annotations_read_from_other_formats_are_not_copied_as_xml(root, tmp_path, format, read):
+    repair(read_voc_folder(root), tmp_path / "once", rename={"tumour": "hcc"}, format=format)
+    folder = tmp_path / "once"
+    source = (folder / "annotations.json", folder / "images") if format == "coco" else (folder,)
+    data = getattr(hv, read)(*source)
+    assert repair(data, tmp_path / "voc") == []
+    again = read_voc_folder(tmp_path / "voc")
+    assert [s.problems for s in again] == [()] * len(data)
+    assert [s.names for s in again] == [s.names for s in sorted(data, key=lambda s: s.path.name)]
+
+
+def test_an_unknown_format_is_refused(root, tmp_path):
+    with pytest.raises(ValueError, match=r"unknown format 'pascal' to write annotations in; known: 'voc', 'coco'"):
+        repair(read_voc_folder(root), tmp_path / "repaired", format="pascal")
+    assert not (tmp_path / "repaired").exists()
+
+
+def test_boxes_are_dropped_by_the_kind_of_their_problem_whatever_its_words(tmp_path):
+    (tmp_path / "data").mkdir()
+    add(tmp_path / "data", "a", (10, 10, 30, 40))
+    (sample,) = read_voc_folder(tmp_path / "data")
+    kinds = (
+        "degenerate_box",
+        "bad_box",
+        "missing_name",
+        "unknown_category",
+        "box_off_image",
+        "box_outside",
+        "no_patient",
+    )
+    problems = tuple(Problem(kind, "a.xml", "left out" if kind == "box_outside" else "?") for kind in kinds)
+    sample = replace(sample, annotation=replace(sample.annotation, problems=problems))
+    changes = repair([sample], tmp_path / "repaired")
+    assert [c.kind for c in changes if c.change == "box left out"] == list(kinds[:5])
+
+
+def test_a_box_beyond_the_image_is_listed_as_left_out(tmp_path):
+    (tmp_path / "data").mkdir()
+    add(tmp_path / "data", "a", (10, 10, 30, 40), (90, 10, 99, 40))
+    (change,) = repair(read_voc_folder(tmp_path / "data"), tmp_path / "repaired")
+    assert (change.file, change.kind, change.change) == ("a.xml", "box_off_image", "box left out")
+
+
+def test_dicom_files_without_suffix_keep_their_names(tmp_path):
+    pydicom = pytest.importorskip("pydicom")
+    source = Path(str(pydicom.examples.get_path("ct")))
+    (tmp_path / "data").mkdir()
+    for number in (1, 2):
+        path = tmp_path / "data" / f"slice.00{number}"
+        path.write_bytes(source.read_bytes() + bytes(2 * number))
+        annotation = Annotation(np.array([[10, 10, 30, 40 + number]], np.float32), ("hcc",), size=(128, 128))
+        voc.write(tmp_path / "data" / f"{path.name}.xml", annotation, image_path=path)
+    assert repair(read_voc_folder(tmp_path / "data"), tmp_path / "repaired") == []
+    again = read_voc_folder(tmp_path / "repaired")
+    assert [(s.path.name, s.problems, s.annotation.boxes[0, 3]) for s in again] == [
+        ("slice.001", (), 41),
+        ("slice.002", (), 42),
+    ]

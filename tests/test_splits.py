@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from hccvision.annotations.image_folder import read_image_folder
-from hccvision.contracts import Annotation, Problem, Sample
 from hccvision.annotations.names import copied_from
+from hccvision.contracts import Annotation, Problem, Sample
 from hccvision.curation.copies import family_names
 from hccvision.curation.leakage import leakage
 from hccvision.data.splits import folds, nested_folds, split

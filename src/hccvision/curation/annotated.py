@@ -14,9 +14,9 @@ import numpy as np
 
 from hccvision.annotations import voc
 from hccvision.annotations.coco import read_coco, write_coco
+from hccvision.annotations.names import copied_from, stem
 from hccvision.annotations.yolo import read_yolo_folder, write_yolo_folder
 from hccvision.contracts.samples import Annotation, Sample
-from hccvision.annotations.names import copied_from, stem
 
 
 class AnnotatedFolder(NamedTuple):

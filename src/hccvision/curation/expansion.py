@@ -18,6 +18,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from hccvision.annotations.names import MARK, stem
 from hccvision.annotations.problems import usable
 from hccvision.augment.batch import Augmentation
 from hccvision.boxes.borders import clip
@@ -25,7 +26,6 @@ from hccvision.boxes.overlap import area
 from hccvision.contracts.batches import Targets
 from hccvision.contracts.samples import Annotation, Sample
 from hccvision.curation.annotated import annotated_folder
-from hccvision.annotations.names import MARK, stem
 from hccvision.files import new_folder, require_empty, write_text
 from hccvision.images.read import read_image
 from hccvision.registry import AUGMENTATIONS
@@ -114,11 +114,12 @@ def expand_dataset(
             original = replace(sample, path=path, annotation=annotation, problems=())
             found.append(original)
             source = sample.source_id or (name if drawn else f"{place.name}/{name}")
+            key = "JPEGImages" if drawn else place.name  # so that the format doesn't change the copies
             # numbers that no image has yet: copies may be expanded again
             free = (n for n in count(1) if (place, f"{name}{MARK}{n:03d}") not in taken)
             for copy in islice(free, each + (number < rest)):
                 path = draft / place / f"{name}{MARK}{copy:03d}.png"
-                augmented, moved = _augmented(pixels, annotation, apply, f"{seed} {place.name}/{name} {copy}")
+                augmented, moved = _augmented(pixels, annotation, apply, f"{seed} {key}/{name} {copy}")
                 _save(augmented, path)
                 found.append(replace(original, path=path, annotation=moved, source_id=source))
         if drawn:

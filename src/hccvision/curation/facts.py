@@ -232,7 +232,8 @@ def _decoded(facts: Facts, path: Path, stream: BinaryIO) -> tuple[Facts, bool]:
         size = image_size(path, source=stream)
         picture = thumbnail(path, source=stream)
     except (OSError, ValueError, ImportError) as error:
-        reason, final = _reason(error, path), not isinstance(error, ImportError)
+        reason = _reason(error, path).replace(repr(stream), repr(str(path)))  # as Pillow quotes an open file
+        final = not isinstance(error, ImportError)
     mode = scanner = ""
     if size is not None:
         with suppress(OSError, ValueError, SyntaxError):

@@ -13,10 +13,10 @@ from pathlib import Path
 
 import numpy as np
 
+from hccvision.annotations.names import stem
 from hccvision.contracts.samples import Sample
 from hccvision.curation.annotated import annotated_folder
 from hccvision.curation.box_checks import agree, duplicate_boxes
-from hccvision.annotations.names import stem
 from hccvision.curation.duplicates import same_content
 from hccvision.curation.facts import Facts, facts_of
 from hccvision.files import new_folder, require_empty, write_text

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Hashable, Iterable, Sequence
 from pathlib import Path
 
-from hccvision.contracts.samples import Sample
 from hccvision.annotations.names import stem
+from hccvision.contracts.samples import Sample
 from hccvision.curation.copies import family_names
 from hccvision.curation.duplicates import same_content
 from hccvision.curation.facts import Facts
