@@ -1,6 +1,6 @@
 """hccvision finds liver cancer in MRI slices: backbones, heads, augmentation and metrics to compose in a few lines.
 
-The public names are listed in ``__init__.pyi``. Each is imported at its first use, so that ``import hccvision`` is fast.
+The public names are listed in ``__init__.pyi``. Each is imported at its first use: ``import hccvision`` is fast.
 """
 
 import lazy_loader

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -129,8 +129,8 @@ class Targets:
         )
 
     def _map(self, change: Callable[[Tensor], Tensor]) -> Targets:
-        values = ((f.name, getattr(self, f.name)) for f in fields(self))
-        return Targets(**{name: None if value is None else change(value) for name, value in values})
+        changed = (None if v is None else change(v) for v in (self.image_labels, self.masks))
+        return Targets(change(self.boxes), change(self.labels), *changed)
 
 
 @dataclass(frozen=True, eq=False)

@@ -81,8 +81,8 @@ class Head(Protocol):
 class Predictor(Protocol):
     """Anything that predicts: a `Model`, a model wrapped by `wrap`, predictions read from a file, an ensemble.
 
-    Plain attributes serve as ``classes`` and ``task``. A predictor may also have ``positive``, the class that means disease, and take ``batch``, ``device`` and
-    ``progress`` in ``predict``.
+    Plain attributes serve as ``classes`` and ``task``. A predictor may also have ``positive``, the class that means
+    disease, and take ``batch``, ``device`` and ``progress`` in ``predict``.
     """
 
     @property

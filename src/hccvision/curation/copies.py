@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import re
 
+from hccvision.annotations.names import MARK
+
 _AUG = r"aug(?:ment(?:ed|ation)?)?"
 _CHANGE = r"[hv]?flip(?:ped)?|mirror(?:ed)?|rot(?:at(?:ed?|ion))?[ _.-]*\d+|nois[ey]|blur(?:red)?|cop(?:y|ie)"
 _AFFIXES = tuple(
