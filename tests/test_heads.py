@@ -6,14 +6,15 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torchvision.ops import box_iou, sigmoid_focal_loss
 
-from hccvision.boxes import soft_nms
+from hccvision.boxes import ciou, cxcywh_to_xyxy, soft_nms
 from hccvision.contracts import FeatureSpec, Head, Loss, SSDOutput, Targets
-from hccvision.default_boxes import PRESETS, DefaultBoxSpec, MapSpec, encode
+from hccvision.default_boxes import PRESETS, DefaultBoxSpec, MapSpec, decode, encode
 from hccvision.heads.linear import LinearHead
 from hccvision.heads.ssd import SSDHead
+from hccvision.losses import mined_cross_entropy
 from hccvision.matchers import BipartiteMatcher, Match, match
 from hccvision.model.build import build_model, load_model
-from hccvision.registry import BACKBONES, HEADS, MATCHERS
+from hccvision.registry import BACKBONES, HEADS, LOSSES, MATCHERS
 
 VGG = FeatureSpec((256, 512, 512, 512), (4, 8, 16, 32), ((56, 56), (28, 28), (14, 14), (7, 7)), (224, 224))
 SMALL = FeatureSpec((4, 6), (16, 32), ((2, 3), (1, 2)), (32, 48))
@@ -524,6 +525,48 @@ def test_every_matcher_keeps_the_contract(name):
     assert (matcher(head.default_boxes, nothing.boxes, nothing.labels, nothing.valid).truth == -1).all()
 
 
+def test_a_loss_and_a_matcher_are_added_by_one_definition_each(monkeypatch):
+    for registry in (LOSSES, MATCHERS):
+        registry.names()
+        for entries in ("_builders", "_tags"):
+            monkeypatch.setattr(registry, entries, dict(getattr(registry, entries)))
+
+    @LOSSES.register("ciou", task="detection")
+    def ciou_loss(output, targets, **options):
+        corners = [
+            cxcywh_to_xyxy(decode(offsets, targets.default_boxes))[targets.positive]
+            for offsets in (output.offsets, targets.offsets)
+        ]
+        regression = (1 - ciou(*corners, pairwise=False)).sum()
+        classification = mined_cross_entropy(output.logits, targets.classes, **options)
+        return Loss({"regression": regression, "classification": classification}, targets.positives)
+
+    @MATCHERS.register("nearest")
+    class Nearest:
+        """The default box of the nearest centre, as ATSS begins."""
+
+        def __init__(self, *, count=1):
+            self.count = count
+
+        def __call__(self, default_boxes, truths, labels, valid, *, output=None, levels=None):
+            centres = (truths[..., :2] + truths[..., 2:]) / 2
+            nearest = torch.cdist(centres, default_boxes[:, :2].expand(len(truths), -1, -1)).topk(
+                self.count, largest=False
+            )
+            truth = torch.full((len(truths), len(default_boxes)), -1)
+            for image, number in valid.nonzero().tolist():
+                truth[image, nearest.indices[image, number]] = number
+            return Match(truth, torch.zeros(truth.shape))
+
+    head = SSDHead(SMALL, 2, default_boxes=BOXES, matcher="nearest", count=2)
+    output, targets = batch_of(head, 1)
+    output.offsets.requires_grad_()
+    loss = head.loss(output, targets, name="ciou", label_smoothing=0.1)
+    loss.backward()
+    assert loss.count == 2
+    assert int((output.offsets.grad != 0).any(-1).sum()) == 2
+
+
 # The SSD head: decoding
 
 
@@ -540,7 +583,7 @@ def test_decode_gives_back_what_was_encoded():
     assert (found.boxes.dtype, found.scores.dtype, found.labels.dtype) == (torch.float32, torch.float32, torch.int64)
 
 
-def test_decode_suppresses_doubles_class_by_class():
+def test_decode_suppresses_duplicates_class_by_class():
     head = SSDHead(SMALL, 2, default_boxes=BOXES)
     place = [4.0, 4.0, 20.0, 20.0]
     near, far = [5.0, 4.0, 21.0, 20.0], [12.0, 4.0, 28.0, 20.0]
@@ -558,30 +601,30 @@ def test_decode_suppresses_doubles_class_by_class():
     torch.testing.assert_close(kept.scores, torch.tensor([0.6, 0.5, 0.4, 0.3]))
 
 
-DOUBLES = {"scores": [[0.9, 0.0], [0.8, 0.0], [0.0, 0.7]], "boxes": [[2, 2, 20, 20], [3, 2, 20, 20], [2, 2, 20, 21]]}
+DUPLICATES = {"scores": [[0.9, 0.0], [0.8, 0.0], [0.0, 0.7]], "boxes": [[2, 2, 20, 20], [3, 2, 20, 20], [2, 2, 20, 21]]}
 
 
 @pytest.mark.parametrize("suppression", ["linear", "gaussian"])
-def test_soft_suppression_lowers_the_scores_of_doubles(suppression):
+def test_soft_suppression_lowers_the_scores_of_duplicates(suppression):
     grid = DefaultBoxSpec((MapSpec(((0.5, 0.5),) * 3, 1),), strides=(16,))
     head = SSDHead(FeatureSpec((1,), (16,), ((1, 1),), (32, 48)), 2, default_boxes=grid)
-    output = raw(head, DOUBLES["scores"], DOUBLES["boxes"])
+    output = raw(head, DUPLICATES["scores"], DUPLICATES["boxes"])
     (hard,) = head.decode(output)
     assert sorted(zip(hard.labels.tolist(), hard.scores.tolist(), strict=True)) == [
         (0, pytest.approx(0.9)), (1, pytest.approx(0.7)),
     ]  # fmt: skip
     (soft,) = head.decode(output, suppression=suppression)
-    boxes, scores = torch.tensor(DOUBLES["boxes"], dtype=torch.float32), torch.tensor([0.9, 0.8, 0.7])
+    boxes, scores = torch.tensor(DUPLICATES["boxes"], dtype=torch.float32), torch.tensor([0.9, 0.8, 0.7])
     best, lowered = soft_nms(boxes, scores, method=suppression, score_threshold=0.01, labels=torch.tensor([0, 0, 1]))
     torch.testing.assert_close(soft.scores, lowered)
     torch.testing.assert_close(soft.boxes, boxes[best], rtol=0, atol=1e-4)
     assert (soft.scores.diff() <= 0).all()
 
 
-def test_class_agnostic_suppression_removes_doubles_of_other_classes():
+def test_class_agnostic_suppression_removes_duplicates_of_other_classes():
     grid = DefaultBoxSpec((MapSpec(((0.5, 0.5),) * 3, 1),), strides=(16,))
     head = SSDHead(FeatureSpec((1,), (16,), ((1, 1),), (32, 48)), 2, default_boxes=grid)
-    (found,) = head.decode(raw(head, DOUBLES["scores"], DOUBLES["boxes"]), class_agnostic=True)
+    (found,) = head.decode(raw(head, DUPLICATES["scores"], DUPLICATES["boxes"]), class_agnostic=True)
     assert found.labels.tolist() == [0]
 
 

@@ -40,7 +40,7 @@ SMALL = {"width": 0.25}
 
 
 def pytorch_ssd_file(folder: Path, name: str = "a.safetensors", **more: torch.Tensor) -> tuple[Path, MobileNetV1]:
-    """Write the weights of a narrow MobileNetV1 as pytorch-ssd names them."""
+    """Write the weights of a narrow MobileNetV1 under pytorch-ssd's names."""
     network = MobileNetV1(width=0.25)
     tensors = {key.replace("layers.", "model."): value for key, value in network.state_dict().items()}
     save_file({**tensors, **more}, folder / name)

@@ -17,7 +17,7 @@ from hccvision.boxes.overlap import area, iou
 def reachable(default_boxes: Tensor, boxes: Tensor, *, iou_threshold: float = 0.5) -> Tensor:
     """Return which ground-truth boxes reach the IoU threshold with any default box.
 
-    The others are learnt from a single default box, the one that is forced on them.
+    The others are learned from a single default box, the one that is forced on them.
 
     Args:
         default_boxes: ``(A, 4)`` as ``cx, cy, w, h``.

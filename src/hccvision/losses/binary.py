@@ -29,6 +29,7 @@ def binary_cross_entropy_sums(
         One part, ``classification``, at least float32. The count is the number of answers, or the sum of their weights.
 
     Example:
+        >>> import torch
         >>> loss = binary_cross_entropy_sums(torch.zeros(1, 2), torch.tensor([[1, 0]]))
         >>> round(loss.sums["classification"].item(), 4), loss.count.item()
         (1.3863, 2.0)
@@ -66,6 +67,7 @@ def binary_focal_sums(
         ValueError: for a gamma below 0.
 
     Example:
+        >>> import torch
         >>> round(binary_focal_sums(torch.zeros(1, 2), torch.tensor([[1, 0]])).sums["classification"].item(), 4)
         0.3466
 
@@ -93,6 +95,7 @@ def binary_cross_entropy(logits: Tensor, labels: Tensor, **options: Any) -> Tens
         A scalar, at least float32.
 
     Example:
+        >>> import torch
         >>> round(binary_cross_entropy(torch.zeros(1, 2), torch.tensor([[1, 0]])).item(), 4)
         0.6931
     """
@@ -114,6 +117,7 @@ def binary_focal(logits: Tensor, labels: Tensor, **options: Any) -> Tensor:
         ValueError: for a gamma below 0.
 
     Example:
+        >>> import torch
         >>> round(binary_focal(torch.zeros(1, 2), torch.tensor([[1, 0]])).item(), 4)
         0.1733
     """

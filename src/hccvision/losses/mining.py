@@ -18,7 +18,7 @@ class HardNegatives:
 
     Args:
         ratio: negatives per positive, in each image, at least 0.
-        minimum: lowest number of negatives in each image, so that an image without lesions is learnt from as well.
+        minimum: lowest number of negatives in each image, so that an image without lesions is learned from as well.
 
     Example:
         >>> losses = torch.tensor([[0.1, 0.9, 0.3, 0.8, 0.5, 0.2, 0.7, 0.6]])
@@ -44,7 +44,7 @@ def hard_negatives(background_loss: Tensor, positive: Tensor, *, ratio: float = 
         background_loss: ``(B, A)``, cross-entropy of each default box as background.
         positive: ``(B, A) bool``.
         ratio: negatives per positive, in each image, at least 0.
-        minimum: lowest number of negatives in each image, so that an image without lesions is learnt from as well.
+        minimum: lowest number of negatives in each image, so that an image without lesions is learned from as well.
 
     Returns:
         ``(B, A) bool``.
