@@ -186,7 +186,7 @@ def test_numbers_of_an_image_are_computed_once():
     assert len(seen) == 6
     assert (comparison.per_image(area, scale=2.0)[:, 0] == 2 * found[:, 0]).all()
     assert seen == [1.0] * 6 + [2.0] * 6
-    with pytest.raises(ValueError, match=r"one shape for all images, got the shapes \[\(0,\), "):
+    with pytest.raises(ValueError, match=r"one shape for all images, got the shapes \[\(1,\), "):
         comparison.per_image(lambda prediction, truth: [1] * len(truth["boxes"]))
     del area
     gc.collect()
