@@ -10,6 +10,7 @@ from sklearn import metrics as sk
 
 from hccvision.metrics.classification import (
     FIGURES,
+    CheckedFigures,
     binary_figures,
     check_report,
     confusion,
@@ -20,10 +21,19 @@ from hccvision.metrics.classification import (
     multilabel_f1,
     roc_auc,
 )
+from hccvision.metrics.comparison import Comparison
+from hccvision.metrics.figure import Figure
+from hccvision.metrics.metric import find_metrics
 from hccvision.registry import METRICS
 
 TABLE_4 = {"tp": 173, "fn": 11, "fp": 3, "tn": 179}
 CLASSES = ("normal", "cancer", "cyst", "vessel")
+
+
+def compute(name, predictions, truths, *, classes, positive=None):
+    """The figures of a registered metric."""
+    comparison = Comparison(predictions, truths, classes=classes, positive=positive)
+    return find_metrics([name])[0](comparison)
 
 
 def one_hot(ids, k):
@@ -64,7 +74,7 @@ def test_of_table_5_only_f1_cannot_follow():
     assert not check.consistent
     assert check.findings == [
         "f1 is claimed as 0.98, but the counts give 0.9611; with the claimed precision 0.98 and sensitivity 0.94 "
-        "it lies between 0.9546 and 0.9646, even at the kindest rounding"
+        "it lies between 0.9546 and 0.9646, even with the most favourable rounding"
     ]
     assert check.figures == binary_figures(**TABLE_4)
     assert check_report(TABLE_4, {**claims, "f1": 96}).findings == []
@@ -109,8 +119,15 @@ def test_a_tie_may_be_rounded_either_way(claim):
 @given(st.tuples(*[st.integers(0, 200)] * 4).filter(any), st.integers(2, 5))
 def test_truly_rounded_figures_always_pass(counts, decimals):
     named = dict(zip(("tp", "fn", "fp", "tn"), counts, strict=True))
-    honest = {name: round(value, decimals) for name, value in binary_figures(**named).items()}
+    honest = {name: round(value, decimals) for name, value in binary_figures(**named).items() if value.defined}
     assert check_report(named, honest, decimals=decimals).findings == []
+
+
+def test_a_figure_that_is_undefined_for_its_counts_cannot_be_claimed():
+    check = check_report({"tp": 0, "fn": 2, "fp": 0, "tn": 7}, {"precision": 0, "sensitivity": 0})
+    assert check.findings == ["precision is claimed as 0, but it is undefined here: no case was called positive"]
+    assert isinstance(check, CheckedFigures)
+    assert str(check).splitlines()[1].split() == ["precision", "0", "–", "no"]
 
 
 @given(st.sampled_from(sorted(FIGURES)), st.sampled_from([-0.012, 0.012]))
@@ -160,27 +177,29 @@ def test_every_figure_equals_scikit_learns(case):
     truths, calls = np.array(drawn).T
     found = confusion(one_hot(calls, k), truths, classes=CLASSES[:k], positive=positive)
     ill, called = truths == positive, calls == positive
-    kappa = sk.cohen_kappa_score(truths, calls)
+    nan = math.nan
     expected = {
         "accuracy": sk.accuracy_score(truths, calls),
         "balanced_accuracy": sk.balanced_accuracy_score(truths, calls),
-        "sensitivity": sk.recall_score(ill, called, zero_division=0),
-        "specificity": sk.recall_score(~ill, ~called, zero_division=0),
-        "precision": sk.precision_score(ill, called, zero_division=0),
-        "npv": sk.precision_score(~ill, ~called, zero_division=0),
-        "f1": sk.f1_score(ill, called, zero_division=0),
+        "sensitivity": sk.recall_score(ill, called, zero_division=nan),
+        "specificity": sk.recall_score(~ill, ~called, zero_division=nan),
+        "precision": sk.precision_score(ill, called, zero_division=nan),
+        "npv": sk.precision_score(~ill, ~called, zero_division=nan),
+        "f1": sk.f1_score(ill, called, zero_division=nan),
         "macro_f1": sk.f1_score(truths, calls, average="macro", zero_division=0),
-        "kappa": 0.0 if math.isnan(kappa) else kappa,
-        "mcc": sk.matthews_corrcoef(truths, calls),
+        "kappa": sk.cohen_kappa_score(truths, calls),
+        "mcc": sk.matthews_corrcoef(truths, calls) if len(set(truths)) > 1 and len(set(calls)) > 1 else nan,
         "tp": (ill & called).sum(),
         "fn": (ill & ~called).sum(),
         "fp": (~ill & called).sum(),
         "tn": (~ill & ~called).sum(),
     }
-    assert found == pytest.approx(expected, abs=1e-12)
-    assert all(type(value) is float for value in found.values())
-    assert all(found[name] == METRICS.get(name)(one_hot(calls, k), truths, classes=CLASSES[:k], positive=positive)[name]
-               for name in FIGURES)  # fmt: skip
+    assert found == pytest.approx(expected, abs=1e-12, nan_ok=True)
+    assert all(type(value) is Figure and value.defined == (not value.reason) for value in found.values())
+    for name in FIGURES:
+        alone = compute(name, one_hot(calls, k), truths, classes=CLASSES[:k], positive=CLASSES[positive])
+        assert list(alone) == [name]
+        assert repr(alone[name]) == repr(found[name])
 
 
 @settings(deadline=None)
@@ -203,6 +222,7 @@ def test_the_area_under_the_curve_equals_scikit_learns(truths, levels, seed):
     scores = np.random.default_rng(seed).integers(0, levels + 1, len(truths)) / levels  # few levels: many ties
     found = roc_auc(np.stack([1 - scores, scores], 1), truths, classes=("normal", "cancer"))
     assert found == {"roc_auc": pytest.approx(sk.roc_auc_score(truths, scores), abs=1e-12)}
+    assert found["roc_auc"].count == len(truths)
 
 
 def test_the_area_is_of_the_positive_class_against_all_others():
@@ -216,15 +236,34 @@ def test_the_area_is_of_the_positive_class_against_all_others():
 # what is undefined, and conventions
 
 
-@pytest.mark.parametrize("only", [0, 1])
-def test_truths_of_one_class_give_numbers(only):
+@pytest.mark.parametrize(("only", "words"), [(0, "no case is cancer"), (1, "all cases are cancer")])
+def test_truths_of_one_class_leave_undefined_what_needs_both(only, words):
     predictions = [[0.9, 0.1], [0.2, 0.8]]
     found = confusion(predictions, [only, only], classes=("normal", "cancer"))
-    assert all(math.isfinite(value) for value in found.values())
+    lost = "sensitivity" if only == 0 else "specificity"
+    assert {name for name, value in found.items() if math.isnan(value)} == {lost, "mcc"}
     assert found["balanced_accuracy"] == 0.5
-    assert found["sensitivity" if only == 0 else "specificity"] == 0.0
-    assert found["kappa"] == found["mcc"] == 0.0
-    assert roc_auc(predictions, [only, only], classes=("normal", "cancer")) == {"roc_auc": 0.5}
+    assert (found[lost].reason, found[lost].count) == (words, 0)
+    assert found["kappa"] == 0.0  # as scikit-learn's: agreement is just that of chance
+    assert found["mcc"].reason == "all cases are of one class, or were called one class"
+    area = roc_auc(predictions, [only, only], classes=("normal", "cancer"))["roc_auc"]
+    assert math.isnan(area)
+    assert area.reason == words
+
+
+def test_every_share_of_no_case_has_its_reason():
+    found = confusion([[0.9, 0.1]], [0], classes=("normal", "cancer"))
+    reasons = {name: value.reason for name, value in found.items() if math.isnan(value)}
+    assert reasons == {
+        "sensitivity": "no case is cancer",
+        "precision": "no case was called cancer",
+        "f1": "no case is cancer, and none was called cancer",
+        "kappa": "all cases are of one class and were called that class",
+        "mcc": "all cases are of one class, or were called one class",
+    }
+    other = confusion([[0.1, 0.9]], [1], classes=("normal", "cancer"))
+    assert other["npv"].reason == "all cases were called cancer"
+    assert binary_figures(0, 0, 0, 4)["sensitivity"].reason == "no case is positive"
 
 
 def test_the_positive_class_is_the_last_unless_said():
@@ -234,6 +273,7 @@ def test_the_positive_class_is_the_last_unless_said():
         probabilities, truths, classes=CLASSES[:3], positive=2
     )
     assert confusion(probabilities, truths, classes=CLASSES[:3], positive=0)["fp"] == 1
+    assert confusion(probabilities, truths, classes=CLASSES[:3], positive="normal")["fp"] == 1
 
 
 def test_a_tie_goes_to_the_lowest_id():
@@ -249,9 +289,9 @@ def test_large_counts_do_not_overflow_and_perfection_is_exact():
 def test_tensors_and_arrays_give_the_same(dtype):
     probabilities, truths = torch.tensor([[0.75, 0.25], [0.25, 0.75]], dtype=dtype), torch.tensor([0, 1])
     for name in METRICS.names(task="classification"):
-        metric = METRICS.get(name)
-        found = metric(probabilities.requires_grad_(), truths, classes=("a", "b"))
-        assert found == metric([[0.75, 0.25], [0.25, 0.75]], [0, 1], classes=("a", "b"))
+        found = compute(name, probabilities.requires_grad_(), truths, classes=("a", "b"))
+        assert found == compute(name, [[0.75, 0.25], [0.25, 0.75]], [0, 1], classes=("a", "b"))
+        assert found == compute(name, list(probabilities), list(truths), classes=("a", "b"))
 
 
 def test_the_promised_names_are_registered():
@@ -292,19 +332,21 @@ def test_multilabel_figures_are_scikit_learns_class_by_class(cases):
             areas[name] = sk.roc_auc_score(truth, score)
         if truth.any() or call.any():
             f1s[name] = sk.f1_score(truth, call)
-    for metric, by_class, undefined in ((multilabel_auc, areas, 0.5), (multilabel_f1, f1s, 0.0)):
+    for metric, by_class in ((multilabel_auc, areas), (multilabel_f1, f1s)):
         name = metric.__name__
-        expected = {f"{name}/{c}": by_class.get(c, undefined) for c in classes}
-        expected[name] = np.mean(list(by_class.values())) if by_class else undefined
-        assert metric(probabilities, shown, classes=classes) == pytest.approx(expected, abs=1e-12)
+        expected = {f"{name}/{c}": by_class.get(c, math.nan) for c in classes}
+        expected[name] = np.mean(list(by_class.values())) if by_class else math.nan
+        found = metric(probabilities, shown, classes=classes)
+        assert found == pytest.approx(expected, abs=1e-12, nan_ok=True)
+        assert all(figure.defined == (not figure.reason) for figure in found.values())
 
 
 def test_tensors_of_several_labels_are_taken_too():
     probabilities, shown = torch.tensor([[0.75, 0.25], [0.25, 0.75]]), torch.tensor([[1, 1], [0, 1]])
     for name in METRICS.names(task="multilabel"):
-        metric = METRICS.get(name)
-        found = metric(probabilities.requires_grad_(), shown, classes=("a", "b"))
-        assert found == metric([[0.75, 0.25], [0.25, 0.75]], [[True, True], [False, True]], classes=("a", "b"))
+        found = compute(name, probabilities.requires_grad_(), shown, classes=("a", "b"))
+        expected = compute(name, [[0.75, 0.25], [0.25, 0.75]], [[True, True], [False, True]], classes=("a", "b"))
+        assert found == pytest.approx(expected, nan_ok=True)
 
 
 @pytest.mark.parametrize("name", METRICS.names(task="multilabel"))
@@ -313,9 +355,10 @@ def test_tensors_of_several_labels_are_taken_too():
     [
         ([], [], "no cases"),
         (np.zeros((0, 2)), np.zeros((0, 2)), "no cases"),
-        ([[0.9, 0.1]], [1], r"shape \(N, 2\), one column per class; got \(1, 2\) and \(1,\)"),
-        ([[0.9, 0.1]], [[1, 0], [0, 0]], r"got \(1, 2\) and \(2, 2\)"),
-        ([[0.9]], [[1]], r"got \(1, 1\) and \(1, 1\)"),
+        ([[0.9, 0.1]], [1], r"truths\[0\]: expected 2 values of 0 or 1, one per class, got the shape \(\)"),
+        ([[0.9, 0.1]], [[1, 0], [0, 0]], "got 1 predictions and 2 truths"),
+        ([[0.9]], [[1]], r"predictions\[0\]: expected 2 probabilities, one per class, got the shape \(1,\)"),
+        ([[0.9, 0.1], [0.9]], [[1, 0]] * 2, r"predictions\[1\]: expected 2 probabilities"),
         ([[0.9, 0.1]], [[1, 2]], r"truths\[0\] is \[1, 2\]: expected 0 or 1 for each of \('hcc', 'cyst'\)"),
         ([[0.9, math.nan]], [[1, 0]], r"predictions\[0\] holds nan"),
         ([[0.9, 7.0]], [[1, 0]], r"predictions\[0\] holds 7.0.*sigmoid"),
@@ -323,9 +366,9 @@ def test_tensors_of_several_labels_are_taken_too():
 )
 def test_bad_input_of_several_labels_is_refused(name, predictions, truths, message):
     with pytest.raises(ValueError, match=message):
-        METRICS.get(name)(predictions, truths, classes=("hcc", "cyst"))
-    with pytest.raises(ValueError, match="names that differ"):
-        METRICS.get(name)([[0.9, 0.1]], [[1, 0]], classes=("a", "a"))
+        compute(name, predictions, truths, classes=("hcc", "cyst"))
+    with pytest.raises(ValueError, match="classes of different names"):
+        compute(name, [[0.9, 0.1]], [[1, 0]], classes=("a", "a"))
 
 
 # bad input
@@ -339,10 +382,10 @@ GOOD = [[0.9, 0.1], [0.2, 0.8]]
     [
         ([], [], "no cases"),
         (np.zeros((0, 2)), np.zeros(0, int), "no cases"),
-        (GOOD, [0], r"got \(2, 2\) and \(1,\)"),
-        ([0.9, 0.2], [0, 1], r"got \(2,\) and \(2,\)"),
-        ([[1.0], [1.0]], [0, 1], r"shape \(N, 2\)"),
-        (GOOD, [[0], [1]], r"got \(2, 2\) and \(2, 1\)"),
+        (GOOD, [0], "one prediction per truth, got 2 predictions and 1 truths"),
+        ([0.9, 0.2], [0, 1], r"predictions\[0\]: expected 2 probabilities, one per class, got the shape \(\)"),
+        ([[1.0], [1.0]], [0, 1], r"predictions\[0\]: expected 2 probabilities, one per class, got the shape \(1,\)"),
+        (GOOD, [[0], [1]], r"truths of shape \(N,\), one class id per image, got \(2, 1\)"),
         ([[0.9, 0.1], [math.nan, 0.8]], [0, 1], r"predictions\[1\] holds nan"),
         ([[0.9, 0.1], [-2.5, 3.5]], [0, 1], r"predictions\[1\] holds -2.5.*softmax"),
         (GOOD, [0, 2], r"truths\[1\] is 2: expected a class id from 0 to 1"),
@@ -353,17 +396,21 @@ GOOD = [[0.9, 0.1], [0.2, 0.8]]
 )
 def test_bad_input_is_refused(name, predictions, truths, message):
     with pytest.raises(ValueError, match=message):
-        METRICS.get(name)(predictions, truths, classes=("normal", "cancer"))
+        compute(name, predictions, truths, classes=("normal", "cancer"))
 
 
 def test_bad_classes_are_refused():
     with pytest.raises(ValueError, match="at least two classes"):
         confusion_matrix([[1.0]], [0], classes=("cancer",))
-    with pytest.raises(ValueError, match="names that differ"):
+    with pytest.raises(ValueError, match="classes of different names"):
         confusion_matrix(GOOD, [0, 1], classes=("a", "a"))
-    for positive in (2, -1, "cancer"):
-        with pytest.raises(ValueError, match="positive class as an id from 0 to 1"):
+    for positive in (2, -1):
+        with pytest.raises(ValueError, match="positive as a class name or an id from 0 to 1"):
             roc_auc(GOOD, [0, 1], classes=("normal", "cancer"), positive=positive)
+        with pytest.raises(ValueError, match="positive class as an id from 0 to 1"):
+            figures([[1, 0], [0, 1]], positive=positive)
+    with pytest.raises(ValueError, match="positive as one of the classes normal, cancer, got 'cyst'"):
+        roc_auc(GOOD, [0, 1], classes=("normal", "cancer"), positive="cyst")
 
 
 @pytest.mark.parametrize("matrix", [[[1]], [[1, 2]], [1, 2]])

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
+from hccvision.metrics.comparison import Comparison
 from hccvision.metrics.detection import (
     average_precision,
     coco_map,
@@ -20,10 +21,22 @@ from hccvision.metrics.detection import (
     sensitivity_by_size,
     voc_ap,
 )
+from hccvision.metrics.figure import Figure
+from hccvision.metrics.metric import find_metrics
 from hccvision.registry import METRICS
 
 CLASSES = ("tumor", "cyst", "vessel")
 NAMES = ("voc_map", "voc07_map", "coco_map", "froc", "detection_counts")
+
+
+def compute(name, predictions, truths, *, classes):
+    """The figures of a registered metric."""
+    return find_metrics([name])[0](Comparison(predictions, truths, classes=classes))
+
+
+def undefined(figures):
+    """The reasons of the undefined figures."""
+    return {name: figure.reason for name, figure in figures.items() if math.isnan(figure)}
 
 
 def predicted(boxes=(), scores=(), labels=None):
@@ -78,7 +91,8 @@ def test_average_precision_of_known_flags(flags, num_truths, eleven, area, coco)
 def test_average_precision_at_the_ends(method):
     assert average_precision([1, 1, 1], 3, method=method) == 1.0
     assert average_precision([0, 0], 3, method=method) == 0.0
-    assert average_precision([0], 0, method=method) == 0.0
+    assert math.isnan(average_precision([0], 0, method=method))
+    assert average_precision([0], 0, method=method).reason == "no image has a lesion to find"
     assert average_precision(torch.tensor([True, False]), 1, method=method) == 1.0
 
 
@@ -191,7 +205,7 @@ def test_difficult_truths_are_neither_hit_nor_miss():
     counts = detection_counts(predictions, truths, num_classes=1)
     assert (counts["tp"], counts["fp"], counts["fn"]) == (1, 0, 0)
     only_difficult = [truth([[0, 0, 10, 10], [20, 20, 30, 30]], difficult=[True, True])]
-    assert voc_ap(predictions, only_difficult, num_classes=1) == {"map": 0.0}
+    assert undefined(voc_ap(predictions, only_difficult, num_classes=1)) == {"map": "no image has a lesion to find"}
 
 
 def test_a_second_detection_of_a_lesion_is_a_miss():
@@ -222,7 +236,7 @@ def test_a_class_without_truths_is_left_out_of_the_mean():
     predictions = [predicted([[0, 0, 10, 10], [0, 0, 10, 10]], [0.9, 0.9], labels=[0, 2])]
     truths = [truth([[0, 0, 10, 10]])]
     assert voc_ap(predictions, truths, classes=CLASSES) == {"map": 1.0, "ap/tumor": 1.0}
-    found = METRICS.get("voc07_map")(predictions, truths, classes=CLASSES)
+    found = compute("voc07_map", predictions, truths, classes=CLASSES)
     assert found == {"voc07_map": 1.0, "voc07_map/tumor": 1.0}
 
 
@@ -290,12 +304,13 @@ def test_only_the_best_hundred_of_an_image_and_class_count():
         assert coco_map(predictions, truths, num_classes=1, max_detections=most)["map"] == pytest.approx(expected)
 
 
-def test_coco_without_any_truth_is_minus_one_and_the_metric_nought():
+def test_coco_without_any_truth_is_minus_one_and_the_metric_undefined():
     predictions, truths = [predicted([[0, 0, 1, 1]], [0.5])], [truth()]
     minus = {"map": -1.0, "map_50": -1.0, "map_75": -1.0, "map_per_class": [-1.0, -1.0]}
     assert coco_map(predictions, truths, num_classes=2) == minus == pycocotools_map(predictions, truths, 2)
-    found = METRICS.get("coco_map")(predictions, truths, classes=("a", "b"))
-    assert found == {"map": 0.0, "map_50": 0.0, "map_75": 0.0}
+    found = compute("coco_map", predictions, truths, classes=("a", "b"))
+    assert undefined(found) == dict.fromkeys(("map", "map_50", "map_75"), "no image has a lesion to find")
+    assert len(found) == 3
 
 
 def test_coco_takes_difficult_truths_as_ordinary():
@@ -306,7 +321,7 @@ def test_coco_takes_difficult_truths_as_ordinary():
 def test_the_flat_metric_names_the_classes():
     predictions, truths = random_case(3)
     nested = coco_map(predictions, truths, classes=CLASSES)
-    flat = METRICS.get("coco_map")(predictions, truths, classes=CLASSES)
+    flat = compute("coco_map", predictions, truths, classes=CLASSES)
     per_class = {f"map/{c}": v for c, v in zip(CLASSES, nested.pop("map_per_class"), strict=True) if v >= 0}
     assert flat == nested | per_class
 
@@ -362,21 +377,28 @@ def test_a_score_of_just_the_threshold_counts():
 
 # every metric
 
+LOST = "no image has a lesion to find"
+NONE = "nothing was detected with a score of at least 0.5"
+RATES = ("froc", "froc/0.125", "froc/0.25", "froc/0.5", "froc/1", "froc/2", "froc/4", "froc/8")
 EMPTY = {
-    "voc_map": {"voc_map": 0.0},
-    "voc07_map": {"voc07_map": 0.0},
-    "coco_map": {"map": 0.0, "map_50": 0.0, "map_75": 0.0},
-    "detection_counts": dict.fromkeys(("tp", "fp", "fn", "sensitivity", "precision", "f1"), 0.0),
+    "voc_map": {"voc_map": LOST},
+    "voc07_map": {"voc07_map": LOST},
+    "coco_map": {"map": LOST, "map_50": LOST, "map_75": LOST},
+    "froc": dict.fromkeys(RATES, LOST),
+    "detection_counts": {"sensitivity": LOST, "precision": NONE, "f1": f"{LOST}, and {NONE}"},
 }
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_empty_images_give_noughts(name):
-    found = METRICS.get(name)([predicted()], [truth()], classes=CLASSES)
-    assert set(found.values()) == {0.0}
-    assert found == EMPTY.get(name, found)
-    missed = METRICS.get(name)([predicted()], [truth([[0, 0, 1, 1]])], classes=CLASSES)
-    assert {v for key, v in missed.items() if key != "fn"} == {0.0}
+def test_figures_of_no_lesion_are_undefined_and_say_why(name):
+    found = compute(name, [predicted()], [truth()], classes=CLASSES)
+    assert undefined(found) == EMPTY[name]
+    assert {key: value for key, value in found.items() if key not in EMPTY[name]} == (
+        dict.fromkeys(("tp", "fp", "fn"), 0.0) if name == "detection_counts" else {}
+    )
+    missed = compute(name, [predicted()], [truth([[0, 0, 1, 1]])], classes=CLASSES)
+    assert {v for key, v in missed.items() if key not in ("fn", "precision")} == {0.0}
+    assert undefined(missed) == ({"precision": NONE} if name == "detection_counts" else {})
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -384,7 +406,7 @@ def test_perfect_predictions_are_perfect(name):
     _, truths = random_case(4, images=12)
     truths = [{**t, "difficult": np.zeros(len(t["labels"]), bool)} for t in truths]
     predictions = [{**t, "scores": np.full(len(t["labels"]), 0.9)} for t in truths]
-    found = METRICS.get(name)(predictions, truths, classes=CLASSES)
+    found = compute(name, predictions, truths, classes=CLASSES)
     if name == "detection_counts":
         assert found.pop("tp") == sum(len(t["labels"]) for t in truths)
         assert found.pop("fp") == found.pop("fn") == 0
@@ -396,9 +418,9 @@ def test_tensors_and_arrays_give_the_same_plain_floats_and_stay_as_they_were(nam
     arrays = random_case(5)
     before = copy.deepcopy(arrays)
     tensors = [[{key: torch.as_tensor(v) for key, v in image.items()} for image in images] for images in arrays]
-    found = METRICS.get(name)(*arrays, classes=CLASSES)
-    assert found == METRICS.get(name)(*tensors, classes=CLASSES)
-    assert all(type(value) is float and math.isfinite(value) for value in found.values())
+    found = compute(name, *arrays, classes=CLASSES)
+    assert found == compute(name, *tensors, classes=CLASSES)
+    assert all(type(value) is Figure and math.isfinite(value) for value in found.values())
     for images, old in zip(arrays, before, strict=True):
         for image, was in zip(images, old, strict=True):
             assert all((image[key] == was[key]).all() for key in was)
@@ -412,8 +434,8 @@ def test_the_order_of_images_and_the_scale_of_boxes_do_not_matter(seed, name, ra
     random.shuffle(order)
     moved = [[{**image, "boxes": image["boxes"] * 4} for image in (images[i] for i in order)]
              for images in (predictions, truths)]  # fmt: skip
-    expected = METRICS.get(name)(predictions, truths, classes=CLASSES)
-    assert METRICS.get(name)(*moved, classes=CLASSES) == pytest.approx(expected, abs=1e-12)
+    expected = compute(name, predictions, truths, classes=CLASSES)
+    assert compute(name, *moved, classes=CLASSES) == pytest.approx(expected, abs=1e-12)
 
 
 def test_classes_may_be_named_counted_or_left_out():
@@ -460,17 +482,17 @@ BOX = [0, 0, 10, 10]
 def test_bad_images_are_refused_by_their_index(name, second_prediction, second_truth, message):
     good = predicted([BOX], [0.5]), truth([BOX])
     with pytest.raises(ValueError, match=message):
-        METRICS.get(name)([good[0], second_prediction], [good[1], second_truth], classes=CLASSES)
+        compute(name, [good[0], second_prediction], [good[1], second_truth], classes=CLASSES)
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_no_images_and_unequal_numbers_are_refused(name):
     with pytest.raises(ValueError, match="no images"):
-        METRICS.get(name)([], [], classes=CLASSES)
-    with pytest.raises(ValueError, match="got 1 and 2"):
-        METRICS.get(name)([predicted()], [truth()] * 2, classes=CLASSES)
-    with pytest.raises(TypeError, match=r"predictions\[0\]: expected a dictionary.*got list.*as_dict"):
-        METRICS.get(name)([[BOX]], [truth()], classes=CLASSES)
+        compute(name, [], [], classes=CLASSES)
+    with pytest.raises(ValueError, match="got 1 predictions and 2 truths"):
+        compute(name, [predicted()], [truth()] * 2, classes=CLASSES)
+    with pytest.raises(TypeError, match=r"predictions\[0\]: expected a dictionary.*as_dict.*got list"):
+        compute(name, [[BOX]], [truth()], classes=CLASSES)
 
 
 def test_bad_options_are_refused():

@@ -10,6 +10,9 @@ import torch
 
 import hccvision as hv
 from hccvision.contracts import Targets
+from hccvision.metrics.comparison import Comparison
+from hccvision.metrics.figure import Figure
+from hccvision.metrics.metric import find_metrics
 from hccvision.registry import AUGMENTATIONS, BACKBONES, HEADS, METRICS, Registry
 
 
@@ -265,33 +268,60 @@ def as_tensors(value):
     return [{field: torch.from_numpy(rows) for field, rows in one.items()} for one in value]
 
 
+def compared(task, case, **options):
+    predictions, truths, classes = CASES[task][case]
+    return Comparison(predictions, truths, classes=classes, **options)
+
+
 def test_every_metric_has_a_task():
     assert {METRICS.tags(name).get("task") for name in METRICS.names()} == set(CASES)
 
 
 @pytest.mark.parametrize("name", METRICS.names())
-def test_every_metric_gives_finite_floats_by_name(name):
-    metric = METRICS.get(name)
-    task = METRICS.tags(name)["task"]
-    for predictions, truths, classes in CASES[task]:
-        found = metric(predictions, truths, classes=classes)
+def test_every_metric_has_a_direction(name):
+    (metric,) = find_metrics(name)
+    stated = METRICS.tags(name)["higher_is_better"]
+    names = stated if isinstance(stated, dict) else {name: stated}
+    assert all(metric.direction(figure) in (True, False) for figure in names)
+    undirected = ("lesions", "score_threshold")
+    for case in range(len(CASES[metric.task])):
+        for figure in metric(compared(metric.task, case)):
+            assert metric.direction(figure) is not None or figure.split("/")[0] in undirected, figure
+
+
+@pytest.mark.parametrize("name", METRICS.names())
+def test_every_metric_gives_figures_by_name(name):
+    (metric,) = find_metrics(name)
+    for case, (predictions, truths, classes) in enumerate(CASES[metric.task]):
+        found = metric(compared(metric.task, case))
         assert found
         for key, value in found.items():
             assert isinstance(key, str)
-            assert isinstance(value, float), (key, type(value))
-            assert np.isfinite(value), key
-        assert metric(as_tensors(predictions), as_tensors(truths), classes=list(classes)) == pytest.approx(found)
-        if task == "classification":
-            assert set(metric(predictions, truths, classes=classes, positive=0)) == set(found)
+            assert isinstance(value, Figure), (key, type(value))
+            assert np.isfinite(value) or value.reason, key
+        tensors = Comparison(as_tensors(predictions), as_tensors(truths), classes=list(classes))
+        assert metric(tensors) == pytest.approx(found, nan_ok=True)
+        if metric.task == "classification":
+            assert set(metric(compared(metric.task, case, positive=classes[0]))) == set(found)
+
+
+@pytest.mark.parametrize("name", METRICS.names())
+def test_every_metric_works_on_resamples(name):
+    (metric,) = find_metrics(name)
+    for case in range(len(CASES[metric.task])):
+        whole = compared(metric.task, case)
+        for seed in range(3):
+            found = metric(whole.take(np.random.default_rng(seed).integers(0, len(whole), len(whole))))
+            assert all(np.isfinite(value) or value.reason for value in found.values())
 
 
 @pytest.mark.parametrize("task", CASES)
 def test_metrics_that_share_a_key_mean_the_same(task):
-    for predictions, truths, classes in CASES[task]:
+    for case in range(len(CASES[task])):
         seen = {}
-        for name in METRICS.names(task=task):
-            for key, value in METRICS.get(name)(predictions, truths, classes=classes).items():
-                assert seen.setdefault(key, value) == pytest.approx(value), (name, key)
+        for metric in find_metrics(METRICS.names(task=task), task):
+            for key, value in metric(compared(task, case)).items():
+                assert seen.setdefault(key, value) == pytest.approx(value, nan_ok=True), (metric.name, key)
 
 
 SIZE = (40, 56)

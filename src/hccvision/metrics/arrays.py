@@ -51,27 +51,3 @@ def take_items(items: Any, rows: np.ndarray) -> Any:
         The items, of the same kind.
     """
     return [items[i] for i in rows.tolist()] if isinstance(items, list) else items[rows]
-
-
-def as_table(items: Any, kind: str, columns: int, what: str) -> np.ndarray:
-    """Return one row of numbers per image.
-
-    Args:
-        items: N rows: a list of arrays, tensors or sequences, or one array or tensor.
-        kind: ``"predictions"`` or ``"truths"``, for messages.
-        columns: K, the length of each row.
-        what: the numbers are, for messages.
-
-    Returns:
-        ``(N, K)``.
-
-    Raises:
-        ValueError: if a row has another shape; names the image.
-    """
-    rows = [as_array(item) for item in items] if isinstance(items, list) else as_array(items)
-    for index, row in enumerate(rows):
-        if np.shape(row) != (columns,):
-            raise ValueError(
-                f"{kind}[{index}]: expected {columns} {what}, one per class, got the shape {np.shape(row)}"
-            )
-    return np.stack(rows) if isinstance(rows, list) else rows

@@ -9,7 +9,8 @@ from weakref import WeakKeyDictionary
 
 import numpy as np
 
-from hccvision.metrics.arrays import as_array, as_items, as_table, take_items
+from hccvision.metrics.arrays import as_array, as_items, take_items
+from hccvision.metrics.cases import as_class_ids, as_presence, as_probabilities
 from hccvision.metrics.match_cache import MatchCache
 from hccvision.metrics.matches import Matches
 from hccvision.metrics.matching import Matching, detection_rows, match_rows, truth_rows
@@ -147,52 +148,18 @@ class Comparison:
 
     @_per_case
     def probabilities(self) -> np.ndarray:
-        """``(N, K) float64``: probabilities of a classifier.
-
-        Raises:
-            ValueError: for another shape, or values outside [0, 1]; names the image.
-        """
-        found = as_table(self.predictions, "predictions", len(self.classes), "probabilities")
-        in_range = (found >= -1e-6) & (found <= 1 + 1e-6)  # False for NaN too
-        if not in_range.all():
-            row, column = np.argwhere(~in_range)[0]
-            raise ValueError(
-                f"predictions[{row}] holds {found[row, column]}: expected probabilities in [0, 1]; for raw outputs, "
-                "take their softmax first (multi-label: their sigmoid)"
-            )
-        return found.astype(np.float64)
+        """``(N, K) float64``: probabilities of a classifier."""
+        return as_probabilities(self.predictions, self.classes)
 
     @_per_case
     def class_ids(self) -> np.ndarray:
-        """``(N,) int64``: the true classes of a classification.
-
-        Raises:
-            ValueError: for another shape, or values that are not class ids; names the image.
-        """
-        ids, k = as_array(self.truths), len(self.classes)
-        if k < 2:
-            raise ValueError(f"expected at least two classes, got {self.classes}")
-        if ids.shape != (len(self),):
-            raise ValueError(f"expected truths of shape (N,), one class id per image, got {ids.shape}")
-        known = np.isin(ids, np.arange(k))
-        if not known.all():
-            row = np.flatnonzero(~known)[0]
-            raise ValueError(f"truths[{row}] is {ids[row]}: expected a class id from 0 to {k - 1}, of {self.classes}")
-        return ids.astype(np.int64)
+        """``(N,) int64``: the true classes of a classification."""
+        return as_class_ids(self.truths, self.classes)
 
     @_per_case
     def present(self) -> np.ndarray:
-        """``(N, K) bool``: the classes that each image shows, of a multi-label classification.
-
-        Raises:
-            ValueError: for another shape, or values other than 0 and 1; names the image.
-        """
-        shown = as_table(self.truths, "truths", len(self.classes), "values of 0 or 1")
-        known = np.isin(shown, (0, 1))
-        if not known.all():
-            row = np.argwhere(~known)[0][0]
-            raise ValueError(f"truths[{row}] is {shown[row].tolist()}: expected 0 or 1 for each of {self.classes}")
-        return shown.astype(bool)
+        """``(N, K) bool``: the classes that each image shows, of a multi-label classification."""
+        return as_presence(self.truths, self.classes)
 
     @_per_case
     def calls(self) -> np.ndarray:
@@ -268,6 +235,9 @@ class Comparison:
         Returns:
             ``(N, …)``, one row per image.
 
+        Raises:
+            ValueError: if the function returns other shapes for other images.
+
         Example:
             >>> def overlap(prediction, truth):
             ...     return (prediction & truth).sum(), prediction.sum() + truth.sum()
@@ -282,7 +252,11 @@ class Comparison:
         key = tuple(sorted(options.items()))
         if key not in kept:
             pairs = zip(self.predictions, self.truths, strict=True)
-            kept[key] = np.array([function(prediction, truth, **options) for prediction, truth in pairs])
+            rows = [np.asarray(function(prediction, truth, **options)) for prediction, truth in pairs]
+            shapes = sorted({row.shape for row in rows})
+            if len(shapes) > 1:
+                raise ValueError(f"expected numbers of one shape for all images, got the shapes {shapes}")
+            kept[key] = np.stack(rows)
         return kept[key]
 
     def take(self, indices: Any) -> Comparison:

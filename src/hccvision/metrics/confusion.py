@@ -72,23 +72,20 @@ def figures(matrix: Any, *, positive: int | None = None, classes: Sequence[str] 
     spread = (total**2 - sum(r * r for r in rows)) * (total**2 - sum(c * c for c in columns))
     recalls = [d / r for d, r in zip(rights, rows, strict=True) if r]
     f1s = [2 * d / (r + c) for d, r, c in zip(rights, rows, columns, strict=True) if r + c]
-    found = {
+    agreement = right * total - by_chance
+    alike = "all cases are of one class and were called that class"
+    return {
         "accuracy": Figure.share(right, total),
-        "balanced_accuracy": Figure(sum(recalls) / len(recalls)),
+        "balanced_accuracy": Figure(sum(recalls) / len(recalls), count=total),
         "sensitivity": Figure.share(tp, tp + fn, reason=f"no case is {name}"),
         "specificity": Figure.share(tn, tn + fp, reason=f"all cases are {name}"),
         "precision": Figure.share(tp, tp + fp, reason=f"no case was called {name}"),
         "npv": Figure.share(tn, tn + fn, reason=f"all cases were called {name}"),
-        "f1": ratio(2 * tp, 2 * tp + fp + fn, f"no case is {name}, and none was called {name}"),
-        "macro_f1": Figure(sum(f1s) / len(f1s)),
-        "kappa": ratio(
-            right * total - by_chance, total**2 - by_chance, "all cases are of one class and were called that class"
-        ),
-        "mcc": ratio(
-            right * total - by_chance, math.sqrt(spread), "all cases are of one class, or were called one class"
-        ),
+        "f1": ratio(2 * tp, 2 * tp + fp + fn, f"no case is {name}, and none was called {name}", count=total),
+        "macro_f1": Figure(sum(f1s) / len(f1s), count=total),
+        "kappa": ratio(agreement, total**2 - by_chance, alike, count=total),
+        "mcc": ratio(agreement, math.sqrt(spread), "all cases are of one class, or were called one class", count=total),
     }
-    return {key: figure if figure.count is not None else figure.replace(count=total) for key, figure in found.items()}
 
 
 def binary_figures(tp: int, fn: int, fp: int, tn: int) -> dict[str, Figure]:
@@ -133,18 +130,19 @@ def one_against_rest(matrix: np.ndarray, positive: int | None) -> tuple[int, int
     return tp, of_truth - tp, of_calls - tp, total - of_truth - of_calls + tp
 
 
-def ratio(part: float, whole: float, reason: str) -> Figure:
+def ratio(part: float, whole: float, reason: str, *, count: int | None = None) -> Figure:
     """Return ``part / whole``, or nan with the reason where ``whole`` is 0.
 
     Args:
         part: numerator.
         whole: denominator.
         reason: why the ratio is undefined.
+        count: number of cases behind it.
 
     Returns:
         The figure.
     """
-    return Figure(part / whole) if whole else Figure.undefined(reason)
+    return Figure(part / whole if whole else math.nan, count=count, reason=reason)
 
 
 @METRICS.register("confusion", task="classification", higher_is_better=DIRECTIONS)

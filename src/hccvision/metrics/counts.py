@@ -45,7 +45,7 @@ def compute_detection_counts(
         "fn": Figure.number(total - tp),
         "sensitivity": Figure.share(tp, total, reason=NO_TRUTHS),
         "precision": Figure.share(tp, calls, reason=undetected),
-        "f1": ratio(2 * tp, calls + total, f"{NO_TRUTHS}, and {undetected}"),
+        "f1": ratio(2 * tp, calls + total, f"{NO_TRUTHS}, and {undetected}", count=total),
     }
 
 

@@ -82,10 +82,10 @@ def match(
         TypeError: if an image is not a dictionary.
     """
     how = Matching(tuple(iou_thresholds), rule, extra_pixel, max_detections)
-    if len(predictions) != len(truths) or len(truths) == 0:
-        raise ValueError(
-            f"expected predictions and truths of the same images, got {len(predictions)} and {len(truths)}"
-        )
+    if len(predictions) != len(truths):
+        raise ValueError(f"expected one prediction per truth, got {len(predictions)} predictions, {len(truths)} truths")
+    if len(truths) == 0:
+        raise ValueError("there are no images to match: expected at least one")
     names = class_names(classes, num_classes, predictions, truths)
     return match_rows(detection_rows(predictions, names), truth_rows(truths, names), names, len(truths), how)
 

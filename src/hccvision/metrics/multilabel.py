@@ -39,7 +39,7 @@ def compute_multilabel_f1(comparison: Comparison) -> dict[str, Figure]:
         ``multilabel_f1``, the mean over the classes that occur in truths or calls, and ``multilabel_f1/<class>``; nan
         where undefined.
     """
-    shown, called = comparison.present, comparison.probabilities >= YES
+    called, shown = comparison.probabilities >= YES, comparison.present
     counts = zip(comparison.classes, (called & shown).sum(0).tolist(), (called ^ shown).sum(0).tolist(), strict=True)
     f1s = {
         name: Figure(2 * right / (2 * right + wrong), count=len(comparison))
