@@ -146,7 +146,7 @@ def test_what_reaches_outside_is_cut_off(tmp_path):
     problem = Problem("box_outside", "a.xml", "reaches outside")
     annotation = Annotation([[50, 30, 70, 44], [70, 50, 80, 60]], ("hcc", "hcc"), size=(40, 60), problems=(problem,))
     sample = Sample(tmp_path / "a.png", annotation=annotation, problems=(problem,))
-    with pytest.raises(ValueError, match="extends beyond"):
+    with pytest.raises(ValueError, match="reaches outside"):
         expand_dataset([sample], tmp_path / "more", to=2)
     assert not (tmp_path / "more").exists()
     found = expand_dataset([sample], tmp_path / "more", to=2, augmentation="none", on_problem="skip")
