@@ -216,8 +216,8 @@ def test_only_the_degenerate_one_of_two_boxes_is_skipped(liver, capsys):
 @pytest.mark.parametrize(
     ("old", "new", "reason", "boxes"),
     [
-        ("<xmax>50</xmax>", "<xmax>90</xmax>", "reaches outside the image (width 72, height 48)", 1),
-        ("<ymin>11</ymin>", "<ymin>-5</ymin>", "reaches outside the image (width 72, height 48)", 1),
+        ("<xmax>50</xmax>", "<xmax>90</xmax>", "extends beyond the image (width 72, height 48)", 1),
+        ("<ymin>11</ymin>", "<ymin>-5</ymin>", "extends beyond the image (width 72, height 48)", 1),
         ("<xmin>21</xmin><xmax>50</xmax>", "<xmin>80</xmin><xmax>99</xmax>", "outside the image", 0),
     ],
 )

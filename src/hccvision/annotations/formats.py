@@ -118,7 +118,7 @@ class ImageWriter(Protocol):
 
         Args:
             image_path: the image.
-            annotation: of the image, its size known.
+            annotation: of the image; its size is read from the image if it is unknown.
             classes: names in the order of the ids, for formats that number classes.
             overwrite: whether an existing annotation may be replaced.
 

@@ -181,11 +181,11 @@ class VOCFormat:
     def write_one(
         self, image_path: Path, annotation: Annotation, *, classes: Sequence[str] = (), overwrite: bool = False
     ) -> Path:
-        """Write the XML beside an image, in whole pixels as LabelImg draws them.
+        """Write the XML beside an image, its boxes clipped to the image and in whole pixels, as LabelImg draws them.
 
         Args:
             image_path: the image.
-            annotation: of the image, its size known.
+            annotation: of the image.
             classes: not used: the file states names.
             overwrite: whether an existing XML may be replaced.
 
@@ -194,9 +194,11 @@ class VOCFormat:
 
         Raises:
             FileExistsError: if the XML exists and ``overwrite`` is False.
-            ValueError: if the size is unknown, a box is not finite or empty, or XML can't hold a text.
+            ValueError: if a box is not finite or empty, or XML can't hold a text.
         """
         path = self.annotation_path(image_path)
+        size, boxes = clipped_boxes(Sample(image_path, annotation=annotation))
+        annotation = replace(annotation, size=size, boxes=boxes)
         return voc.write(path, annotation, base=self.base, image_path=image_path, overwrite=overwrite)
 
     def _is_unchanged(self, annotation: Annotation) -> bool:
