@@ -1,6 +1,7 @@
 """Predictions read from a report's CSV and from COCO's results."""
 
 import json
+from dataclasses import MISSING, fields
 from pathlib import Path
 
 import numpy as np
@@ -35,8 +36,9 @@ def report(folder: Path, task: str, predictions: list[Prediction], classes=CLASS
         Image.new("L", (60, 50)).save(prediction.path)
         annotation = Annotation(np.zeros((0, 4)), (), size=(50, 60))
         data.append(Sample(Path(prediction.path), class_name=classes[0], annotation=annotation))
-    matrix = np.zeros((2, 2), int) if task == "classification" else None
-    made = Report(task, tuple(classes), classes[-1], {}, {}, matrix, data, predictions)
+    stated = {"task": task, "classes": tuple(classes), "positive": classes[-1], "figures": {}, "samples": data}
+    empty = {f.name: None for f in fields(Report) if f.default is f.default_factory is MISSING}
+    made = Report(**{**empty, **stated, "predictions": predictions})
     (folder / "predictions.csv").write_text(made._table(), encoding="utf-8", newline="")
     return folder / "predictions.csv"
 
