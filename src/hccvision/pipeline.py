@@ -11,12 +11,11 @@ from typing import Any
 import torch
 from tqdm.auto import tqdm
 
-from hccvision.annotations.formats import ImageWriter
+from hccvision.annotations.formats import ImageWriter, image_writer
 from hccvision.contracts.outputs import Detections, Prediction
 from hccvision.contracts.parts import Predictor
 from hccvision.images.read import image_size
 from hccvision.inference import Input, list_inputs, predict
-from hccvision.registry import ANNOTATION_FORMATS
 from hccvision.tasks.task import task_of
 
 
@@ -131,8 +130,7 @@ def propose(
         One proposal per image, by file name.
 
     Raises:
-        ValueError: if the model is not a detector.
-        TypeError: if the format has no file for each image.
+        ValueError: if the model is not a detector, or the format has no file for each image.
         FileNotFoundError: if there are no images in the folder.
 
     Source:
@@ -141,9 +139,7 @@ def propose(
     task = task_of(model)
     nothing = Detections(torch.zeros(0, 4), torch.zeros(0), torch.zeros(0, dtype=torch.int64))
     task.annotation(Prediction("", detections=nothing), (1, 1))  # refuses other tasks before the time is spent
-    writer = ANNOTATION_FORMATS.resolve(format)
-    if not isinstance(writer, ImageWriter):
-        raise TypeError(f"proposals need an annotation format with a file for each image, and {format!r} is none")
+    writer = image_writer(format)
     root = Path(folder)
     if not root.is_dir():
         raise FileNotFoundError(f"{root}: no such folder")

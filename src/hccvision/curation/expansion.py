@@ -18,20 +18,22 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from hccvision.annotations.formats import dataset_writer, read_folder
 from hccvision.annotations.names import MARK, stem
 from hccvision.annotations.problems import usable
+from hccvision.annotations.voc import to_whole_pixels
+from hccvision.annotations.writing import class_list
 from hccvision.augment.batch import Augmentation
 from hccvision.boxes.borders import clip
 from hccvision.boxes.overlap import area
 from hccvision.contracts.batches import Targets
 from hccvision.contracts.samples import Annotation, Sample
-from hccvision.curation.annotated import annotated_folder
 from hccvision.files import new_folder, require_empty, write_text
+from hccvision.images.formats.picture import PictureFormat
 from hccvision.images.read import read_image
 from hccvision.registry import AUGMENTATIONS
 
 TABLE = "expanded.csv"
-_MEDICAL = (".dcm", ".nii", ".nii.gz")
 
 
 def expand_dataset(
@@ -62,7 +64,7 @@ def expand_dataset(
         to: number of images in the new folder, at least that of ``data``; copies are distributed evenly.
         augmentation: name in `AUGMENTATIONS`, or a callable as the builders there return.
         seed: equal seeds give equal files. A copy depends on the seed, its source's name and its own number only.
-        format: annotation format to write: ``"voc"``, ``"coco"`` or ``"yolo"``.
+        format: annotation format to read and write, a name in ``ANNOTATION_FORMATS``: ``"voc"``, ``"coco"``, ….
         on_problem: ``"raise"`` or ``"skip"``, see `usable.usable`.
 
     Returns:
@@ -86,7 +88,7 @@ def expand_dataset(
         Mizouri 2026, section 3.2 and table 2.
     """
     root = require_empty(folder)
-    layout = annotated_folder(format)
+    writer = dataset_writer(format)
     kept = usable(data, on_problem)
     if to < len(kept):
         raise ValueError(f"{len(kept)} images can't be expanded to {to}: give a larger number, or fewer samples")
@@ -94,8 +96,8 @@ def expand_dataset(
     odd = [s.path for s in kept if not drawn and (s.annotation is not None or s.class_name is None)]
     if odd:
         raise ValueError(f"expected samples all annotated, or all with class names alone; {odd[0]} is otherwise")
-    apply = AUGMENTATIONS.build(augmentation) if isinstance(augmentation, str) else augmentation
-    places = [Path(layout.images) if drawn else _class_folder(s) for s in kept]
+    apply = AUGMENTATIONS.resolve(augmentation)
+    places = [Path(writer.image_folder) if drawn else _class_folder(s) for s in kept]
     names = _names(kept, places)
     taken = set(zip(places, names, strict=True))
     each, rest = divmod(to - len(kept), len(kept))
@@ -123,8 +125,9 @@ def expand_dataset(
                 _save(augmented, path)
                 found.append(replace(original, path=path, annotation=moved, source_id=source))
         if drawn:
-            written = layout.write(found, draft)
-            found = [replace(s, annotation=a) for s, a in zip(found, written, strict=True)]
+            writer.write(draft, found, classes=class_list(found, None))
+            read = {s.path: s.annotation for s in read_folder(draft, format)}
+            found = [replace(s, annotation=read[s.path]) for s in found]
         found = [_moved(sample, draft, root) for sample in found]
         write_text(draft / TABLE, _table(found, root))
     return found
@@ -176,9 +179,9 @@ def _pixels(path: Path) -> np.ndarray:
 
 
 def _suffix(path: Path) -> str:
-    """Return the suffix of the written original: PNG for a medical file, whose header must not be passed on."""
+    """Return the suffix of the written original: PNG unless it is a plain picture, so that no header is passed on."""
     suffix = path.name[len(stem(path)) :]
-    return ".png" if not suffix or suffix.lower() in _MEDICAL else suffix
+    return suffix if suffix.lower() in PictureFormat.suffixes else ".png"
 
 
 def _save(pixels: np.ndarray, path: Path) -> None:
@@ -194,7 +197,7 @@ def _clipped(annotation: Annotation | None, size: tuple[int, int]) -> Annotation
 
 def _kept(annotation: Annotation, boxes: Tensor, numbers: Sequence[int], size: tuple[int, int]) -> Annotation:
     """Return the annotation with these boxes only, at new coordinates ``(N, 4)``, given for all boxes."""
-    return replace(annotation.keep(numbers), boxes=boxes[list(numbers)].numpy(), size=size, problems=())
+    return replace(annotation.keep(numbers), boxes=boxes[list(numbers)].numpy(), size=size, problems=(), path=None)
 
 
 def _augmented(
@@ -212,4 +215,4 @@ def _augmented(
     left = targets.labels[0][targets.valid[0]].tolist()
     places = torch.zeros(len(boxes), 4)
     places[left] = targets.boxes[0][targets.valid[0]]
-    return made, replace(_kept(annotation, places, left, made.shape[:2]), verified=False)
+    return made, to_whole_pixels(replace(_kept(annotation, places, left, made.shape[:2]), verified=False))

@@ -13,9 +13,11 @@ from pathlib import Path
 
 import numpy as np
 
+from hccvision.annotations.formats import DatasetWriter, dataset_writer
 from hccvision.annotations.names import stem
+from hccvision.annotations.voc import check_base
+from hccvision.annotations.writing import class_list
 from hccvision.contracts.samples import Sample
-from hccvision.curation.annotated import annotated_folder
 from hccvision.curation.box_checks import agree, duplicate_boxes
 from hccvision.curation.duplicates import same_content
 from hccvision.curation.facts import Facts, facts_of
@@ -47,7 +49,7 @@ def repair(
     folder: str | os.PathLike[str],
     *,
     rename: Mapping[str, str] | None = None,
-    format: str = "voc",
+    format: str | DatasetWriter = "voc",
     base: str = "voc",
 ) -> list[Change]:
     """Write a corrected copy of a data set to a new folder; the source is not changed.
@@ -64,7 +66,7 @@ def repair(
             (for ``"voc"`` ``JPEGImages/`` and ``Annotations/``) and samples with a class name to a folder of that name;
             patients, if known, to ``patients.csv``.
         rename: ``{wrong class name: right one}``; other names stay as they are.
-        format: annotation format to write: ``"voc"``, ``"coco"`` or ``"yolo"``.
+        format: annotation format to write, a name in ``ANNOTATION_FORMATS`` or a writer: ``"voc"``, ``"coco"``, ….
         base: how VOC files count pixels, the same as they were read with: ``"voc"`` or ``"corner"``.
 
     Returns:
@@ -86,9 +88,8 @@ def repair(
         b.png: left out, the same file as a.png
     """
     require_empty(folder)
-    if base not in ("voc", "corner"):
-        raise ValueError(f"unknown base {base!r}; known: 'voc', 'corner'")
-    layout = annotated_folder(format)
+    check_base(base)
+    writer = dataset_writer(format, **({} if base == "voc" else {"base": base}))
     renamed = [_renamed(sample, rename or {}) for sample in data]
     facts = facts_of(data)
     surplus = _surplus(renamed, facts)
@@ -96,7 +97,6 @@ def repair(
     patients: list[tuple[str, str]] = []
     taken: set[tuple[str, str]] = set()
     annotated: list[Sample] = []
-    originals: list[Path | None] = []
     with new_folder(folder) as draft:
         for number, (before, sample) in enumerate(zip(data, renamed, strict=True)):
             refused = surplus.get(number) or _unusable(sample, facts[number])
@@ -107,7 +107,7 @@ def repair(
             if repaired is None:
                 changes += [Change(file, kind, change, "") for file, kind, change in done]
                 continue
-            where = layout.images if repaired.class_name is None else _folder_name(repaired.class_name)
+            where = writer.image_folder if repaired.class_name is None else _folder_name(repaired.class_name)
             name = _free(repaired.path, where, taken)
             written = Path(where, name)
             (draft / where).mkdir(exist_ok=True)
@@ -120,16 +120,17 @@ def repair(
                     (sample.path.name, "unknown_class", ", ".join(f"{o!r} renamed {n!r}" for o, n in pairs.items()))
                 )
             if repaired.annotation is not None:
-                annotation = replace(repaired.annotation, filename=name, problems=())
-                annotated.append(replace(repaired, path=draft / written, annotation=annotation, problems=()))
-                originals.append(None if done else repaired.annotation.path)
+                annotation = repaired.annotation
+                if name != repaired.path.name:
+                    annotation = replace(annotation, filename=name)
+                annotated.append(replace(repaired, path=draft / written, annotation=annotation))
             if repaired.patient is not None:
                 patients.append((name, repaired.patient))
             changes += [Change(file, kind, change, written.as_posix()) for file, kind, change in done]
         if not taken:
             raise ValueError(f"no sample is left of {len(data)}: {'; '.join(c.change for c in changes[:3])}")
         if annotated:
-            layout.write(annotated, draft, base=base, originals=originals)
+            writer.write(draft, annotated, classes=class_list(annotated, None))
         if patients:
             _write_table(draft / "patients.csv", [("image", "patient"), *patients])
         rows = [vars(c) for c in changes]
