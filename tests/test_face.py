@@ -5,6 +5,7 @@ import importlib
 import inspect
 import json
 import pkgutil
+import re
 import shutil
 import subprocess
 import sys
@@ -25,8 +26,14 @@ FUNCTIONS = {
     "read_image_folder": ("folder", "classes"),
     "split": ("data", "shares", "group", "seed", "on_problem"),
     "folds": ("data", "count", "group", "seed", "on_problem"),
-    "fit": ("model", "train", "val", "recipe", "run", "resume", "device", "seed", "on_problem"),
+    "fit": ("model", "train", "val", "recipe", "run", "resume", "device", "metrics"),
     "evaluate": ("model", "data", "metrics", "on_problem"),
+    "score": ("predictions", "samples", "classes", "task", "on_problem"),
+    "wrap": ("model", "classes", "task"),
+    "features_of": ("backbone", "image_size"),
+    "read_predictions": ("path", "samples", "classes"),
+    "read_folder": ("path", "format"),
+    "export_model": ("model", "path", "format"),
     "predict": ("model", "inputs"),
     "propose": ("model", "folder"),
     "check": ("data", "classes", "attributes"),
@@ -38,7 +45,8 @@ FUNCTIONS = {
     "expand_dataset": ("data", "folder", "to", "augmentation", "seed", "on_problem"),
     "check_report": ("counts", "claims"),
 }
-CLASSES = ("CAD", "Model", "Recipe", "Report", "History")
+CLASSES = ("CAD", "Model", "Recipe", "Report", "History", "Comparison", "Metric", "Figure", "Task", "Loss", "Predictor")
+CLASSES += ("DataReport", "CheckedFigures", "Leakage", "Proposal", "FitOptions", "ModelOptions", "Hook")
 CLASSES += ("Annotation", "Detections", "FeatureSpec", "Prediction", "Problem", "SSDOutput", "Sample", "Targets")
 REGISTRIES = ("BACKBONES", "HEADS", "AUGMENTATIONS", "METRICS")
 MODULES = ("boxes", "default_boxes", "losses", "metrics", "recipes", "phantom", "plots", "images", "weights")
@@ -75,8 +83,10 @@ def test_the_defaults_are_those_promised():
     assert default("folds", "count") == 5
     assert default("fit", "resume") is False
     assert default("fit", "device") == "auto"
+    assert hv.FitOptions().on_problem == "raise"
+    assert hv.FitOptions().seed is None
     assert default("build_model", "resize") == "stretch"
-    assert {default(name, "on_problem") for name in ("fit", "evaluate", "split", "folds")} == {"raise"}
+    assert {default(name, "on_problem") for name in ("score", "evaluate", "split", "folds")} == {"raise"}
 
 
 @pytest.mark.parametrize("name", CLASSES)
@@ -91,27 +101,64 @@ def test_modules_are_modules(name):
     assert getattr(hv, name) is sys.modules[f"hccvision.{name}"]
 
 
-def test_no_module_at_the_root_bears_the_name_of_a_function_or_class():
-    assert not {module.name for module in pkgutil.iter_modules(hv.__path__)} & set(hv._NAMES)
+def test_the_two_modules_of_annotations_are_on_the_face():
+    assert hv.voc is sys.modules["hccvision.annotations.voc"]
+    assert hv.masks is sys.modules["hccvision.annotations.masks"]
 
 
-def test_all_tables_of_the_face_agree():
-    assert set(hv.__all__) == {*hv._MODULES, *hv._NAMES}
-    assert len(hv.__all__) == len(set(hv.__all__))
+STUB = ast.parse((Path(hv.__file__).parent / "__init__.pyi").read_text(encoding="utf-8"))
+LISTED = {
+    alias.name: (node.module, alias.asname)
+    for node in STUB.body
+    if isinstance(node, ast.ImportFrom)
+    for alias in node.names
+}
+
+
+def test_the_face_is_the_one_list_of_the_stub():
+    assert set(hv.__all__) == set(LISTED)
+    assert all(name == asname for name, (_, asname) in LISTED.items())  # which is how a stub exports a name
     assert {*FUNCTIONS, *CLASSES, *REGISTRIES, *MODULES} <= set(hv.__all__)
     for name in hv.__all__:
         assert getattr(hv, name) is not None
     assert set(hv.__all__) <= set(dir(hv))
 
 
-def test_type_checkers_are_told_the_same_as_python():
-    tree = ast.parse(Path(hv.__file__).read_text(encoding="utf-8"))
-    (block,) = [n for n in tree.body if isinstance(n, ast.If) and ast.unparse(n.test) == "TYPE_CHECKING"]
-    told = {alias.name: node.module for node in block.body for alias in node.names}
-    assert told == {
-        **dict.fromkeys(hv._MODULES, "hccvision"),
-        **{name: f"hccvision.{module}" for name, module in hv._NAMES.items()},
-    }
+def test_no_module_at_the_root_bears_the_name_of_a_function_or_class():
+    modules = {module.name for module in pkgutil.iter_modules(hv.__path__)}
+    assert not modules & {name for name, (module, _) in LISTED.items() if module is not None}
+
+
+def public_callables():
+    for name in hv.__all__:
+        part = getattr(hv, name)
+        if inspect.isfunction(part) or inspect.isclass(part):
+            yield name, part
+
+
+def test_what_public_functions_return_is_public():
+    """Every class of ours that is named in a return annotation is on the face."""
+    missing = {}
+    for name, function in public_callables():
+        if not inspect.isfunction(function):
+            continue
+        returned = inspect.signature(function).return_annotation
+        for word in re.findall(r"[A-Z]\w+", returned if isinstance(returned, str) else ""):
+            defined = getattr(sys.modules[function.__module__], word, None)
+            if inspect.isclass(defined) and defined.__module__.startswith("hccvision") and word not in hv.__all__:
+                missing[name] = word
+    assert missing == {}
+
+
+def test_public_functions_take_at_most_eight_arguments_besides_their_options():
+    def arguments(function):
+        kinds = (inspect.Parameter.VAR_KEYWORD, inspect.Parameter.VAR_POSITIONAL)
+        return [p for p in inspect.signature(function).parameters.values() if p.kind not in kinds]
+
+    for name in ("fit", "evaluate", "score", "predict", "build_model", "wrap", "propose", "check", "split"):
+        assert len(arguments(getattr(hv, name))) <= 8, name
+    assert len(arguments(hv.augment.mri)) <= 8
+    assert len(arguments(hv.losses.multibox)) <= 8
 
 
 def test_a_name_that_is_not_there_is_an_attribute_error():
@@ -166,9 +213,9 @@ def test_a_part_of_ones_own_is_found_by_its_name(registry):
 
     try:
         assert "mine_for_a_test" in registry.names(task="classification")
-        assert registry.build("mine_for_a_test", size=3)() == 3
+        assert registry.get("mine_for_a_test")(size=3)() == 3
     finally:
-        del registry._builders["mine_for_a_test"], registry._tags["mine_for_a_test"]
+        registry.remove("mine_for_a_test", **({"task": "classification"} if registry.scope else {}))
 
 
 @pytest.fixture(scope="module")
@@ -259,7 +306,7 @@ def test_importing_costs_at_most_a_tenth_of_a_second_more_than_torch(imports):
 
 def test_importing_brings_nothing_but_the_face_itself(imports):
     brought = {name.split(".")[0] for name in imports[0]["brought"]}
-    assert brought - sys.stdlib_module_names == {"hccvision"}
+    assert brought - sys.stdlib_module_names == {"hccvision", "lazy_loader"}
     assert "hccvision.boxes" not in imports[0]["brought"]
 
 

@@ -14,9 +14,12 @@ from hccvision.heads.linear import LinearHead
 from hccvision.heads.ssd import SSDHead
 from hccvision.images import DEFAULT_WINDOW, Window
 from hccvision.model.build import build_model, load_model
+from hccvision.model.features import features_of
 from hccvision.model.file import read_settings
 from hccvision.model.model import Model
-from hccvision.registry import BACKBONES, HEADS
+from hccvision.recipes import Recipe
+from hccvision.registry import BACKBONES, HEADS, NECKS
+from hccvision.training.optimisers import parameter_table
 
 NARROW = {"width": 0.25}
 
@@ -195,7 +198,7 @@ def test_building_leaves_the_backbone_as_it_was():
     ],
 )
 def test_a_backbone_that_misstates_its_maps_is_refused(wrong):
-    with pytest.raises(ValueError, match=r"Tiny states maps of \(4.* and gives maps of \(4"):
+    with pytest.raises(ValueError, match=r"Tiny states maps of \(4.* and returns maps of \(4"):
         build_model(Tiny(**wrong), "ssd", classes=["a"], image_size=64)
 
 
@@ -309,19 +312,92 @@ def test_a_registered_backbone_is_saved_by_name(tmp_path, registered):
 def test_a_file_that_names_an_unknown_part_says_which(tmp_path, registered, monkeypatch):
     path = build_model(registered, "linear", classes=["a", "b"], image_size=64).save(tmp_path / "a.safetensors")
     monkeypatch.delitem(BACKBONES._builders, registered)
+    monkeypatch.delitem(BACKBONES._tags, registered)
     with pytest.raises(KeyError, match="unknown backbone 'tiny'"):
         load_model(path)
 
 
-def test_parts_not_built_by_name_cannot_be_saved(tmp_path):
+def test_a_file_says_which_parts_were_given_as_objects_and_loading_asks_for_them(tmp_path):
+    model = build_model(Tiny(), "linear", classes=["a", "b"], image_size=64, seed=3).eval()
+    path = model.save(tmp_path / "a.safetensors")
+    assert read_settings(path)["backbone"] == {"object": f"{Tiny.__module__}.Tiny"}
+    with pytest.raises(ValueError, match=r"its backbone was given as an object of .*Tiny.*load_model\(.*backbone=…\)"):
+        load_model(path)
+    again = load_model(path, backbone=Tiny())
+    images = torch.rand(2, 3, 64, 64)
+    assert torch.equal(again(images), model(images))
+
+    body = BACKBONES.build("mobilenet_v1", width=0.25)
+    head = LinearHead(features_of(body, 32), 2)
+    model = build_model(body, head, classes=["a", "b"], image_size=32).eval()
+    path = model.save(tmp_path / "b.safetensors")
+    with pytest.raises(ValueError, match=r"its head was given as an object of hccvision\.heads\.linear\.LinearHead"):
+        load_model(path)
+    again = load_model(path, head=LinearHead(features_of(body, 32), 2))
+    assert torch.equal(again(images[..., :32, :32]), model(images[..., :32, :32]))
+    with pytest.raises(ValueError, match="its tensors don't fit the parts"):
+        load_model(path, head=LinearHead(features_of(body, 32), 2, hidden=()))
+
+
+def test_parts_are_names_or_objects_and_objects_take_no_options():
     model = build_model(Tiny(), "linear", classes=["a", "b"], image_size=64)
-    with pytest.raises(ValueError, match=r"this backbone, a Tiny, was not built by name.*hv.BACKBONES.build"):
-        model.save(tmp_path / "a.safetensors")
-    head = LinearHead(FeatureSpec((4,), (16,), ((2, 2),), (32, 32)), 2)
-    model = Model(BACKBONES.build("mobilenet_v1", width=0.25), head, classes=["a", "b"], image_size=(32, 32))
-    with pytest.raises(ValueError, match=r"this head, a LinearHead, was not built by name.*hv.HEADS.build"):
-        model.save(tmp_path / "a.safetensors")
-    assert list(tmp_path.iterdir()) == []
+    assert isinstance(model.backbone, Tiny)
+    with pytest.raises(TypeError, match=r"options \(width\) are for a backbone given by name, and this one is a Tiny"):
+        build_model(Tiny(), "linear", classes=["a", "b"], image_size=64, backbone_options={"width": 0.5})
+    with pytest.raises(TypeError, match="nonsense"):
+        build_model("mobilenet_v1", "linear", classes=["a", "b"], nonsense=1)
+    with pytest.raises(TypeError, match=r"a head has a task, a loss and a decode; Identity doesn't"):
+        build_model(Tiny(), nn.Identity(), classes=["a", "b"], image_size=64)
+    with pytest.raises(TypeError, match=r"a neck states its channels and strides; Identity doesn't"):
+        build_model(Tiny(), "linear", neck=nn.Identity(), classes=["a", "b"], image_size=64)
+
+
+def test_the_features_of_a_backbone_are_those_of_a_dry_forward():
+    body = Tiny()
+    assert features_of(body, 64) == FeatureSpec((4, 8), (16, 32), ((4, 4), (2, 2)), (64, 64))
+    assert features_of(body, (64, 96)).sizes == ((4, 6), (2, 3))
+    assert body.training
+    with pytest.raises(TypeError, match="a backbone states its channels and strides; Linear doesn't"):
+        features_of(nn.Linear(2, 2), 64)
+
+
+class Smooth(nn.Module):
+    """A neck that halves the channels of every map."""
+
+    def __init__(self, features, *, share=2):
+        super().__init__()
+        self.channels, self.strides = tuple(c // share for c in features.channels), features.strides
+        self.layers = nn.ModuleList(nn.Conv2d(c, c // share, 1) for c in features.channels)
+
+    def forward(self, maps):
+        return tuple(layer(m) for layer, m in zip(self.layers, maps, strict=True))
+
+
+def test_a_neck_is_one_definition_between_any_backbone_and_any_head(tmp_path, monkeypatch):
+    monkeypatch.setitem(NECKS._builders, "smooth", Smooth)
+    monkeypatch.setitem(NECKS._tags, "smooth", {})
+    for head, options in (("linear", {"pool": "avg"}), ("ssd", {})):
+        model = build_model(
+            "mobilenet_v1", head, neck="smooth", classes=["a", "b"], image_size=64, backbone_options=NARROW,
+            neck_options={"share": 4}, head_options=options,
+        ).eval()  # fmt: skip
+        assert [m.shape[1] for m in model.maps(torch.zeros(1, 3, 64, 64))] == [c // 4 for c in model.backbone.channels]
+        again = load_model(model.save(tmp_path / f"{head}.safetensors"))
+        assert again.settings()["neck"] == ["smooth", {"share": 4}]
+        images = torch.rand(1, 3, 64, 64)
+        for a, b in zip(
+            torch.utils._pytree.tree_leaves(model(images)), torch.utils._pytree.tree_leaves(again(images)), strict=True
+        ):
+            assert torch.equal(a, b)
+        rows = parameter_table(model, Recipe(learning_rate=1e-4, head_learning_rate=1e-2))
+        assert {r.learning_rate for r in rows if r.name.startswith("neck")} == {1e-2}
+    model = build_model(Tiny(), "linear", neck=Smooth(features_of(Tiny(), 64)), classes=["a", "b"], image_size=64)
+    path = model.save(tmp_path / "objects.safetensors")
+    with pytest.raises(ValueError, match=r"its backbone was given as an object"):
+        load_model(path)
+    with pytest.raises(ValueError, match=r"its neck was given as an object of .*Smooth"):
+        load_model(path, backbone=Tiny())
+    load_model(path, backbone=Tiny(), neck=Smooth(features_of(Tiny(), 64)))
 
 
 def test_a_failed_save_leaves_the_old_file_and_nothing_else(tmp_path, monkeypatch):

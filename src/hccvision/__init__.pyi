@@ -39,6 +39,7 @@ from .curation.checks import check as check
 from .curation.expansion import expand_dataset as expand_dataset
 from .curation.leakage import Leakage as Leakage
 from .curation.leakage import leakage as leakage
+from .curation.repair import Change as Change
 from .curation.repair import repair as repair
 from .curation.report import DataReport as DataReport
 from .curation.report import Finding as Finding

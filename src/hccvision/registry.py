@@ -62,14 +62,15 @@ class Registry(Generic[T]):
             The decorator, which returns the builder unchanged.
 
         Raises:
-            ValueError: if the name is taken.
+            ValueError: if the name is taken; but a definition that is run again in ``__main__``, as in a notebook,
+                replaces itself.
         """
 
         def add(builder: T) -> T:
             self._load_home()  # so that a name of the library's own is refused here, not found taken later
             key = self._key(name, tags.get(self.scope or ""))
             taken: Any = self._builders.get(key)
-            if taken is not None:
+            if taken is not None and not _is_rerun(taken, builder):
                 by = f"{taken.__module__}.{getattr(taken, '__qualname__', type(taken).__qualname__)}"
                 raise ValueError(f"the {self.kind} name {name!r} is taken by {by}; register yours under another name")
             self._builders[key] = builder
@@ -77,6 +78,19 @@ class Registry(Generic[T]):
             return builder
 
         return add
+
+    def remove(self, name: str, **tags: Any) -> None:
+        """Remove a builder.
+
+        Args:
+            name: a registered name.
+            tags: as in `get`.
+
+        Raises:
+            KeyError: if the name is unknown.
+        """
+        key = self._find(name, tags)
+        del self._builders[key], self._tags[key]
 
     def names(self, **tags: Any) -> list[str]:
         """Return the registered names in alphabetical order.
@@ -212,6 +226,12 @@ class Registry(Generic[T]):
                     entry.load()
                 except Exception as error:  # a broken plug-in must not take the library down
                     warnings.warn(f"the plug-in {entry.name!r} ({entry.value}) failed to load: {error}", stacklevel=3)
+
+
+def _is_rerun(old: Any, new: Any) -> bool:
+    """Return whether a builder is the same definition as another, run once more in a notebook or a console."""
+    names = [(getattr(b, "__module__", ""), getattr(b, "__qualname__", "")) for b in (old, new)]
+    return names[0] == names[1] and names[0][0] == "__main__"
 
 
 BACKBONES: Registry[Callable[..., Any]] = Registry("backbone", ("hccvision.backbones",))
