@@ -18,6 +18,7 @@ class Detections:
         labels: ``(N,) int64``, class ids ``0 ... K-1``; there is no background among them.
 
     Example:
+        >>> import torch
         >>> d = Detections(torch.tensor([[1.0, 2.0, 9.0, 9.0]]), torch.tensor([0.8]), torch.tensor([0]))
         >>> d.as_dict(first_label=1)["labels"]
         tensor([1])

@@ -16,13 +16,13 @@ import numpy as np
 
 @dataclass(frozen=True)
 class Problem:
-    """One thing that is wrong with a file: readers collect these, and nothing is silently dropped.
+    """One problem of a file; readers collect these, and nothing is dropped silently.
 
     Args:
-        kind: a short fixed word to count by, such as ``"degenerate_box"`` or ``"missing_image"``.
-        path: the file it was found in.
-        message: what was expected, what came, and what to do.
-        usable: whether the sample can still be used without the offending part; False leaves the whole sample out.
+        kind: a fixed identifier, such as ``"degenerate_box"`` or ``"missing_image"``.
+        path: the file with the problem.
+        message: what was expected, what was found, and what to do.
+        usable: whether the sample can be used without the affected part; False excludes the whole sample.
 
     Example:
         >>> print(Problem("missing_image", "a.xml", "there is no image beside it: add a.png or delete a.xml", False))
@@ -40,22 +40,22 @@ class Problem:
 
 @dataclass(frozen=True, eq=False)
 class Annotation:
-    """The boxes drawn in one image, in the pixels of that image.
+    """Boxes annotated in one image, in pixels of that image.
 
     Args:
         boxes: ``(N, 4) float32``, xyxy pixels, 0-based, half-open.
         names: N class names, in the order of the boxes.
-        size: ``(height, width)`` as the annotation states it; None where it doesn't.
-        difficult: N flags; difficult truths are trained on, and left out of the VOC metrics. Empty means all False.
+        size: ``(height, width)`` as the annotation file states it; None if it doesn't.
+        difficult: N flags; difficult objects are trained on, and ignored by the VOC metrics. Empty means all False.
         truncated: N flags. Empty means all False.
         poses: N free texts. Empty means ``"Unspecified"``.
-        filename: the image's file name as the annotation states it.
+        filename: the image's file name as the annotation file states it.
         verified: whether a human has confirmed the whole annotation.
-        path: the annotation's own file.
-        problems: what was found wrong while reading; the boxes concerned are not in ``boxes``.
-        extra: the file's own fields, without its objects, in its own words: plain dictionaries, lists and texts that
-            `voc.write` writes back in place. Empty means LabelImg's usual ones.
-        object_extras: N dictionaries, the fields of each object where they are not the usual ones. Empty means none.
+        path: the annotation file.
+        problems: found while reading; the boxes left out because of them are not in ``boxes``.
+        extra: fields of the annotation file other than its objects, as plain dictionaries, lists and strings, which
+            `voc.write` writes back. Empty means LabelImg's usual fields.
+        object_extras: N dictionaries with the fields of each object that are not the usual ones. Empty means none.
 
     Example:
         >>> a = Annotation(np.array([[10, 20, 30, 40]], np.float32), ("tumor",), size=(300, 484))
@@ -92,7 +92,7 @@ class Annotation:
         return len(self.boxes)
 
     def keep(self, numbers: Sequence[int]) -> Annotation:
-        """Give the annotation of some of its boxes, with all that is said of them.
+        """Return the annotation with some of its boxes and their fields.
 
         Args:
             numbers: indices of the boxes, in the order wanted.
@@ -119,17 +119,17 @@ class Annotation:
 
 @dataclass(frozen=True, eq=False)
 class Sample:
-    """One image on disk with what is known about it: a class name, or an annotation, and its patient.
+    """One image file and its metadata: a class name or an annotation, and the patient.
 
     Args:
         path: the image file.
-        patient: whose slice it is; None where nobody said.
+        patient: pseudonym of the patient; None if unknown.
         class_name: the image's class, for classification.
-        annotation: its boxes, for detection; one of no boxes means "looked at, no lesion".
+        annotation: its boxes, for detection; an annotation without boxes means that the image shows no lesion.
         problems: what is wrong with its files.
-        source_id: whose copy it is: the path of the image it was made from, or the last parts of it, without the
-            suffix; None where it is nobody's copy.
-        series: the acquisition it comes from; None where nobody said.
+        source_id: the image this one was derived from: its path, or the last parts of it, without the suffix; None for
+            an original.
+        series: identifier of the acquisition; None if unknown.
 
     Example:
         >>> Sample(Path("liver/P007_03.png"), patient="P007", class_name="cancer").class_name
@@ -149,7 +149,7 @@ class Sample:
 
     @property
     def names(self) -> tuple[str, ...]:
-        """All class names the sample bears: its own, or those of its boxes."""
+        """All class names of the sample: its own, or those of its boxes."""
         if self.class_name is not None:
             return (self.class_name,)
         return self.annotation.names if self.annotation is not None else ()

@@ -115,4 +115,4 @@ def per_box(values: Tensor, size: int) -> Tensor:
     Returns:
         One row per default box, in the order of the default boxes.
     """
-    return values.permute(0, 2, 3, 1).reshape(len(values), -1, size)
+    return values.permute(0, 2, 3, 1).reshape(values.shape[0], -1, size)
