@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import torch
+from torch import Tensor, nn
 
 from hccvision.files import write_atomically
 from hccvision.model.file import plain
@@ -30,11 +32,35 @@ def export_torch_program(model: Model, path: Path, *, batch: int = 2) -> Path:
     training = model.training
     example = torch.zeros(batch, model.in_channels, *model.image_size, device=model.device)
     try:
-        program = torch.export.export(model.eval(), (example,), dynamic_shapes=({0: torch.export.Dim("batch")},))
+        program = torch.export.export(PlainOutput(model.eval()), (example,), dynamic_shapes=({0: torch.export.Dim("batch")},))
     finally:
         model.train(training)
     extra = {"hccvision.json": json.dumps(model.settings(), default=plain)}
     return write_atomically(path, lambda partial: _save(program, partial, extra))
+
+
+class PlainOutput(nn.Module):
+    """A model whose output is a tensor or a plain tuple, so that loading its program doesn't need hccvision.
+
+    Args:
+        model: with any output.
+    """
+
+    def __init__(self, model: Model) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, images: Tensor) -> Any:
+        """Compute the raw output.
+
+        Args:
+            images: ``(B, C, H, W) float`` in [0, 1].
+
+        Returns:
+            The model's output; a plain tuple in place of a named one.
+        """
+        output = self.model(images)
+        return tuple(output) if isinstance(output, tuple) else output
 
 
 def _save(program: torch.export.ExportedProgram, path: Path, extra: dict[str, str]) -> None:
