@@ -1,4 +1,4 @@
-"""The one path from inputs to predictions: read, resize, batch, decode, place back."""
+"""Inference, the one path from inputs to predictions: read, resize, batch, decode, map back to the original."""
 
 from __future__ import annotations
 
@@ -23,12 +23,13 @@ from hccvision.images.window import Window
 from hccvision.tasks.task import Task, task_of
 
 Input = str | os.PathLike[str] | np.ndarray | torch.Tensor | Image.Image | Sample
+EXPECTED = "a path, an array, a tensor, a PIL image or a Sample"
 
 
 class Network(Protocol):
-    """What `run` needs of a model: how it wants its images, and its decoded output for a batch of them.
+    """What `run` needs of a model: how images are prepared for it, and its decoded output for a batch.
 
-    `Model` and the models wrapped by `wrap` are networks.
+    `Model` and `WrappedModel` are networks.
     """
 
     window: Window
@@ -48,13 +49,13 @@ class Network(Protocol):
 
     @property
     def image_size(self) -> tuple[int, int] | None:
-        """``(height, width)`` that images are resized to; None: they keep their own sizes."""
+        """``(height, width)`` that images are resized to; None: each keeps its own size."""
 
     def prepare(self, device: torch.device) -> None:
         """Move to a device and switch to evaluation mode."""
 
     def answer(self, images: Sequence[np.ndarray], **options: Any) -> Iterable[Any]:
-        """Decode a batch of ``(H, W, C) uint8`` images; return one answer for each."""
+        """Return the decoded output for a batch of ``(H, W, C) uint8`` images, one entry per image."""
 
 
 class Loaded(NamedTuple):
@@ -80,12 +81,12 @@ def run(
     progress: bool = False,
     **options: Any,
 ) -> Iterator[Prediction]:
-    """Predict images one batch at a time and yield each prediction as it is made.
+    """Predict images one batch at a time and yield the predictions of each batch as it is done.
 
     Args:
-        model: a classifier, a detector or another network; is moved to the device and put into evaluation mode.
-        inputs: see `predict`; a generator is read no further ahead than one batch.
-        batch: images at a time, at least 1.
+        model: a network, such as a `Model`; it is moved to the device and put into evaluation mode.
+        inputs: see `predict`; an iterable is read no further ahead than one batch.
+        batch: number of images at a time, at least 1.
         device: ``"auto"`` (CUDA if available), ``"cpu"``, ``"cuda"`` or ``"cuda:1"``.
         progress: show a progress bar.
         options: of the head's ``decode``, such as ``score_threshold``.
@@ -94,7 +95,7 @@ def run(
         One prediction per input, in order. An input that can't be read has an ``error``; the others are not affected.
 
     Raises:
-        ValueError: for a ``batch`` below 1 or an unavailable device.
+        ValueError: for a ``batch`` below 1, or an unknown or unavailable device.
         FileNotFoundError: if a folder given has no images.
         TypeError: for inputs that are neither an image nor an iterable of images.
 
@@ -107,10 +108,8 @@ def run(
         ['array 0', 'array 1']
     """
     if batch < 1:
-        raise ValueError(f"batch is a number of images from 1, got {batch}")
-    where = choose_device(device)
-    items = list_inputs(inputs)
-    return _run(model, items, batch, where, progress, options)
+        raise ValueError(f"expected a batch of at least 1 image, got batch={batch}")
+    return _run(model, list_inputs(inputs), batch, choose_device(device), progress, options)
 
 
 def _run(
@@ -125,17 +124,21 @@ def _run(
     model.prepare(device)
     numbered = enumerate(tqdm(items, desc="predict", disable=None if progress else True))
     while chunk := list(islice(numbered, batch)):
-        loaded = [load(model, item, number) for number, item in chunk]
-        good = [entry for entry in loaded if isinstance(entry, Loaded)]
-        answers = _answers(model, task, good, options) if good else iter(())
-        for entry in loaded:
-            yield next(answers) if isinstance(entry, Loaded) else entry
+        entries = [load(model, item, number) for number, item in chunk]
+        loaded = [entry for entry in entries if isinstance(entry, Loaded)]
+        predictions = iter(_predict_batch(model, task, loaded, options))
+        for entry in entries:
+            yield next(predictions) if isinstance(entry, Loaded) else entry
 
 
-def _answers(model: Network, task: Task, loaded: Sequence[Loaded], options: dict[str, Any]) -> Iterator[Prediction]:
+def _predict_batch(
+    model: Network, task: Task, loaded: Sequence[Loaded], options: dict[str, Any]
+) -> Sequence[Prediction]:
+    if not loaded:
+        return []
     with torch.inference_mode():
-        decoded = model.answer([entry.image for entry in loaded], **options)
-    return iter(place_back(task, decoded, [entry.name for entry in loaded], [entry.placement for entry in loaded]))
+        decoded = list(model.answer([entry.image for entry in loaded], **options))
+    return place_back(task, decoded, [entry.name for entry in loaded], [entry.placement for entry in loaded])
 
 
 def place_back(
@@ -145,36 +148,45 @@ def place_back(
 
     Args:
         task: of the model.
-        decoded: one entry per image, as the head's ``decode`` returned it.
+        decoded: one entry per image, as the head's ``decode`` returns it.
         names: of the images.
         placements: how each image lies in the model's input.
 
     Returns:
         One prediction per image.
+
+    Raises:
+        ValueError: if the number of decoded entries is not that of the images.
     """
-    rows = zip(names, decoded, placements, strict=True)
-    return [task.prediction(name, answer, placement) for name, answer, placement in rows]
+    entries = list(decoded)
+    if len(entries) != len(names):
+        raise ValueError(
+            f"decoding returned {len(entries)} entries for a batch of {len(names)} images: expected one per image"
+        )
+    rows = zip(names, entries, placements, strict=True)
+    return [task.prediction(name, entry, placement) for name, entry, placement in rows]
 
 
 def predict(model: Predictor, inputs: Input | Iterable[Input], **options: Any) -> list[Prediction]:
     """Predict images, each prepared as the model was trained.
 
     Args:
-        model: a `Model`, or any other predictor; a `Model` is put into evaluation mode and onto the device.
-        inputs: an iterable, also a generator, of paths, arrays ``(H, W)`` or ``(H, W, C)``, tensors, PIL images or
-            `Sample` objects; a single one, a batch of arrays ``(N, H, W, C)``, or a folder. Grey levels of any depth
-            are mapped to 8 bits by the model's window; an array of uint8 counts as a picture, any other as raw values;
-            see `images.Window`.
+        model: a `Model`, or any other predictor; a `Model` is put into evaluation mode and moved to the device.
+        inputs: an iterable, such as a list or a generator, of paths, arrays ``(H, W)`` or ``(H, W, C)``, tensors, PIL
+            images or `Sample` objects; or a single one of these, a batch of arrays ``(N, H, W, C)``, or a folder. Grey
+            levels of any depth are mapped to 8 bits by the model's window; an array of uint8 counts as a picture, any
+            other as raw values; see `images.Window`.
         options: of the predictor's ``predict``. A `Model` takes ``batch=8``, ``device="auto"``, ``progress=False`` and
             the options of the head's ``decode``, such as ``score_threshold`` (0.01 by default; see `Detections.above`).
 
     Returns:
         One prediction per input, in order. An input that can't be read has an ``error``; the others are not affected.
-        `inference.run` yields them one by one instead.
+        For many inputs, `inference.run` yields the predictions batch by batch instead.
 
     Raises:
-        ValueError: for a ``batch`` below 1 or an unavailable device.
+        ValueError: for a ``batch`` below 1, or an unknown or unavailable device.
         FileNotFoundError: if a folder given has no images.
+        TypeError: for inputs that are neither an image nor an iterable of images.
 
     Example:
         >>> from hccvision.model.build import build_model
@@ -215,13 +227,13 @@ def choose_device(device: str = "auto") -> torch.device:
 
 
 def list_inputs(inputs: Input | Iterable[Input]) -> Iterable[Input]:
-    """Return the images of one input or of many.
+    """Return one input, a batch or a folder as an iterable of single images.
 
     Args:
         inputs: see `predict`.
 
     Returns:
-        An iterable of single images; a list where the inputs are not an iterator.
+        The images; an iterable given is returned as it is, unread.
 
     Raises:
         FileNotFoundError: if a folder given has no images.
@@ -240,31 +252,48 @@ def list_inputs(inputs: Input | Iterable[Input]) -> Iterable[Input]:
     if isinstance(inputs, (Image.Image, Sample)):
         return [inputs]
     if not isinstance(inputs, Iterable):
-        raise TypeError(
-            "expected a path, an array, a tensor, a PIL image, a Sample, or an iterable of these, got "
-            f"{type(inputs).__name__}"
-        )
-    return inputs if isinstance(inputs, Iterator) else list(inputs)
+        raise TypeError(f"expected {EXPECTED}, or an iterable of these, got {type(inputs).__name__}")
+    return inputs
+
+
+def name_of(item: Input, number: int) -> str:
+    """Return the name of an input in predictions and messages.
+
+    Args:
+        item: a single image.
+        number: of the input, from 0.
+
+    Returns:
+        The path; for an image that is not a file ``"array 3"``, with its number.
+
+    Example:
+        >>> name_of(Sample(Path("a.png")), 0), name_of(np.zeros((8, 8)), 3)
+        ('a.png', 'array 3')
+    """
+    path = item.path if isinstance(item, Sample) else item
+    return str(path) if isinstance(path, (str, os.PathLike)) else f"array {number}"
 
 
 def load(model: Network, item: Input, number: int) -> Loaded | Prediction:
     """Read and resize one input.
 
     Args:
-        model: whose image size, resize policy, channels and window are used.
+        model: its image size, resize policy, channels and window are used.
         item: a single image.
-        number: of the input, which names an array.
+        number: of the input, from 0; see `name_of`.
 
     Returns:
-        The input, ready for the model, or a prediction with the ``error`` that kept it from being read.
+        The input, ready for the model; or a prediction whose ``error`` says why it can't be read.
     """
+    name = name_of(item, number)
     path = item.path if isinstance(item, Sample) else item
-    name = str(path) if isinstance(path, (str, os.PathLike)) else f"array {number}"
     try:
         if isinstance(path, (str, os.PathLike)):
             image = read_image(Path(path), channels=model.in_channels, window=model.window)
-        else:
+        elif isinstance(path, Image.Image) or hasattr(path, "__array__"):  # also arrays of other libraries
             image = to_image(path, channels=model.in_channels, window=model.window)
+        else:
+            raise TypeError(f"expected {EXPECTED}, got {type(path).__name__}")
         if model.image_size is None:
             return Loaded(name, image, place(image.shape[:2], image.shape[:2], "stretch"))
         return Loaded(name, *resize(image, model.image_size, model.resize))

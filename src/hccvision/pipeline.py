@@ -1,4 +1,4 @@
-"""Models in use: classify then locate, and propose annotations for a human to correct."""
+"""Pipelines of models: classify then locate, and propose annotations for a human to correct."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ from hccvision.tasks.task import task_of
 
 
 class CAD:
-    """The paper's system: a slice is classified, and lesions are located in slices classified as cancer.
+    """The paper's system: each slice is classified, and lesions are located in those classified as cancer.
 
     Args:
-        classifier: of normal and cancer; its ``positive`` class means disease.
-        detector: of lesions.
+        classifier: predicts probabilities; its ``positive`` class means disease.
+        detector: predicts lesions.
         threshold: probability of the positive class from which a slice is classified as cancer, in [0, 1].
-        score_threshold: lowest score of a lesion shown, in [0, 1].
+        score_threshold: lowest score of a detection kept, in [0, 1].
 
     Raises:
         ValueError: if the predictors are not a classifier and a detector, in this order.
@@ -65,27 +65,34 @@ class CAD:
             options: of both predictors' ``predict``, such as ``batch`` and ``device``.
 
         Returns:
-            One prediction per input, in order, with probabilities and detections both; there are no detections in
-            images classified as normal.
+            One prediction per input, in order, with both probabilities and detections; there are no detections in
+            images not classified as cancer.
+
+        Raises:
+            ValueError: as `predict`.
+            FileNotFoundError: if a folder given has no images.
         """
         items = list(list_inputs(inputs))
-        called = predict(self.classifier, items, **options)
+        classified = predict(self.classifier, items, **options)
         positive = self.classifier.classes.index(task_of(self.classifier).positive)
         cancer = [
             i
-            for i, p in enumerate(called)
+            for i, p in enumerate(classified)
             if p.probabilities is not None and p.probabilities[positive] >= self.threshold
         ]
         located = dict(zip(cancer, predict(self.detector, [items[i] for i in cancer], **options), strict=True))
-        return [p if p.error is not None else replace(p, **self._lesions(located.get(i))) for i, p in enumerate(called)]
+        return [self._joined(p, located.get(i)) for i, p in enumerate(classified)]
 
-    def _lesions(self, located: Prediction | None) -> dict[str, Any]:
-        """Return what a detector's answer adds to a classifier's."""
+    def _joined(self, classified: Prediction, located: Prediction | None) -> Prediction:
+        """Return the classifier's prediction with the detector's, which is None for an image not given to it."""
+        if classified.error is not None:
+            return classified
         if located is None:
             nothing = Detections(torch.zeros(0, 4), torch.zeros(0), torch.zeros(0, dtype=torch.int64))
-            return {"detections": nothing}
-        found = located.detections
-        return {"detections": None if found is None else found.above(self.score_threshold), "error": located.error}
+            return replace(classified, detections=nothing)
+        if located.detections is None:
+            return replace(classified, error=located.error)
+        return replace(classified, detections=located.detections.above(self.score_threshold))
 
 
 @dataclass(frozen=True)
@@ -94,9 +101,9 @@ class Proposal:
 
     Args:
         image: the image file.
-        annotation: the annotation file, written or found there already.
+        annotation: the annotation file, newly written or already there.
         boxes: number of boxes proposed.
-        written: False if an annotation was there already (it is left as it is), or the image could not be read.
+        written: False if there was an annotation already, which is left as it is, or the image could not be read.
         error: why the image could not be read; None if it could.
     """
 
@@ -115,45 +122,45 @@ def propose(
     format: str | ImageWriter = "voc",
     **options: Any,
 ) -> list[Proposal]:
-    """Write detections as annotations beside their images, for a human to correct.
+    """Write detections as annotation files beside their images, for a human to correct.
 
-    LabelImg's are marked ``verified="no"``. An annotation that exists already is never touched.
+    LabelImg's files are marked ``verified="no"``. An annotation file that exists already is never changed.
 
     Args:
         model: a detector.
-        folder: of images.
+        folder: folder of images.
         score_threshold: lowest score of a box proposed, in [0, 1].
-        format: a name in ``ANNOTATION_FORMATS`` of a format with a file for each image, or a writer of your own.
+        format: a name in ``ANNOTATION_FORMATS``, of a format with one file per image, or a writer of your own.
         options: of the model's ``predict``, such as ``batch`` and ``device``.
 
     Returns:
         One proposal per image, by file name.
 
     Raises:
-        ValueError: if the model is not a detector, or the format has no file for each image.
-        FileNotFoundError: if there are no images in the folder.
+        KeyError: for an unknown format; the message lists the known ones.
+        ValueError: if the model is not a detector, the format does not write one file per image, or as `predict`.
+        FileNotFoundError: if there is no such folder, or no images in it.
 
     Source:
         Mizouri 2026, section 3.2: semi-automatic annotation.
     """
     task = task_of(model)
-    nothing = Detections(torch.zeros(0, 4), torch.zeros(0), torch.zeros(0, dtype=torch.int64))
-    task.annotation(Prediction("", detections=nothing), (1, 1))  # refuses other tasks before the time is spent
+    if not task.annotates:
+        raise ValueError(f"proposing boxes takes a detector, and this model does {task.name}")
     writer = image_writer(format)
     root = Path(folder)
     if not root.is_dir():
         raise FileNotFoundError(f"{root}: no such folder")
-    proposals = []
     paths = [Path(str(path)) for path in list_inputs(root)]
-    todo = [path for path in paths if not writer.annotation_path(path).exists()]
-    found = dict(zip(todo, predict(model, tqdm(todo, desc="propose", disable=None), **options), strict=True))
+    missing = [path for path in paths if not writer.annotation_path(path).exists()]
+    found = dict(zip(missing, predict(model, tqdm(missing, desc="propose", disable=None), **options), strict=True))
+    proposals = []
     for path in paths:
-        file, answer = writer.annotation_path(path), found.get(path)
-        if answer is None or answer.detections is None or file.exists():
-            proposals.append(Proposal(path, file, 0, False, None if answer is None else answer.error))
+        file, prediction = writer.annotation_path(path), found.get(path)
+        if prediction is None or prediction.error is not None or file.exists():  # images of one name share a file
+            proposals.append(Proposal(path, file, 0, False, None if prediction is None else prediction.error))
             continue
-        kept = replace(answer, detections=answer.detections.above(score_threshold))
-        annotation = replace(task.annotation(kept, image_size(path)), filename=path.name)
-        writer.write_one(path, annotation, classes=task.classes)
+        annotation = task.annotation(prediction, image_size(path), score_threshold=score_threshold)
+        writer.write_one(path, replace(annotation, filename=path.name), classes=task.classes)
         proposals.append(Proposal(path, file, len(annotation), True))
     return proposals

@@ -1,4 +1,4 @@
-"""Reports: the figures of an evaluation as a table, as files and as pictures."""
+"""Reports: the result of an evaluation as a table, files and pictures."""
 
 from __future__ import annotations
 
@@ -31,10 +31,10 @@ class Report:
         task: a name in ``TASKS``.
         classes: names, in the order of the class ids.
         positive: the class that means disease.
-        figures: by name; each is a float that also knows its count, its 95 % interval and, where it is undefined, why.
-        details: of the task, ready for JSON, such as the ``confusion_matrix`` of a classification.
-        samples: evaluated.
-        predictions: one per sample.
+        figures: name to figure; each is a float with its count, its 95 % interval and, if undefined, the reason.
+        details: of the task, plain values ready for JSON, such as the ``confusion_matrix`` of a classification.
+        samples: those evaluated.
+        predictions: one per sample, in the same order.
 
     Example:
         >>> print(Report("detection", ("hcc",), "hcc", {"map": Figure(0.5)}))
@@ -51,16 +51,18 @@ class Report:
     predictions: Sequence[Prediction] = ()
 
     def __getitem__(self, name: str) -> Figure:
+        if name not in self.figures:
+            raise KeyError(f"no figure {name!r} in this report; it has: {', '.join(self.figures) or 'none'}")
         return self.figures[name]
 
     @property
     def intervals(self) -> dict[str, tuple[float, float]]:
-        """95 % intervals ``(low, high)`` by the names of the figures that have one."""
+        """Name to 95 % interval ``(low, high)``, of the figures that have one."""
         return {name: f.interval for name, f in self.figures.items() if f.interval is not None}
 
     @property
     def matrix(self) -> np.ndarray | None:
-        """``(K, K)`` confusion matrix of a classification, rows truth, columns prediction; otherwise None."""
+        """``(K, K) int64`` confusion matrix of a classification, rows truth, columns prediction; otherwise None."""
         found = self.details.get("confusion_matrix")
         return None if found is None else np.asarray(found)
 
@@ -73,26 +75,25 @@ class Report:
             if figure.interval is not None:
                 more = f"  (95 %: {figure.interval[0]:.4f} to {figure.interval[1]:.4f})"
             lines.append(f"{name:<{width}} {figure}{more}")
-        methods = dict.fromkeys(f.method for f in self.figures.values() if f.interval is not None)
-        lines += [f"95 % intervals: {', '.join(methods)}"] if methods else []
+        methods = dict.fromkeys(f.method for f in self.figures.values() if f.method)
+        lines += [f"95 % intervals: {'; '.join(methods)}"] if methods else []
         return "\n".join(lines + task.detail_lines(self.details))
 
     def to_dict(self) -> dict[str, Any]:
         """Return the report as plain values, ready for JSON.
 
         Returns:
-            Task, classes, positive class, number of images, figures, intervals and how they were made, reasons of
-            undefined figures (which are None), and details.
+            Task, classes, positive class, number of images, figures (None where not finite), intervals and how they
+            were computed or why there is none, the reasons of undefined figures, and the details.
         """
-        numbers = {name: None if math.isnan(f) else float(f) for name, f in self.figures.items()}
         return {
             "task": self.task,
             "classes": list(self.classes),
             "positive": self.positive,
             "images": len(self.samples),
-            "figures": numbers,
-            "intervals": {name: list(interval) for name, interval in self.intervals.items()},
-            "interval_methods": {name: f.method for name, f in self.figures.items() if f.interval is not None},
+            "figures": {name: _finite(f) for name, f in self.figures.items()},
+            "intervals": {name: [_finite(end) for end in interval] for name, interval in self.intervals.items()},
+            "interval_methods": {name: f.method for name, f in self.figures.items() if f.method},
             "undefined": {name: f.reason for name, f in self.figures.items() if math.isnan(f)},
             "confusion_matrix": None,
             **self.details,
@@ -109,23 +110,24 @@ class Report:
         """Write ``report.json``, ``report.txt``, ``predictions.csv`` and the task's pictures.
 
         Args:
-            folder: of the report; is made if need be.
+            folder: for the report; created if missing.
             pictures: number of images shown in ``detections.png``.
             score_threshold: lowest score of the boxes shown there, in [0, 1].
-            overwrite: replace an older report there.
+            overwrite: replace the files of an older report.
 
         Returns:
             The folder.
 
         Raises:
             FileExistsError: if there is a report in the folder and ``overwrite`` is False.
-            ImportError: if matplotlib is missing; the other files are written before.
+            ImportError: if matplotlib is missing; all files but the pictures are written.
         """
         folder = Path(folder)
         if (folder / "report.json").exists() and not overwrite:
             raise FileExistsError(f"{folder}: there is a report here already; give another folder, or overwrite=True")
+        content = json.dumps(self.to_dict(), indent=2, allow_nan=False)  # NaN is not JSON
         folder.mkdir(parents=True, exist_ok=True)
-        write_text(folder / "report.json", json.dumps(self.to_dict(), indent=2))
+        write_text(folder / "report.json", content)
         write_text(folder / "report.txt", f"{self}\n")
         write_text(folder / "predictions.csv", self._table())
         for name, figure in self._pictures(pictures, score_threshold).items():
@@ -133,22 +135,23 @@ class Report:
         return folder
 
     def picture(self, count: int = 12, *, score_threshold: float = 0.5) -> Any:
-        """Draw the task's picture: detections beside the ground truth, or the confusion matrix.
+        """Draw the first picture of the task, such as the detections or the confusion matrix.
 
         Args:
-            count: images to show: those with lesions first, so that they are not crowded out.
+            count: number of images shown, those with lesions first.
             score_threshold: lowest score of the boxes shown, in [0, 1].
 
         Returns:
             A matplotlib figure.
 
         Raises:
-            ValueError: if the task draws none.
+            ValueError: if the task draws no picture.
+            ImportError: if matplotlib is missing.
         """
-        found = self._pictures(count, score_threshold)
-        if not found:
-            raise ValueError(f"there is no picture of this evaluation of {self.task}")
-        return next(iter(found.values()))
+        drawn = self._pictures(count, score_threshold)
+        if not drawn:
+            raise ValueError(f"there is no picture of this evaluation: {self.task} draws none")
+        return next(iter(drawn.values()))
 
     def _task(self) -> Task:
         task: Task = TASKS.get(self.task)(self.classes, positive=self.positive)
@@ -164,3 +167,8 @@ class Report:
         text = io.StringIO()
         csv.writer(text).writerows([header, *rows])
         return text.getvalue()
+
+
+def _finite(value: float) -> float | None:
+    """Return a number as JSON can hold it: None for nan and infinity."""
+    return float(value) if math.isfinite(value) else None

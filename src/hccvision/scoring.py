@@ -1,4 +1,4 @@
-"""Scoring: predictions against the ground truth of samples."""
+"""Scoring: compare predictions with the ground truth of samples."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ from hccvision.metrics.intervals import add_intervals
 from hccvision.metrics.metric import Metric, compute_metrics, find_metrics
 from hccvision.registry import TASKS
 from hccvision.reporting import Report
+from hccvision.tasks.task import Task, task_of
 
 _ARRAY = re.compile(r"array \d+")
 Metrics = Sequence[str | Metric | Callable[..., Any]] | Mapping[str, Mapping[str, Any]]
@@ -29,34 +30,36 @@ def evaluate(
     metrics: Metrics | None = None,
     *,
     on_problem: str = "raise",
+    resamples: int = 1000,
     **options: Any,
 ) -> Report:
     """Predict samples and compare the predictions with their ground truth.
 
-    The same as ``score(predict(model, data), data, classes=model.classes, task=model.task)``.
+    Equivalent to ``score(predict(model, data), data, classes=model.classes, task=model.task)``.
 
     Args:
         model: a `Model`, a model wrapped by `wrap`, or any other predictor.
         data: samples that the model was not trained on.
         metrics: see `score`.
-        on_problem: ``"raise"`` or ``"skip"``, see `usable`.
+        on_problem: see `score`.
+        resamples: see `score`.
         options: of the model's ``predict``, such as ``batch=8`` and ``device="auto"``.
 
     Returns:
-        The report: print it, take ``report["sensitivity"]`` or ``report.figures``, or ``report.save(folder)``.
+        The report: print it, read ``report["sensitivity"]`` or ``report.figures``, or ``report.save(folder)``.
 
     Raises:
-        ValueError: for samples with problems (unless skipped), without ground truth, or of classes that the model
-            doesn't know; for images that could not be predicted; for a metric of another task.
+        ValueError: for samples with problems or images that could not be predicted (unless skipped); for samples
+            without ground truth, or of classes that the model doesn't know; for a metric of another task.
         KeyError: for an unknown metric; the message lists the known ones.
     """
-    task = TASKS.get(model.task)(model.classes, positive=getattr(model, "positive", None))
-    find_metrics(task.metrics if metrics is None else metrics, task.name)  # before the time is spent
+    task = task_of(model)
+    wanted = find_metrics(task.metrics if metrics is None else metrics, task.name)
     samples = usable(data, on_problem)
-    for sample in samples:
+    for sample in samples:  # now rather than after the predictions, which take time
         task.check(sample)
     predictions = predict(model, tqdm([s.path for s in samples], desc="predict", disable=None), **options)
-    return score(predictions, samples, classes=model.classes, task=task.name, positive=task.positive, metrics=metrics)
+    return _report(task, wanted, predictions, samples, on_problem, resamples)
 
 
 def score(
@@ -70,20 +73,20 @@ def score(
     on_problem: str = "raise",
     resamples: int = 1000,
 ) -> Report:
-    """Compare predictions, whoever made them, with the ground truth of samples.
+    """Compare predictions from any source with the ground truth of samples.
 
     Args:
         predictions: one for each sample, in any order: they are matched by their paths. Predictions for arrays, which
-            have no paths, are matched by their order.
+            have no paths, are in the order of the samples.
         samples: annotated as the task needs them.
         classes: names, in the order of the class ids of the predictions.
         task: a name in ``TASKS``.
         positive: the class that means disease; None: the last one.
-        metrics: registered names, `Metric` objects or callables on a `Comparison`, or a mapping from names to options
-            such as ``{"froc": {"iou_threshold": 0.3}}``; None: the usual ones of the task.
-        on_problem: ``"raise"``, or ``"skip"``: print and leave out samples with problems, see `usable`, and images that
-            could not be predicted.
-        resamples: of the bootstrap; 0: no bootstrap intervals.
+        metrics: registered names, `Metric` objects or functions of a `Comparison`, or a mapping of these to their
+            options, such as ``{"froc": {"iou_threshold": 0.3}}``; None: the default metrics of the task.
+        on_problem: ``"raise"``, or ``"skip"`` to print problems and leave out what they concern, see `usable`, and
+            images that could not be predicted.
+        resamples: number of bootstrap resamples; 0: no intervals.
 
     Returns:
         The report. Intervals are by patient (cluster bootstrap) where the patients of all samples are known, otherwise
@@ -95,6 +98,7 @@ def score(
         KeyError: for an unknown metric or task; the message lists the known ones.
 
     Example:
+        >>> from pathlib import Path
         >>> import numpy as np, torch
         >>> from hccvision.contracts import Annotation, Detections
         >>> lesion = Annotation(np.array([[10, 10, 30, 30]]), ("hcc",), size=(64, 64))
@@ -108,29 +112,42 @@ def score(
         >>> float(report["map_50"])
         1.0
     """
-    question = TASKS.get(task)(classes, positive=positive)
-    wanted = find_metrics(question.metrics if metrics is None else metrics, task)
+    described: Task = TASKS.get(task)(classes, positive=positive)
+    wanted = find_metrics(described.metrics if metrics is None else metrics, task)
     kept = usable(samples, on_problem)
-    pairs = list(zip(match_by_path(predictions, kept, samples), kept, strict=True))
-    failed = [prediction.error for prediction, _ in pairs if prediction.error is not None]
-    if failed and on_problem == "raise":
-        raise ValueError(f"{len(failed)} of {len(pairs)} images could not be predicted, first {failed[0]}")
+    return _report(described, wanted, match_by_path(predictions, kept, samples), kept, on_problem, resamples)
+
+
+def _report(
+    task: Task,
+    metrics: Sequence[Metric],
+    predictions: Sequence[Prediction],
+    samples: Sequence[Sample],
+    on_problem: str,
+    resamples: int,
+) -> Report:
+    """Score one prediction per sample, in the same order."""
+    if len(predictions) != len(samples):
+        raise ValueError(f"expected one prediction for each of {len(samples)} samples, got {len(predictions)}")
+    failed = [p.error for p in predictions if p.error is not None]
+    if len(failed) == len(samples) or (failed and on_problem == "raise"):
+        raise ValueError(f"{len(failed)} of {len(samples)} images could not be predicted, first {failed[0]}")
     for error in failed:
         print(f"skipped: {error}")
-    pairs = [pair for pair in pairs if pair[0].error is None]
-    if not pairs:
-        raise ValueError(f"no image to score: none of {len(failed)} could be predicted, first {failed[0]}")
-    answers, shown = [prediction for prediction, _ in pairs], [sample for _, sample in pairs]
-    comparison = question.comparison(answers, shown)
-    figures = add_intervals(wanted, comparison, compute_metrics(wanted, comparison), resamples=resamples)
+    scored = [(p, s) for p, s in zip(predictions, samples, strict=True) if p.error is None]
+    predictions, samples = [p for p, _ in scored], [s for _, s in scored]
+    comparison = task.comparison(predictions, samples)
+    figures = compute_metrics(metrics, comparison)
+    if resamples:
+        figures = add_intervals(metrics, comparison, figures, resamples=resamples)
     return Report(
-        task=task,
-        classes=question.classes,
-        positive=question.positive,
+        task=task.name,
+        classes=task.classes,
+        positive=task.positive,
         figures=figures,
-        details=question.details(comparison),
-        samples=shown,
-        predictions=answers,
+        details=task.details(comparison),
+        samples=samples,
+        predictions=predictions,
     )
 
 
@@ -142,7 +159,7 @@ def match_by_path(
     Args:
         predictions: with the paths of the samples, in any order; or all for arrays, in the order of the samples.
         samples: with different paths.
-        others: samples for which there may be predictions too, which are left out.
+        others: samples that may have predictions too; these are left out.
 
     Returns:
         The prediction of each sample, in the order of the samples.
@@ -150,14 +167,14 @@ def match_by_path(
     Raises:
         ValueError: if a sample has no prediction or several, or a prediction is of no sample.
     """
-    answers = list(predictions)
-    if answers and all(_ARRAY.fullmatch(prediction.path) for prediction in answers):
-        if len(answers) != len(samples):
-            raise ValueError(f"expected one prediction for each of {len(samples)} samples, got {len(answers)}")
-        return answers
+    given = list(predictions)
+    if given and all(_ARRAY.fullmatch(prediction.path) for prediction in given):
+        if len(given) != len(samples):
+            raise ValueError(f"expected one prediction for each of {len(samples)} samples, got {len(given)}")
+        return given
     known = {os.path.abspath(s.path) for s in (*samples, *others)}
     by_path: dict[str, Prediction] = {}
-    for prediction in answers:
+    for prediction in given:
         path = os.path.abspath(prediction.path)
         if path in by_path:
             raise ValueError(f"{prediction.path}: there are two predictions for this image: keep one")

@@ -1,4 +1,4 @@
-"""Samples to batches: decode and resize once, keep as uint8, pad the targets."""
+"""Samples to batches: images are decoded and resized once and kept as uint8, targets are padded."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from hccvision.images.window import DEFAULT_WINDOW, Window
 from hccvision.registry import TASKS
 from hccvision.tasks.task import Task
 
-CACHE_LIMIT = 4 * 2**30
+CACHE_LIMIT = 4 * 2**30  # bytes of images kept in memory
 
 
 class Item(NamedTuple):
@@ -54,26 +54,28 @@ class Batch(NamedTuple):
 
 
 class SliceDataset(Dataset[Item]):
-    """Samples as a model takes them: its image size, resize policy, channels and class ids.
+    """Samples prepared for a model: with its image size, resize policy, channels and class ids.
 
-    Each image file is decoded and resized once and then kept as uint8: in memory, as long as all of them fit in 4 GiB,
-    or in a folder. Files are checked for changes when the data set is made.
+    Each image file is decoded and resized once and then kept as uint8: in a folder if ``cache`` is given, otherwise in
+    memory if all images take no more than 4 GiB. With a folder, files are checked for changes when the data set is
+    made.
 
     Args:
         samples: annotated as the task needs them and free of problems, see `usable`.
-        task: a registered name, or the task with its classes.
-        classes: names in the order of the class ids, for a task given by name.
+        task: a name in ``TASKS``, or the task with its classes.
+        classes: names in the order of the class ids; needed for a task given by name.
         image_size: ``(height, width)`` of the model's input.
         resize: ``"stretch"`` or ``"letterbox"``.
         channels: of the model's input.
         window: how grey levels of any depth are mapped to 8 bits.
-        cache: a folder for the decoded slices, shared by all workers, processes and later runs, see `ImageCache`; None:
-            this process's memory.
+        cache: a folder for the decoded images, shared by all workers, processes and later runs, see `ImageCache`; None:
+            the memory of this process.
 
     Raises:
         FileNotFoundError: with a cache folder, if an image file is missing.
-        ValueError: if a sample lacks the ground truth that the task needs, or has a class that the model doesn't know,
-            or the cache's limit is too small.
+        KeyError: for an unknown task; the message lists the known ones.
+        ValueError: if a sample lacks the ground truth that the task needs, or has a class that the model doesn't know;
+            if the images exceed the limit of the cache; or for a task given by name without ``classes``.
 
     Example:
         >>> len(SliceDataset([], task="detection", classes=["hcc"], image_size=(300, 300)))
@@ -92,6 +94,8 @@ class SliceDataset(Dataset[Item]):
         window: Window = DEFAULT_WINDOW,
         cache: str | os.PathLike[str] | ImageCache | None = None,
     ) -> None:
+        if isinstance(task, str) and classes is None:
+            raise ValueError(f"the task {task!r} is given by name: pass the names of its classes too")
         self.samples = list(samples)
         self.task: Task = TASKS.get(task)(classes) if isinstance(task, str) else task
         self.image_size = image_size
@@ -103,7 +107,7 @@ class SliceDataset(Dataset[Item]):
         self._shape = channels, *image_size
         size = channels * image_size[0] * image_size[1]
         fits = len(self.samples) * size <= CACHE_LIMIT and cache is None
-        self._cache: dict[int, tuple[Tensor, Placement]] | None = {} if fits else None
+        self._memory: dict[int, tuple[Tensor, Placement]] | None = {} if fits else None
         self._folder = ImageCache(cache) if isinstance(cache, (str, os.PathLike)) else cache
         if self._folder is not None:
             self._hashes = self._folder.hashes(sample.path for sample in self.samples)
@@ -118,7 +122,7 @@ class SliceDataset(Dataset[Item]):
 
     @property
     def hashes(self) -> dict[Path, str]:
-        """SHA-256 of the image files by absolute path, as far as a cache folder knows them."""
+        """Absolute path of each image file to its SHA-256; empty without a cache folder."""
         if self._folder is None:
             return {}
         return {s.path.absolute(): digest for s, digest in zip(self.samples, self._hashes, strict=True)}
@@ -132,35 +136,35 @@ class SliceDataset(Dataset[Item]):
         Returns:
             The placement, which maps boxes both ways.
         """
-        if self._folder is not None or (self._cache is not None and index in self._cache):
+        if self._folder is not None or (self._memory is not None and index in self._memory):
             return self._image(index)[1]
         return place(image_size(self.samples[index].path), self.image_size, self.resize)
 
     def _image(self, index: int) -> tuple[Tensor, Placement]:
         if self._folder is not None:
             return self._mapped(self._folder, index)
-        if self._cache is not None and index in self._cache:
-            return self._cache[index]
+        if self._memory is not None and index in self._memory:
+            return self._memory[index]
         entry = self._read(index)
-        if self._cache is not None:
-            self._cache[index] = entry
+        if self._memory is not None:
+            self._memory[index] = entry
         return entry
 
     def _mapped(self, folder: ImageCache, index: int) -> tuple[Tensor, Placement]:
-        """Map a slice from the folder into memory; write it there first if it is missing."""
+        """Map an image from the folder into memory; read its file and write it there first if it is missing."""
         entry = folder.load(self._key(self._hashes[index]), self._shape)
         if entry is None:
             path = self.samples[index].path
             before = hash_file(path)
             entry = self._read(index)
             if hash_file(path) != before:
-                raise OSError(f"{path}: it changed while it was read: wait until it is written")
+                raise OSError(f"{path}: it changed while it was read: wait until it is written completely")
             self._hashes[index] = before[1]
             folder.store(self._key(before[1]), *entry)
         return entry
 
     def _settings(self) -> dict[str, Any]:
-        """Return the settings that determine the pixels of a slice, besides its file."""
+        """Return the settings that determine the pixels of an image, besides its file."""
         shape = {"image_size": self.image_size, "resize": self.resize, "channels": self.channels}
         return {**shape, "window": dataclasses.asdict(self.window)}
 
@@ -193,7 +197,7 @@ def collate(items: Sequence[Item]) -> Batch:
 
 
 def to_float(images: Tensor) -> Tensor:
-    """Convert a uint8 batch to the floats that a model takes.
+    """Convert a uint8 batch to the float32 input of a model.
 
     Args:
         images: ``(B, C, H, W) uint8``.

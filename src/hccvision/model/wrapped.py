@@ -1,4 +1,4 @@
-"""Other people's models and recorded predictions as predictors."""
+"""Models of other libraries and recorded predictions as predictors."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from torch import Tensor, nn
 
 from hccvision import inference
 from hccvision.contracts.outputs import Prediction
-from hccvision.contracts.samples import Sample
 from hccvision.images.window import DEFAULT_WINDOW, Window
 from hccvision.model.model import class_names
-from hccvision.tasks.task import task_of
+from hccvision.registry import TASKS
+from hccvision.tasks.task import Task, task_of
 
 IMAGENET = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # mean and standard deviation
 
@@ -60,10 +60,10 @@ class WrappedModel:
             self.model.eval().to(device)
 
     def answer(self, images: Sequence[np.ndarray], **options: Any) -> Iterable[Any]:
-        """Decode a batch of images.
+        """Return the decoded output for a batch of images.
 
         Args:
-            images: ``(H, W, C) uint8``.
+            images: ``(H, W, C) uint8``; all of ``image_size``, unless that is None.
             options: ``score_threshold``, the lowest score of a detection, in [0, 1]; with a ``decode`` of your own, its
                 keyword arguments.
 
@@ -81,7 +81,7 @@ class WrappedModel:
 
         Args:
             inputs: paths, arrays, tensors, PIL images or samples.
-            options: ``batch``, ``device``, ``progress`` and ``score_threshold``.
+            options: ``batch``, ``device``, ``progress``, and those of `answer`.
 
         Returns:
             One prediction per input, in order.
@@ -107,72 +107,69 @@ def wrap(
     decode: Callable[..., Iterable[Any]] | None = None,
     first_label: int = 1,
 ) -> WrappedModel:
-    """Make a predictor of a torchvision or timm model, or of any callable.
+    """Turn a torchvision or timm model, or any callable, into a predictor.
 
     A detector is called with a list of images ``(C, H, W) float32`` in [0, 1], each of its own size, and returns one
     dictionary of ``boxes (N, 4)`` in pixels, ``scores (N,)`` and ``labels (N,)`` per image, as torchvision's do. A
-    classifier is called with a normalised batch ``(B, C, H, W)`` and returns logits ``(B, K)``. Any other output is
-    translated by ``decode``.
+    classifier is called with a normalised batch ``(B, C, H, W)`` and returns logits ``(B, K)``. For any other output,
+    pass ``decode``.
 
     Args:
         model: a module, which is moved to the device and put into evaluation mode, or any callable.
-        classes: names, in the order of the model's outputs.
+        classes: names, in the order of the model's outputs, without background.
         task: a name in ``TASKS``.
         positive: the class that means disease; None: the last one.
-        image_size: side or ``(height, width)`` that images are stretched to and batched; None: 224 for classifiers,
-            and each image's own size for detectors.
+        image_size: side or ``(height, width)`` that images are stretched to, to form a batch; None: 224 for
+            classifiers, and each image's own size for detectors.
         normalisation: mean and standard deviation of each channel; None: for classifiers those that a timm model
-            states, or ImageNet's; for detectors none, as torchvision's normalise by themselves.
+            states, or ImageNet's; for detectors none, since torchvision's normalise their input themselves.
         decode: turns the model's output for a batch into one entry per image, as a head's ``decode`` does; None: the
-            usual output of the task.
-        first_label: a detector's own label of the first class; torchvision's count from 1, as 0 is the background.
+            model's output has the form above.
+        first_label: a detector's own label of the first class; torchvision counts from 1, 0 being the background.
 
     Returns:
         A predictor: `evaluate`, `CAD`, `propose` and `predict` take it.
 
     Raises:
-        KeyError: for an unknown task.
-        ValueError: for class names that are empty or not unique.
+        KeyError: for an unknown task; the message lists the known ones.
+        ValueError: for class names that are empty or not unique, or a ``positive`` that isn't among them.
 
     Example:
-        >>> def finds_the_centre(images):
+        >>> def detect_centre(images):
         ...     box = torch.tensor([[8.0, 8.0, 24.0, 24.0]])
         ...     return [{"boxes": box, "scores": torch.tensor([0.9]), "labels": torch.tensor([1])} for _ in images]
-        >>> predictor = wrap(finds_the_centre, classes=["hcc"])
+        >>> predictor = wrap(detect_centre, classes=["hcc"])
         >>> predictor.predict(np.zeros((32, 32), np.uint8), device="cpu")[0].detections.boxes.tolist()
         [[8.0, 8.0, 24.0, 24.0]]
     """
-    size = (image_size, image_size) if isinstance(image_size, int) else image_size
-    wrapped = WrappedModel(
+    described: Task = TASKS.get(task)(class_names(classes), positive=positive)
+    side = described.wrapped_image_size if image_size is None else image_size
+    if normalisation is None and described.wrapped_image_size is not None:
+        stated: Any = getattr(model, "pretrained_cfg", None) or {}
+        normalisation = stated.get("mean", IMAGENET[0]), stated.get("std", IMAGENET[1])
+    return WrappedModel(
         model,
-        classes=classes,
+        classes=described.classes,
         task=task,
-        positive=positive,
-        image_size=size,
+        positive=described.positive,
+        image_size=(side, side) if isinstance(side, int) else side,
         normalisation=normalisation,
         decode=decode,
         first_label=first_label,
     )
-    usual = task_of(wrapped).wrapped_image_size
-    if usual is not None:
-        wrapped.image_size = size or (usual, usual)
-        config: Any = getattr(model, "pretrained_cfg", None) or {}
-        wrapped.normalisation = normalisation or (config.get("mean", IMAGENET[0]), config.get("std", IMAGENET[1]))
-        wrapped.in_channels = len(wrapped.normalisation[0])
-    return wrapped
 
 
 class RecordedPredictions:
-    """Predictions made before, such as those read by `read_predictions`, as a predictor.
+    """A predictor that returns predictions made earlier, such as those read by `read_predictions`.
 
     Args:
-        predictions: with different paths.
+        predictions: with different paths, one per image.
         classes: names, in the order of the class ids.
         task: a name in ``TASKS``.
         positive: the class that means disease; None: the last one.
 
     Raises:
-        ValueError: if two predictions have one path.
+        ValueError: if two predictions have the same path, or for class names that are empty or not unique.
 
     Example:
         >>> recorded = RecordedPredictions([Prediction("a/b.png", error="broken")], classes=["hcc"], task="detection")
@@ -198,14 +195,15 @@ class RecordedPredictions:
 
         Args:
             inputs: paths or samples of images, or a folder.
-            options: have no effect.
+            options: ignored; other predictors take ``batch`` and ``device``.
 
         Returns:
-            One prediction per input, in order; an image without one is answered by an ``error``.
+            One prediction per input, in order; an image without a recorded prediction, or one that is not a file, has
+            an ``error``.
         """
         found = []
-        for item in inference.list_inputs(inputs):
-            name = str(item.path if isinstance(item, Sample) else item)
+        for number, item in enumerate(inference.list_inputs(inputs)):
+            name = inference.name_of(item, number)
             missing = Prediction(name, error=f"{name}: there is no recorded prediction for this image")
             found.append(self._by_path.get(Path(os.path.abspath(name)), missing))
         return found

@@ -71,7 +71,8 @@ class Classification(Task):
         if len(shape) != 2 or shape[1] != len(self.classes):
             raise ValueError(
                 f"expected logits (B, {len(self.classes)}), one for each of the classes {', '.join(self.classes)}, got "
-                f"{shape or type(output).__name__}: build the model for these classes, or give wrap(…, decode=…)"
+                f"{shape or type(output).__name__}: build the model for these classes, or pass a callable, "
+                "wrap(…, decode=…)"
             )
         return torch.as_tensor(output).float()
 

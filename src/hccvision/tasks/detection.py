@@ -34,6 +34,8 @@ class Detection(Task):
 
     name = "detection"
     answer = "detections"
+    annotates = True
+    wrapped_image_size = None
     metrics = ("voc_map", "voc07_map", "coco_map", "detection_counts", "froc")
     training_metrics = ("voc_map",)
 
@@ -47,7 +49,7 @@ class Detection(Task):
         return sample.annotation.names
 
     def objects(self, sample: Sample, size: tuple[int, int]) -> dict[str, torch.Tensor]:
-        """Return the boxes that training and evaluation both use: clipped to the image, none of them empty.
+        """Return the boxes as training and evaluation use them: clipped to the image, without empty ones.
 
         Args:
             sample: with an annotation.
@@ -86,17 +88,15 @@ class Detection(Task):
         """Return whether the image has any lesion."""
         return bool(self.labels(sample))
 
-    wrapped_image_size = None
-
     def decode(self, output: Any, *, first_label: int = 0, score_threshold: float = 0.0) -> list[Detections]:
-        """Return the detections of dictionaries as torchvision's detectors return them: boxes, scores and labels."""
+        """Return the detections in torchvision's output: one dictionary of boxes, scores and labels per image."""
         found = []
         for number, entry in enumerate(output):
             missing = [key for key in ("boxes", "scores", "labels") if key not in entry]
             if missing:
                 raise ValueError(
-                    f"expected one dictionary of boxes, scores and labels per image, got none of {', '.join(missing)} "
-                    f"in entry {number}: give wrap(…, decode=…)"
+                    f"expected one dictionary of boxes, scores and labels per image, and entry {number} lacks "
+                    f"{', '.join(missing)}: pass a callable, wrap(…, decode=…)"
                 )
             boxes, scores, labels = (torch.as_tensor(entry[key]) for key in ("boxes", "scores", "labels"))
             labels = labels.long() - first_label
@@ -104,7 +104,7 @@ class Detection(Task):
             if not known.all():
                 warnings.warn(
                     f"{int((~known).sum())} detections have labels that stand for none of the classes "
-                    f"({', '.join(self.classes)}; the first has the label {first_label}) and are left out: give wrap "
+                    f"({', '.join(self.classes)}; the first has the label {first_label}) and are left out: pass wrap "
                     "the names of all classes in order, or another first_label",
                     stacklevel=2,
                 )
@@ -122,11 +122,11 @@ class Detection(Task):
         found: Detections = super().compared(prediction)
         return found.as_dict()
 
-    def annotation(self, prediction: Prediction, size: tuple[int, int]) -> Annotation:
+    def annotation(self, prediction: Prediction, size: tuple[int, int], *, score_threshold: float = 0.0) -> Annotation:
         """Return the detections as boxes."""
-        found = self.compared(prediction)
-        names = tuple(self.classes[i] for i in found["labels"].tolist())
-        return Annotation(found["boxes"].numpy(), names, size=size, verified=False)
+        found: Detections = super().compared(prediction).above(score_threshold)
+        names = tuple(self.classes[i] for i in found.labels.tolist())
+        return Annotation(found.boxes.numpy(), names, size=size, verified=False)
 
     @property
     def heading(self) -> str:
@@ -178,8 +178,8 @@ def to_original(found: Detections, placement: Placement) -> Detections:
         placement: how the image lies in the input.
 
     Returns:
-        On the CPU, boxes in pixels of the original image, clipped to it; boxes wholly outside it, as in the black bars
-        of a letterbox, are left out.
+        The detections on the CPU, boxes in pixels of the original image and clipped to it; those wholly outside, such
+        as in the black bars of a letterbox, are left out.
 
     Example:
         >>> from hccvision.images import place

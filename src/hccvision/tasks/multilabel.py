@@ -27,6 +27,7 @@ class Multilabel(Classification):
 
     Example:
         >>> from pathlib import Path
+        >>> import numpy as np
         >>> from hccvision.contracts import Annotation
         >>> seen = Annotation(np.array([[1, 1, 9, 9]]), ("cyst",))
         >>> Multilabel(["hcc", "cyst"]).truth(Sample(Path("a.png"), annotation=seen))
@@ -38,7 +39,7 @@ class Multilabel(Classification):
     training_metrics = ("multilabel_auc",)
 
     def labels(self, sample: Sample) -> tuple[str, ...]:
-        """Return the classes that the image's boxes show, each once."""
+        """Return the classes of the image's boxes, each once."""
         if sample.annotation is None:
             raise ValueError(
                 f"{sample.path}: the ground truth of multi-label classification is an annotation, and this sample has "
@@ -66,21 +67,21 @@ class Multilabel(Classification):
         return bool(self.labels(sample))
 
     def balanced_weights(self, samples: Sequence[Sample]) -> list[float]:
-        """Compute how many images do not show each class, over how many do."""
+        """Compute, for each class, the number of images without it divided by the number with it."""
         counts = self._require_all(Counter(name for s in samples for name in self.labels(s)))
         return [(len(samples) - counts[name]) / counts[name] for name in self.classes]
 
     def activation(self, logits: Tensor) -> Tensor:
-        """Return the probability of each class by itself."""
+        """Return the probabilities of logits, independent for each class."""
         return logits.sigmoid()
 
     @property
     def heading(self) -> str:
-        """Nothing: no class is the positive one."""
+        """Empty: no class is the positive one."""
         return ""
 
     def details(self, comparison: Comparison) -> Mapping[str, Any]:
-        """Return nothing: there is no confusion matrix of several labels."""
+        """Return nothing: several labels per image have no confusion matrix."""
         return {}
 
     def detail_lines(self, details: Mapping[str, Any]) -> list[str]:

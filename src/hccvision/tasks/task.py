@@ -1,4 +1,4 @@
-"""What a task decides: ground truth, targets, predictions, default metrics, and the contents of a report."""
+"""The base class of tasks: ground truth, targets, predictions, default metrics and the contents of a report."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ from hccvision.registry import TASKS
 
 
 class Task(ABC):
-    """One kind of question that a model answers, with the classes it answers for.
+    """A kind of prediction, such as detection, with its classes.
 
-    A subclass is registered in ``TASKS`` under its ``name``; a head states that name as its ``task``. Training,
-    evaluation, prediction and reports ask the task and contain no case distinctions of their own.
+    A subclass is registered in ``TASKS`` under its ``name``, and a head states that name as its ``task``. All that
+    training, evaluation, prediction and reports do differently for different tasks is decided here.
 
     Args:
         classes: names, in the order of the class ids.
@@ -32,10 +32,12 @@ class Task(ABC):
     """
 
     name: ClassVar[str]
-    answer: ClassVar[str]  # the field of `Prediction` that holds the answer
-    metrics: ClassVar[tuple[str, ...]]  # of `evaluate`, unless others are named
-    training_metrics: ClassVar[tuple[str, ...]]  # of `fit`, after each epoch
-    monitor: ClassVar[str] = "val_loss"  # the figure that chooses the best epoch
+    answer: ClassVar[str]  # the field of `Prediction` that is set
+    metrics: ClassVar[tuple[str, ...]]  # default metrics of `evaluate`
+    training_metrics: ClassVar[tuple[str, ...]]  # default metrics of `fit`, computed after each epoch
+    monitor: ClassVar[str] = "val_loss"  # default figure by which the best epoch is chosen
+    annotates: ClassVar[bool] = False  # whether predictions can be written as annotations, see `annotation`
+    wrapped_image_size: ClassVar[int | None] = 224  # default input side of wrapped models; None: images keep their size
 
     def __init__(self, classes: Sequence[str], *, positive: str | None = None) -> None:
         self.classes = tuple(classes)
@@ -44,17 +46,17 @@ class Task(ABC):
             raise ValueError(f"the positive class {positive!r} is not among the classes {', '.join(self.classes)}")
         self.ids = {name: i for i, name in enumerate(self.classes)}
 
-    # ground truth
+    # Ground truth
 
     @abstractmethod
     def labels(self, sample: Sample) -> tuple[str, ...]:
-        """Return the class names that are the ground truth of a sample.
+        """Return the class names in the ground truth of a sample.
 
         Args:
             sample: annotated as the task needs it.
 
         Returns:
-            Names, of which the model must know every one.
+            The names, whether the model knows them or not.
 
         Raises:
             ValueError: if the sample has no ground truth for this task.
@@ -67,7 +69,7 @@ class Task(ABC):
             sample: to train on or to evaluate.
 
         Raises:
-            ValueError: if it has none, or of a class that the model doesn't know.
+            ValueError: if it has no ground truth, or a class that the model doesn't know.
         """
         for name in self.labels(sample):
             if name not in self.ids:
@@ -80,7 +82,7 @@ class Task(ABC):
 
     @abstractmethod
     def truth(self, sample: Sample) -> Any:
-        """Return the ground truth of a sample as metrics take it, in pixels of the original image.
+        """Return the ground truth of a sample as metrics read it, in pixels of the original image.
 
         Args:
             sample: annotated as the task needs it.
@@ -101,27 +103,27 @@ class Task(ABC):
             placement: how its image lies in the model's input.
 
         Returns:
-            Targets of one image; those of a batch are joined by `Targets.cat`.
+            Targets of one image; `Targets.cat` joins those of a batch.
         """
 
     def example_targets(self, count: int, image_size: tuple[int, int]) -> Targets:
-        """Return made-up targets of usual size, to measure the memory of a training step with.
+        """Return synthetic targets, with which the memory of a training step is measured.
 
         Args:
             count: number of images.
             image_size: ``(height, width)`` of the model's input.
 
         Returns:
-            Targets of that many images, one object of the first class in each.
+            Targets of ``count`` images, with one object of the first class in each.
         """
         height, width = image_size
         box = torch.tensor([[0.3 * width, 0.3 * height, 0.6 * width, 0.6 * height]])
         return Targets.pad([box] * count, [torch.zeros(1)] * count)
 
-    # sampling
+    # Sampling
 
     def stratum(self, sample: Sample) -> Hashable:
-        """Return the stratum of a sample: balanced training draws from every stratum equally often."""
+        """Return the stratum of a sample: balanced sampling draws equally often from each stratum."""
         return self.labels(sample)
 
     def balanced_weights(self, samples: Sequence[Sample]) -> list[float]:
@@ -146,17 +148,15 @@ class Task(ABC):
             raise ValueError(f"no training sample shows {missing[0]!r}: balanced class weights need one of each class")
         return counts
 
-    # predictions
-
-    wrapped_image_size: ClassVar[int | None] = 224  # input side of other people's models; None: images keep their size
+    # Predictions
 
     def decode(self, output: Any, *, first_label: int = 0, score_threshold: float = 0.0) -> Iterable[Any]:
-        """Decode the output of somebody else's model, see `wrap`.
+        """Decode the output of a model of another library, see `wrap`.
 
         Args:
-            output: for a batch, in the form usual for this task.
+            output: for a batch, in the standard form for this task.
             first_label: the model's own id of the first class.
-            score_threshold: lowest score of a detection.
+            score_threshold: lowest score of a detection, in [0, 1].
 
         Returns:
             One entry per image, as a head's ``decode`` returns them.
@@ -164,7 +164,7 @@ class Task(ABC):
         Raises:
             ValueError: if the output doesn't have that form.
         """
-        raise ValueError(f"there is no usual output of models for {self.name}: give wrap(…, decode=a callable)")
+        raise ValueError(f"models for {self.name} have no standard output: pass a callable, wrap(…, decode=…)")
 
     @abstractmethod
     def prediction(self, path: str, decoded: Any, placement: Placement) -> Prediction:
@@ -180,7 +180,7 @@ class Task(ABC):
         """
 
     def compared(self, prediction: Prediction) -> Any:
-        """Return a prediction as metrics take it.
+        """Return a prediction as metrics read it.
 
         Args:
             prediction: without error.
@@ -189,7 +189,7 @@ class Task(ABC):
             One entry of ``Comparison(predictions, truths)``.
 
         Raises:
-            ValueError: if the prediction lacks what this task predicts.
+            ValueError: if the prediction is not one of this task.
         """
         value = getattr(prediction, self.answer)
         if value is None:
@@ -207,7 +207,7 @@ class Task(ABC):
             samples: annotated as the task needs them.
 
         Returns:
-            What every metric reads from.
+            The comparison, from which all metrics are computed.
 
         Raises:
             ValueError: as `truth` and `compared`.
@@ -221,34 +221,32 @@ class Task(ABC):
             patients=[sample.patient for sample in samples],
         )
 
-    def annotation(self, prediction: Prediction, size: tuple[int, int]) -> Annotation:
-        """Return a prediction as an annotation for a human to correct.
+    def annotation(self, prediction: Prediction, size: tuple[int, int], *, score_threshold: float = 0.0) -> Annotation:
+        """Return a prediction as an annotation for a human to correct; for tasks with ``annotates = True``.
 
         Args:
             prediction: without error.
             size: ``(height, width)`` of the image.
+            score_threshold: lowest score of a box, in [0, 1].
 
         Returns:
             The annotation, not verified.
-
-        Raises:
-            ValueError: if this task predicts nothing that can be drawn.
         """
-        raise ValueError(f"proposing boxes takes a detector, and this model does {self.name}")
+        raise NotImplementedError(f"predictions of {self.name} can't be written as annotations")
 
-    # reports
+    # Reports
 
     @property
     def heading(self) -> str:
-        """What the first line of a report says besides the number of images."""
+        """End of the first line of a report, after the number of images."""
         return ""
 
     def details(self, comparison: Comparison) -> Mapping[str, Any]:
-        """Return what a report holds besides figures, as plain values ready for JSON."""
+        """Return the contents of a report besides its figures, as plain values ready for JSON."""
         return {}
 
     def detail_lines(self, details: Mapping[str, Any]) -> list[str]:
-        """Return lines of text that show the details under the table of figures."""
+        """Return the details as lines of text, printed below the table of figures."""
         return []
 
     @abstractmethod
@@ -267,20 +265,20 @@ class Task(ABC):
         """Draw the pictures of a report.
 
         Args:
-            samples: evaluated.
+            samples: those evaluated.
             predictions: one for each sample.
-            details: of `details`.
+            details: from `details`.
             count: number of images to show.
             score_threshold: lowest score of the detections shown, in [0, 1].
 
         Returns:
-            Matplotlib figures by file name.
+            File name to matplotlib figure.
         """
         return {}
 
 
-class Asked(Protocol):
-    """What states a task and its classes: a `Predictor`, or a network inside one."""
+class HasTask(Protocol):
+    """An object that states its task and classes, such as a `Predictor` or a `Network`."""
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -291,11 +289,11 @@ class Asked(Protocol):
         """A name in ``TASKS``."""
 
 
-def task_of(predictor: Asked) -> Task:
+def task_of(predictor: HasTask) -> Task:
     """Return the task of a predictor, with its classes.
 
     Args:
-        predictor: states ``task`` and ``classes``, and maybe ``positive``.
+        predictor: states ``task``, ``classes`` and, optionally, ``positive``.
 
     Returns:
         The task.
