@@ -1,4 +1,4 @@
-"""Patient-capped epochs: never more of a patient, nothing lost over the epochs, classes as often as each other."""
+"""Samplers: at most `per_patient` slices of a patient, every slice drawn over the epochs, classes equally frequent."""
 
 import itertools
 from collections import Counter
@@ -10,11 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.utils.data import BatchSampler
 
-from hccvision.contracts import Sample
-from hccvision.data.dataset import SliceDataset
-from hccvision.data.samplers import PatientSampler
-from hccvision.recipes import Recipe
-from hccvision.training.engine import _sampler
+from hccvision.contracts.samples import Sample
+from hccvision.data.samplers import PatientSampler, build_sampler
 
 PATIENTS = st.lists(st.integers(0, 5), max_size=60)
 
@@ -102,25 +99,42 @@ def test_what_makes_no_sense_is_refused(arguments, message):
         sampler(*arguments)
 
 
-# In training
+# Of a training set
 
 
-def dataset(*patients):
-    samples = [Sample(Path(f"{i}.png"), p, "cancer" if i % 5 == 0 else "normal") for i, p in enumerate(patients)]
-    return SliceDataset(samples, task="classification", classes=["normal", "cancer"], image_size=(8, 8))
+def slices(*patients, every=5):
+    return [Sample(Path(f"{i}.png"), p, "normal" if i % every else "cancer") for i, p in enumerate(patients)]
+
+
+def generator(seed=0):
+    return torch.Generator().manual_seed(seed)
+
+
+def class_names(samples):
+    return [sample.class_name for sample in samples]
 
 
 @pytest.mark.parametrize("balanced", [False, True])
-def test_the_recipe_caps_patients(balanced):
-    data = dataset(*(["a"] * 40 + ["b"] * 8 + ["c"] * 2))
-    drawn = _sampler(data, Recipe(per_patient=8, balanced=balanced), torch.Generator().manual_seed(3))
-    epoch = list(drawn)
+def test_patients_are_capped(balanced):
+    data = slices(*(["a"] * 40 + ["b"] * 8 + ["c"] * 2))
+    strata = class_names(data) if balanced else None
+    epoch = list(build_sampler(data, strata=strata, per_patient=8, generator=generator(3)))
     assert len(epoch) == 18
-    assert max(Counter(data.samples[i].patient for i in set(epoch)).values()) <= 8
-    cancer = sum(data.samples[i].class_name == "cancer" for i in epoch)
+    assert max(Counter(data[i].patient for i in set(epoch)).values()) <= 8
+    cancer = sum(data[i].class_name == "cancer" for i in epoch)
     assert cancer == 9 if balanced else cancer < 9
 
 
 def test_an_unknown_patient_is_named():
-    with pytest.raises(ValueError, match=r"1.png: the recipe's per_patient counts slices by patient.*patient="):
-        _sampler(dataset("a", None), Recipe(per_patient=1), torch.Generator())
+    with pytest.raises(ValueError, match=r"1.png: the recipe's per_patient needs the patient of each slice.*patient="):
+        build_sampler(slices("a", None), per_patient=1, generator=generator())
+
+
+def test_balanced_draws_make_classes_equally_frequent():
+    data = slices(*[None] * 1000, every=10)
+    drawn = [list(build_sampler(data, strata=class_names(data), generator=generator(s))) for s in (0, 0, 1)]
+    assert drawn[0] == drawn[1] != drawn[2]
+    assert len(drawn[0]) == 1000
+    assert 430 < sum(i % 10 == 0 for i in drawn[0]) < 570
+    every = list(build_sampler(data, generator=generator()))
+    assert sorted(every) == list(range(1000))

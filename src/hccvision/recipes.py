@@ -14,63 +14,64 @@ from hccvision.registry import OPTIMISERS, SCHEDULES
 class Recipe:
     """Everything that determines a training, apart from the model and the data.
 
-    Files hold names and plain values. A part given as an object (optimiser, schedule, augmentation, loss) is noted in
-    the run folder by its name, and must be given again to resume.
+    Files hold names and plain values only. Of an optimiser, schedule, augmentation or loss given as an object the run
+    folder notes its module and name; resuming needs the same object again.
 
     Args:
         optimiser: a name in ``OPTIMISERS``, such as ``"sgd"``, ``"adam"`` or ``"adamw"``, or a callable
-            ``(groups, recipe) -> torch.optim.Optimizer``.
+            ``(groups, recipe, **optimiser_options) -> torch.optim.Optimizer``.
         learning_rate: of the backbone.
         head_learning_rate: of the head; None: the same.
         momentum: of SGD.
         weight_decay: of all trained parameters.
-        epochs: passes over the training set.
-        batch: images in a step, those of all processes together.
-        accumulate: number of parts in which a step's images pass through the network one after the other, to save
-            memory. The gradient is that of the whole batch as long as batch norms are frozen: trained batch norms see
-            each part by itself.
-        schedule: of the learning rates, a name in ``SCHEDULES`` or a callable ``(recipe, progress) -> factor``:
-            ``"constant"``, ``"cosine"`` (by epoch, to 0), ``"step"`` (by epoch) or
-            ``"onecycle"`` (by step: from a 25th of the rates up to them and down to nearly 0, each along half a cosine;
-            momentum is not changed).
+        epochs: number of passes over the training set.
+        batch: number of images in a step, over all processes.
+        accumulate: number of parts in which the images of a step pass through the network one after the other, to save
+            memory. The gradient is that of the whole batch if batch norms are frozen; trained batch norms use the
+            statistics of each part.
+        schedule: of the learning rates: a name in ``SCHEDULES``, such as ``"constant"``, ``"cosine"`` (per epoch, to
+            0), ``"step"`` (per epoch) or ``"onecycle"`` (per step: from 1/25 of the rates up to them and down to nearly
+            0, each along half a cosine; momentum is not changed); or a callable
+            ``(recipe, progress, **schedule_options) -> factor`` with a `schedules.Progress`.
         step_epochs: of ``"step"``: the rates fall after every ``step_epochs`` epochs.
-        step_factor: of ``"step"``: factor by which they fall.
-        rise: of ``"onecycle"``: share of the steps over which the rates rise.
-        warmup: epochs, whole or not, over which the learning rates first rise step by step.
-        clip_norm: gradients of all parameters together are scaled down to this norm; None: never.
+        step_factor: of ``"step"``: factor by which the rates are multiplied then.
+        rise: of ``"onecycle"``: share of the steps over which the rates rise, in (0, 1).
+        warmup: number of epochs, possibly fractional, over which the learning rates rise linearly, step by step.
+        clip_norm: maximum norm of the gradients of all parameters together; larger ones are scaled down. None: no
+            clipping.
         augmentation: a name in ``AUGMENTATIONS``, or a callable ``(images, targets, generator) -> (images, targets)``.
         views: number of fixed augmented views of each training image, drawn once; every epoch uses all of them, as with
             the paper's 2000 images made of 334. None: each epoch draws new ones.
         loss: a name in ``LOSSES`` for the head's task, or a loss of your own; None: the head's default.
         label_smoothing: share of each label that is spread evenly over all classes, in [0, 1).
-        class_weights: how much each of the model's classes counts in the classification loss: numbers in their order,
-            or ``"balanced"``, in inverse proportion to their frequency among training images, or among lesions for a
-            detector; None: all alike.
+        class_weights: weight of each of the model's classes in the classification loss: numbers in the order of the
+            classes, or ``"balanced"``, in inverse proportion to their frequency among training images, or among lesions
+            for a detector; None: all weigh 1.
         frozen: parts of the model that are not trained, by prefixes of their names, such as ``("backbone",)``; their
             batch norms stay in evaluation mode.
         thaw: parts that are frozen for a number of epochs: ``((3, "backbone"), (1, "backbone.layers.13"))`` trains the
-            last layer from the second epoch on and the rest from the fourth. Where names in `frozen` and `thaw`
-            overlap, the longest decides.
-        ema: decay of an exponential moving average of the weights, updated after each step, such as 0.999; this average
-            is validated and kept as best and last model. None: the weights themselves are.
+            last layer from the second epoch on and the rest of the backbone from the fourth. Where names in `frozen`
+            and `thaw` overlap, the longest decides.
+        ema: decay of an exponential moving average of the weights, updated after each step, such as 0.999. The averaged
+            weights are validated and saved as best and last model. None: no average.
         checkpointing: activation checkpointing of the backbone: activations are recomputed in the backward pass, which
             saves memory and costs a third more time.
-        precision: of the network: ``"fp32"``, or with less memory and time ``"bf16"``, or ``"fp16"`` on CUDA. Weights,
+        precision: of the network: ``"fp32"``, or, for less memory and time, ``"bf16"`` or on CUDA ``"fp16"``. Weights,
             loss and decoding are always fp32.
         balanced: draw training samples, with replacement, so that all classes are equally frequent; for a detector or a
             multi-label classifier the classes are slices with and without lesions.
-        per_patient: maximum number of different slices of a patient in an epoch, drawn anew in each; None: all.
+        per_patient: maximum number of different slices of a patient in an epoch, drawn anew in each epoch; None: all.
             `balanced` then draws among these, see `PatientSampler`.
-        monitor: the figure of the history by which the best epoch is chosen: a loss or a part of it when lowest, a
-            metric in the direction that it states. Without validation data the last epoch counts as the best.
-        patience: stop after so many epochs in a row without a better `monitor`; None: never.
+        monitor: name of the figure in the history that chooses the best epoch. The lowest loss or part of it is the
+            best; a metric states its direction. Without validation data the last epoch is the best.
+        patience: stop after this many epochs in a row without a better `monitor`; None: never.
         seed: of shuffling, augmentation and dropout.
-        optimiser_options: passed to the optimiser, such as ``{"nesterov": True}``.
-        schedule_options: passed to the schedule.
-        augmentation_options: passed to the augmentation's builder.
+        optimiser_options: keyword arguments of the optimiser, such as ``{"nesterov": True}``.
+        schedule_options: keyword arguments of the schedule.
+        augmentation_options: keyword arguments of the builder of an augmentation given by name.
 
     Raises:
-        ValueError: for a value out of its range.
+        ValueError: for a value out of its range, or an unknown optimiser or schedule.
 
     Example:
         >>> from dataclasses import replace
@@ -107,14 +108,14 @@ class Recipe:
     monitor: str = "val_loss"
     patience: int | None = None
     seed: int = 0
-    optimiser_options: Mapping[str, Any] = field(default_factory=dict)
-    schedule_options: Mapping[str, Any] = field(default_factory=dict)
-    augmentation_options: Mapping[str, Any] = field(default_factory=dict)
+    optimiser_options: Mapping[str, Any] = field(default_factory=dict, hash=False)
+    schedule_options: Mapping[str, Any] = field(default_factory=dict, hash=False)
+    augmentation_options: Mapping[str, Any] = field(default_factory=dict, hash=False)
 
     def __post_init__(self) -> None:
         if isinstance(self.frozen, str):
             raise ValueError(f"frozen is a tuple of names, got the string {self.frozen!r}; write ({self.frozen!r},)")
-        object.__setattr__(self, "frozen", tuple(self.frozen))  # from JSON it comes as a list
+        object.__setattr__(self, "frozen", tuple(self.frozen))  # a list if read from JSON
         object.__setattr__(self, "thaw", _thaw(self.thaw))
         if self.class_weights is not None and not isinstance(self.class_weights, str):
             object.__setattr__(self, "class_weights", tuple(self.class_weights))
@@ -122,8 +123,8 @@ class Recipe:
             value = getattr(self, name)
             if isinstance(value, str) and value not in registry:
                 raise ValueError(f"unknown {name} {value!r}; known: {', '.join(registry.names())}")
-            if not isinstance(value, str) and not callable(value):
-                raise ValueError(f"{name} is a registered name or a callable, got {value!r}")
+        for name in ("optimiser", "schedule", "augmentation", "loss"):
+            self._check_part(name)
         if self.precision not in PRECISIONS:
             raise ValueError(f"unknown precision {self.precision!r}; known: {', '.join(PRECISIONS)}")
         for name in ("epochs", "batch", "accumulate", "step_epochs", "views", "per_patient", "patience"):
@@ -149,8 +150,19 @@ class Recipe:
         if self.accumulate > self.batch:
             raise ValueError(f"a batch of {self.batch} can't be cut into {self.accumulate} parts: lower accumulate")
         if self.warmup and isinstance(self.schedule, str) and SCHEDULES.tags(self.schedule).get("warms_up"):
-            raise ValueError(f"the schedule {self.schedule!r} rises by itself: leave warmup at 0, and see rise")
+            raise ValueError(f"the schedule {self.schedule!r} has its own warm-up: set warmup=0, and see rise")
         self._check_class_weights()
+
+    def _check_part(self, name: str) -> None:
+        value = getattr(self, name)
+        if isinstance(value, str) or callable(value) or (name == "loss" and value is None):
+            return
+        if isinstance(value, Mapping) and "object" in value:  # as recipe.json notes it
+            raise ValueError(
+                f"the {name} of this recipe was given as the object {value['object']}, which a file can't hold: pass "
+                "the object itself"
+            )
+        raise ValueError(f"{name} is a registered name or a callable, got {value!r}")
 
     def _check_class_weights(self) -> None:
         weights = self.class_weights
@@ -180,9 +192,9 @@ def _thaw(entries: Iterable[Sequence[Any]]) -> tuple[tuple[int, str], ...]:
 def paper_vgg16() -> Recipe:
     """Return the paper's recipe for its VGG-16 classifier: Adam 0.001, batch 8, 100 epochs.
 
-    What the paper leaves open: whether the convolutions are trained. They are frozen here, as is usual in transfer
-    learning on a few hundred images, and as the paper's laptop suggests; ``replace(paper_vgg16(), frozen=())`` trains
-    them. Nor does it state a schedule (constant here) or how the best epoch is chosen (by the validation loss).
+    The paper doesn't state whether the convolutions are trained. They are frozen here, as is usual in transfer learning
+    on a few hundred images and plausible on the paper's laptop; ``replace(paper_vgg16(), frozen=())`` trains them. Nor
+    does it state a schedule (constant here) or how the best epoch is chosen (by the validation loss here).
 
     Returns:
         The recipe.
@@ -196,14 +208,15 @@ def paper_vgg16() -> Recipe:
 def paper_ssd() -> Recipe:
     """Return the paper's recipe for its MobileNetV1-SSD, but with light augmentation: SGD 0.001, head 0.01, batch 5.
 
-    The augmentation is ours, chosen by evidence: on 46 brain MR slices whose lesions have a median side of 17 % of the
-    image, five-fold, mAP@0.5 was 0.75 with ``light`` and 0.53 with ``paper`` (``benchmarks/results/lesion_sizes.md``).
-    The paper's own is ``replace(paper_ssd(), augmentation="paper")``.
+    We chose the augmentation by an experiment: on 46 brain MR slices whose lesions have a median side of 17 % of the
+    image, in five-fold cross-validation, mAP@0.5 was 0.75 with ``light`` and 0.53 with ``paper``
+    (``benchmarks/results/lesion_sizes.md``). The paper's own is ``replace(paper_ssd(), augmentation="paper")``.
 
-    What the paper leaves open: momentum 0.9, weight decay 5e-4 and the cosine schedule are those of
-    qfgaohao/pytorch-ssd, which it builds on. The first epoch's warm-up and the clipping at a norm of 100 are ours: with
-    a lesion or two in an image few default boxes share the loss, gradients are at first a hundred times those of a
-    trained network, and at these rates they would undo the pretrained backbone. Other data never meet that norm.
+    The paper doesn't state momentum, weight decay and schedule; 0.9, 5e-4 and cosine are those of
+    qfgaohao/pytorch-ssd, which it builds on. The warm-up in the first epoch and the clipping at a norm of 100 are our
+    choice: with one or two lesions per image the loss is divided by few default boxes, so gradients are at first a
+    hundred times those of a trained network, and at these rates they would destroy the pretrained weights. Gradients of
+    other data stay below that norm.
 
     Returns:
         The recipe.

@@ -14,18 +14,18 @@ from hccvision.contracts.samples import Sample
 class PatientSampler(Sampler[int]):
     """Draws at most ``per_patient`` slices of each patient, new ones every epoch, so that no long series dominates.
 
-    With ``classes``, the slices drawn are then resampled so that every class has the same number of them, to within
-    one: slices of a rare class are repeated, some of a common class may be left out. The length of the epoch stays the
-    same, and a patient still has at most ``per_patient`` different slices in it.
+    With ``classes``, the slices drawn are then resampled so that the class counts differ by at most one: slices of a
+    rare class are repeated, some of a common class may be left out. The length of the epoch stays the same, and a
+    patient still has at most ``per_patient`` different slices in it.
 
     Args:
-        patients: the patient of each sample.
-        per_patient: largest number of slices of a patient in an epoch, from 1.
-        classes: the class of each sample, to balance by; None: each slice drawn is used once.
-        generator: random number generator; None: torch's default.
+        patients: patient of each sample.
+        per_patient: maximum number of slices of a patient in an epoch, at least 1.
+        classes: class of each sample, to balance by; None: each slice drawn is used once.
+        generator: of the draws; None: torch's default one.
 
     Raises:
-        ValueError: if ``per_patient`` is less than 1, or there are not as many classes as patients.
+        ValueError: if ``per_patient`` is less than 1, or classes and patients differ in number.
 
     Example:
         >>> epoch = list(PatientSampler(["a", "a", "a", "b"], 1, generator=torch.Generator().manual_seed(0)))
@@ -80,22 +80,29 @@ def build_sampler(
 
     Args:
         samples: of the training set.
-        strata: of the samples, to be drawn equally often, with replacement; None: each sample is drawn once.
+        strata: stratum of each sample; all strata are drawn equally often, with replacement. None: each sample is drawn
+            once.
         per_patient: maximum number of different slices of a patient in an epoch; None: all.
-        generator: of the draws; None: torch's own.
+        generator: of the draws; None: torch's default one.
 
     Returns:
         The sampler.
 
     Raises:
-        ValueError: if ``per_patient`` is given and a sample's patient is not known.
+        ValueError: if ``per_patient`` is given and the patient of a sample is unknown.
+
+    Example:
+        >>> from pathlib import Path
+        >>> samples = [Sample(Path(f"{i}.png"), "P1" if i else "P2") for i in range(5)]
+        >>> len(build_sampler(samples)), len(build_sampler(samples, per_patient=2))
+        (5, 3)
     """
     if per_patient is not None:
         unknown = [str(s.path) for s in samples if s.patient is None]
         if unknown:
             raise ValueError(
-                f"{unknown[0]}: the recipe's per_patient counts slices by patient, and this one's is not known: read "
-                "the folder with patient=, or leave per_patient out"
+                f"{unknown[0]}: the recipe's per_patient needs the patient of each slice, and this one's is unknown: "
+                "read the folder with patient=, or set per_patient=None"
             )
         return PatientSampler([s.patient for s in samples], per_patient, classes=strata, generator=generator)
     if strata is None:

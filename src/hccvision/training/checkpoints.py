@@ -33,20 +33,21 @@ from hccvision.training.history import History
 
 
 class Run:
-    """Folder of one training; each file in it is written whole or not at all.
+    """Folder of one training; each file in it is written completely or not at all.
 
     Args:
-        folder: of the run; is made, with its parents, if need be.
+        folder: of the run; it is created, with its parents, if it doesn't exist.
         recipe: of the training.
         model: to be trained.
-        resume: continue the run that is in the folder, instead of refusing it.
-        parts: the samples, ``train`` and ``val``, whose files are listed and, on resuming, compared.
+        resume: resume the run that is in the folder, instead of refusing it.
+        parts: samples by ``"train"`` and ``"val"``; their files are listed in ``split.json`` and compared when a run is
+            resumed.
         hashes: SHA-256 of image files by absolute path, as far as they are known.
-        processes: number of processes that train together.
+        processes: number of processes in distributed training.
 
     Raises:
-        FileExistsError: if the folder has something in it and ``resume`` is False.
-        ValueError: if it holds a run of another recipe, another model or other data, or the model can't be saved.
+        FileExistsError: if the folder isn't empty and ``resume`` is False.
+        ValueError: if it holds no run, or one of another recipe, model or data.
         OSError: if it can't be written to.
     """
 
@@ -69,15 +70,15 @@ class Run:
             "processes": processes,
         }
         split = split_document(parts, known=hashes) if parts else None
-        there = list(self.folder.iterdir()) if self.folder.exists() else []
-        if any(not _is_leftover(path) for path in there):
+        existing = list(self.folder.iterdir()) if self.folder.exists() else []
+        if any(not _is_leftover(path) for path in existing):
             if not resume:
                 raise FileExistsError(
-                    f"{self.folder}: there is a run in this folder already; give another folder, or resume it with "
+                    f"{self.folder}: this folder is not empty; choose another one, or resume the run in it with "
                     "resume=True"
                 )
             self._compare(split)
-        for path in there:
+        for path in existing:
             if _is_leftover(path):
                 path.unlink(missing_ok=True)
         self.folder.mkdir(parents=True, exist_ok=True)
@@ -90,32 +91,32 @@ class Run:
 
     @property
     def best(self) -> Path:
-        """The best epoch's model file."""
+        """File of the best epoch's model."""
         return self.folder / "best.safetensors"
 
     @property
     def last(self) -> Path:
-        """The last epoch's model file."""
+        """File of the last epoch's model."""
         return self.folder / "last.safetensors"
 
     @property
     def state(self) -> Path:
-        """The file of the state to resume from."""
+        """File of the state to resume from."""
         return self.folder / "state.pt"
 
     @property
     def previous(self) -> Path:
-        """The file of the state before it, in case that one can't be read."""
+        """File of the state before that one, in case that one can't be read."""
         return self.folder / "state.previous.pt"
 
     def load(self) -> dict[str, Any] | None:
-        """Load the newest readable state; print a warning if it is not the newest that was written.
+        """Load the newest readable state; print a warning if that is not the newest one.
 
         Returns:
-            What `save_state` was given, or None if nothing was saved yet.
+            The state as `save_state` wrote it, or None if nothing was saved yet.
 
         Raises:
-            ValueError: if there are states, and none can be read.
+            ValueError: if states were saved and none can be read.
         """
         faults = []
         for path in (self.state, self.previous):
@@ -127,12 +128,12 @@ class Run:
                 faults.append(f"{path}: can't be read ({str(error).splitlines()[0] if str(error) else error!r})")
                 continue
             if path == self.previous:
-                why = faults[0] if faults else f"{self.state}: is not there"
+                why = faults[0] if faults else f"{self.state}: missing"
                 tqdm.write(f"{why}; resuming from the state before it, {path.name}")
             return state
         if faults:
             raise ValueError(
-                f"{'; '.join(faults)}: start again in another folder, from the weights of {self.best.name} if you like"
+                f"{'; '.join(faults)}: start again in another folder, for example from the weights in {self.best.name}"
             )
         return None
 
@@ -143,12 +144,14 @@ class Run:
             state: tensors and plain values.
 
         Raises:
-            OSError: if it can't be written whole; what was there before still is.
+            OSError: if it can't be written; the files of the earlier states remain.
         """
         self._write(self.state, lambda path: _save(dict(state) | {"made_by": self.made_by}, path), keep=self.previous)
 
     def save_epoch(self, model: Model, history: History, *, is_best: bool) -> None:
-        """Write the epoch just finished; `save_state` follows, so that a run stopped in between repeats the epoch.
+        """Write history and models after an epoch.
+
+        `save_state` is called after this, so that a run which is killed in between repeats the epoch.
 
         Args:
             model: after the epoch.
@@ -156,7 +159,7 @@ class Run:
             is_best: write the best model too.
 
         Raises:
-            OSError: if a file can't be written whole; what was there before still is.
+            OSError: if a file can't be written; its earlier version remains.
         """
         columns = list(dict.fromkeys(k for row in history for k in row))
         text = io.StringIO()
@@ -187,10 +190,10 @@ class Run:
         save(training_curves(history.rows, best=history.best), self.folder / "curves.png")
 
     def _compare(self, split: dict[str, Any] | None) -> None:
-        """Refuse to resume with another recipe, model or other data than the run's."""
+        """Raise unless recipe, model and data are those of the run in the folder."""
         recipe_file, run_file, split_file = (self.folder / f"{name}.json" for name in ("recipe", "run", "split"))
         if not recipe_file.is_file():
-            raise ValueError(f"{self.folder}: not a run folder: there is no recipe.json in it")
+            raise ValueError(f"{self.folder}: not a run folder: it has no recipe.json")
         defaults = recipe_values(Recipe())
         self._require_same("recipe", defaults | _read_json(recipe_file), self.made_by["recipe"])
         if run_file.is_file():
@@ -199,7 +202,7 @@ class Run:
             now = self.made_by["libraries"]
             changed = [f"{k} {v} then, {now.get(k)} now" for k, v in before["libraries"].items() if now.get(k) != v]
             if changed:
-                tqdm.write(f"{self.folder}: {'; '.join(changed)}: the run may not end on exactly the same weights")
+                tqdm.write(f"{self.folder}: {'; '.join(changed)}: the run may end with slightly different weights")
         elif self.last.is_file():  # a run of hccvision 0.1
             self._require_same("model", read_settings(self.last), self.made_by["model"])
         if split is not None and split_file.is_file():
@@ -207,16 +210,16 @@ class Run:
             if faults:
                 more = f"; and {len(faults) - 3} more" if len(faults) > 3 else ""
                 raise ValueError(
-                    f"{self.folder}: this run has other data ({'; '.join(faults[:3])}{more}); resume it with its own, "
-                    "or start in another folder"
+                    f"{self.folder}: this run has other data ({'; '.join(faults[:3])}{more}); resume it with the same "
+                    "data, or start in another folder"
                 )
 
-    def _require_same(self, kind: str, there: Mapping[str, Any], now: Mapping[str, Any]) -> None:
+    def _require_same(self, kind: str, before: Mapping[str, Any], now: Mapping[str, Any]) -> None:
         for key, value in now.items():
-            if there.get(key) != value:
+            if before.get(key) != value:
                 raise ValueError(
-                    f"{self.folder}: this run has another {kind} ({key}: {there.get(key)!r} there, {value!r} now); "
-                    "resume it with its own, or start in another folder"
+                    f"{self.folder}: this run has another {kind} ({key}: {before.get(key)!r} then, {value!r} now); "
+                    f"resume it with the same {kind}, or start in another folder"
                 )
 
     def _write(self, path: Path, write: Callable[[Path], object], *, keep: Path | None = None) -> None:
@@ -224,7 +227,7 @@ class Run:
             write_atomically(path, write, keep=keep)
         except (OSError, RuntimeError) as error:
             raise OSError(
-                f"{path}: could not be written ({error}); the run is as it was before: free disk space, then "
+                f"{path}: could not be written ({error}); the files of the run are as before: free disk space, then "
                 "resume it with resume=True"
             ) from error
 
@@ -238,13 +241,13 @@ class Run:
 
 
 def recipe_values(recipe: Recipe) -> dict[str, Any]:
-    """Return a recipe as a run folder states it.
+    """Return the values of a recipe as ``recipe.json`` holds them.
 
     Args:
         recipe: of a training.
 
     Returns:
-        Plain values by name; of a part given as an object, a note of what it was.
+        Plain values by name; for a part given as an object, ``{"object": "module.qualname"}``.
     """
     return _plain({field.name: getattr(recipe, field.name) for field in dataclasses.fields(recipe)})
 
@@ -255,7 +258,7 @@ def _save(state: dict[str, Any], path: Path) -> None:
 
 
 def _is_leftover(path: Path) -> bool:
-    """Return whether this file was left half written by a process that was killed."""
+    """Return whether a file is an incomplete one of a process that was killed while writing."""
     return path.name.startswith(".") and path.name.endswith(".tmp")
 
 
@@ -280,5 +283,5 @@ def _read_json(path: Path) -> dict[str, Any]:
 
 
 def _plain(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Return settings as a JSON file returns them."""
+    """Return settings as they are read back from a JSON file."""
     return json.loads(json.dumps(settings, default=plain))

@@ -20,11 +20,12 @@ from hccvision.scoring import Metrics
 from hccvision.tasks.task import task_of
 from hccvision.training.history import History
 from hccvision.training.hooks import Hooks
-from hccvision.training.loop import Setup, Training
+from hccvision.training.loop import Training
 from hccvision.training.memory import checkpointed
 from hccvision.training.optimisers import Freezer, frozen_epochs
 from hccvision.training.processes import accelerator, gather
 from hccvision.training.randomness import callers_randomness
+from hccvision.training.setup import Setup
 
 
 @dataclass(frozen=True)
@@ -33,14 +34,15 @@ class FitOptions:
 
     Args:
         on_problem: ``"raise"`` or ``"skip"``, see `usable`.
-        seed: instead of the recipe's.
+        seed: replaces the recipe's; None: the recipe's.
         hooks: objects with ``on_step``, ``on_epoch`` or ``on_end``, see `Hook`.
-        save_every: save the state after every ``save_every`` steps, besides after each epoch; None: after epochs only.
+        save_every: save the state after every ``save_every`` steps as well as after each epoch; None: after each epoch
+            only.
         cache: a folder for the decoded slices, shared with other processes and later runs, see `ImageCache`; None: they
-            are kept in memory as long as they fit.
-        feature_cache: where the backbone is frozen, compute its features once, for all `Recipe.views`, and train the
-            head on them, see `FeatureCache`: the same weights in a fraction of the time. A path is the folder for the
-            file of features that don't fit in memory.
+            are kept in memory if they fit.
+        feature_cache: compute the features of a frozen backbone once, for all `Recipe.views`, and train the head on
+            them, see `FeatureCache`: the same weights in a fraction of the time. A path is the folder for features that
+            don't fit in memory.
     """
 
     on_problem: str = "raise"
@@ -65,21 +67,21 @@ def fit(
 ) -> History:
     """Train a model; afterwards it holds the weights of the best epoch.
 
-    The same call trains in one process or, under ``torchrun`` or ``accelerate launch``, in several: each takes its
-    share of every batch, all make the same step, and only the main process writes.
+    Under ``torchrun`` or ``accelerate launch`` the same call is distributed training: each process takes its share of
+    every batch, all make the same step, and only the main process writes.
 
     Args:
         model: is trained in place.
         train: samples to train on.
-        val: samples to validate on; None: none, and the last epoch counts as the best.
+        val: samples to validate on; None: no validation, and the last epoch is the best.
         recipe: how to train; None: `recipes.quick`.
-        run: folder for recipe, history, curves, a list of the data's files, the best and last model and the state to
-            resume from, see `Run`; None: nothing is written.
-        resume: resume the run in that folder, if there is one. An interrupted run continues from its last saved step
-            to the same weights as if it had not been interrupted; Ctrl-C saves the current step.
+        run: folder for recipe, history, curves, the list of data files, the best and last model and the state to resume
+            from, see `Run`; None: nothing is written.
+        resume: resume the run in that folder, if there is one. An interrupted run resumes from its last saved step and
+            ends with the same weights as an uninterrupted one; Ctrl-C saves the current step.
         device: ``"auto"`` (CUDA if available), ``"cpu"``, ``"cuda"`` or, for a single process, ``"cuda:1"``.
-        metrics: computed on ``val`` after each epoch, as in `score`; None: mAP, balanced accuracy or, for several
-            labels, the mean AUC.
+        metrics: computed on ``val`` after each epoch, as in `score`; None: mAP of a detector, balanced accuracy of a
+            classifier, mean AUC of a multi-label classifier.
         options: see `FitOptions`: ``on_problem``, ``seed``, ``hooks``, ``save_every``, ``cache`` and
             ``feature_cache``.
 
@@ -88,13 +90,13 @@ def fit(
 
     Raises:
         KeyError: for an unknown metric, augmentation or loss; the message lists the known ones.
-        ValueError: for samples with problems (unless skipped) or of classes that the model doesn't know; a metric of
-            another task, or a monitored one that doesn't state its direction; a recipe or, on resuming, data that don't
-            fit the model or the run; a feature cache of what changes from epoch to epoch.
-        TypeError: for an unknown option.
+        ValueError: for samples with problems (unless skipped) or of classes that the model doesn't know; for a metric
+            of another task, or a monitored one that doesn't state its direction; for a recipe that doesn't fit the
+            model; when resuming, for another recipe, model or data; for a feature cache of a backbone that is trained.
+        TypeError: for an unknown option, or an object without any method of a `Hook`.
         FileExistsError: if the run folder is in use and ``resume`` is False.
         FloatingPointError: if the loss becomes infinite or NaN; the message names the batch's files.
-        OSError: if the run folder can't be written to; what was there before remains.
+        OSError: if the run folder can't be written to; the files in it remain as they were.
 
     Example:
         >>> from hccvision import phantom
@@ -114,51 +116,54 @@ def fit(
     task = task_of(model)
     scorers = find_metrics(task.training_metrics if metrics is None else metrics, task.name)
     augment = AUGMENTATIONS.resolve(recipe.augmentation, **recipe.augmentation_options)
-    _require_an_end(recipe, val, more.save_every, run)
+    hooks = Hooks(more.hooks)
+    _check_options(recipe, val, more.save_every, run)
     if more.feature_cache is not False:
-        _require_fixed(model, recipe)
+        _require_fixed_features(model, recipe)
     datasets = {"train": model.dataset(usable(train, more.on_problem), cache=more.cache)}
     if val is not None:
         datasets["val"] = model.dataset(usable(val, more.on_problem), cache=more.cache)
     processes = accelerator(device, recipe.precision)
     freezer = Freezer(model, recipe)
-    hooks = Hooks(more.hooks)
     with freezer(), checkpointed(model, recipe.checkpointing), callers_randomness(processes.device):
         model.to(processes.device).to(memory_format=torch.channels_last)
         setup = Setup(model, task, recipe, augment, scorers, datasets, freezer, processes, hooks, more.save_every)
         training = Training(setup)
         training.open(run, resume)
         if more.feature_cache is not False:
-            training.keep_features(None if more.feature_cache is True else more.feature_cache)
+            training.feed.cache_features(None if more.feature_cache is True else more.feature_cache)
         training.run()
         gather(None, processes)  # waits until the main process has written everything
-    model.load_state_dict(training.best)
+    model.load_state_dict(training.state.best)
     model.eval()
     return training.history
 
 
-def _require_an_end(
+def _check_options(
     recipe: Recipe, val: Sequence[Sample] | None, save_every: int | None, run: str | os.PathLike[str] | None
 ) -> None:
     if recipe.patience is not None and val is None and not recipe.monitor.startswith("train_"):
         raise ValueError(
-            f"patience waits for a better {recipe.monitor}, and there are no validation data: give val, or monitor "
-            '"train_loss"'
+            f"patience needs {recipe.monitor}, and there are no validation data: pass val, or set "
+            'monitor="train_loss" in the recipe'
         )
     if save_every is not None and (run is None or save_every < 1):
-        raise ValueError(f"save_every counts steps from 1 and needs a run folder, got {save_every} and run={run!r}")
+        raise ValueError(
+            f"save_every is a number of steps from 1 and needs a run folder, got {save_every} and run={run!r}"
+        )
 
 
-def _require_fixed(model: Model, recipe: Recipe) -> None:
+def _require_fixed_features(model: Model, recipe: Recipe) -> None:
     epochs = frozen_epochs(model, recipe)
-    trained = [n for n, count in epochs.items() if n.split(".")[0] in ("backbone", "neck") and count < math.inf]
+    parts = [name for name in ("backbone", "neck") if getattr(model, name) is not None]
+    trained = [n for n, count in epochs.items() if n.split(".")[0] in parts and count < math.inf]
     if trained:
         raise ValueError(
-            f"a feature cache needs a backbone that is never trained, and {trained[0]} is: give the recipe "
-            'frozen=("backbone",), or leave the feature cache out'
+            f"a feature cache needs a backbone that is never trained, and {trained[0]} is: set "
+            f"frozen=({', '.join(repr(part) for part in parts)},) in the recipe, or set feature_cache=False"
         )
     if recipe.augmentation != "none" and recipe.views is None:
         raise ValueError(
-            f"a feature cache needs images that stay the same, and {recipe.augmentation!r} draws anew in each epoch: "
-            'give the recipe views=6, say, for six views of each image, or augmentation="none"'
+            f"a feature cache needs fixed images, and the augmentation {recipe.augmentation!r} changes them in each "
+            'epoch: set views=6, for example, in the recipe for six views of each image, or augmentation="none"'
         )

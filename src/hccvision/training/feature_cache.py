@@ -1,4 +1,4 @@
-"""Feature cache: the features of a frozen backbone are computed once, and the head is trained on them."""
+"""Feature cache: compute the features of a frozen backbone once and train the head on them."""
 
 from __future__ import annotations
 
@@ -30,7 +30,8 @@ class Views(Dataset[Item]):
 
     Args:
         dataset: of the images.
-        views: of each of them, from 1. View ``v`` of image ``i`` has the number ``v * len(dataset) + i``.
+        views: number of views of each image, at least 1. View ``v`` of image ``i`` has the number
+            ``v * len(dataset) + i``.
     """
 
     def __init__(self, dataset: SliceDataset, views: int = 1) -> None:
@@ -47,17 +48,17 @@ class Views(Dataset[Item]):
 def augment_views(
     augment: Augmentation, images: Tensor, targets: Targets, numbers: Sequence[int], *, seed: int
 ) -> tuple[Tensor, Targets]:
-    """Augment each image by a seed of its own, independently of the batch it is in.
+    """Augment each image with a seed of its own, so that the result doesn't depend on the batch it is in.
 
     Args:
         augment: an augmentation.
         images: ``(B, C, H, W) float`` in [0, 1].
         targets: of these images.
-        numbers: of the views, B of them.
-        seed: of all views.
+        numbers: B numbers of the views, see `Views`.
+        seed: of the training.
 
     Returns:
-        Images and targets, as ``augment`` gives them.
+        Images and targets, as ``augment`` returns them.
 
     Example:
         >>> from hccvision.augment import paper
@@ -76,23 +77,24 @@ def augment_views(
 
 
 class FeatureCache(Dataset[Batch]):
-    """Features of a data set's images, or of their views, with their targets; indexing returns batches.
+    """Features of the views of a data set, with their targets; a list of numbers is loaded as one `Batch`.
 
-    They are kept in memory in float32 or, where that takes more than ``limit``, in float16 in a temporary file that is
+    They are kept in memory in float32 or, if that takes more than ``limit``, in float16 in a temporary file that is
     deleted with the cache.
 
     Args:
-        model: whose backbone doesn't change and is in evaluation mode.
+        model: its backbone and neck don't change and are in evaluation mode.
         dataset: of the images.
         augment: of the views; None: the images are not augmented.
         seed: of the views.
-        batch: images at a time.
-        processes: of `processes.accelerator`.
-        limit: bytes to keep in memory.
-        folder: for the file; None: the system's folder for temporary files.
+        batch: number of images that pass through the backbone at a time.
+        processes: returned by `processes.accelerator`.
+        limit: maximum number of bytes to keep in memory.
+        folder: for the temporary file; None: the system's folder for temporary files.
 
     Raises:
-        OSError: if there is no room for the file.
+        ValueError: if a feature is infinite or NaN, or too large for float16; the message names the files.
+        OSError: if there is not enough disk space for the file.
     """
 
     maps: tuple[Tensor, ...]
@@ -126,14 +128,14 @@ class FeatureCache(Dataset[Batch]):
                     maps = model.maps(images)
                     maps = maps if select is None else select(maps)
                 if not done:
-                    self.maps = self._room(maps, len(dataset), limit, folder)
+                    self.maps = self._allocate(maps, len(dataset), limit, folder)
                 for kept, new in zip(self.maps, maps, strict=True):
                     kept[done : done + len(new)] = new.to(kept)
                     if not kept[done : done + len(new)].isfinite().all():
                         raise ValueError(
                             f"{self.samples[done].path} and the {len(new) - 1} images after it: the features reach "
-                            f"{float(new.abs().max()):g}, and {str(kept.dtype).removeprefix('torch.')} can't hold "
-                            "that: train without the feature cache"
+                            f"{float(new.abs().max()):g}, which {str(kept.dtype).removeprefix('torch.')} can't hold: "
+                            "train without the feature cache"
                         )
                 found.append(targets.to("cpu"))
                 done += len(numbers)
@@ -147,7 +149,7 @@ class FeatureCache(Dataset[Batch]):
         rows = torch.tensor(numbers, dtype=torch.int64)
         return Batch(tuple(m[rows].float() for m in self.maps), self.targets.take(rows), rows)
 
-    def _room(
+    def _allocate(
         self, maps: tuple[Tensor, ...], count: int, limit: int, folder: str | os.PathLike[str] | None
     ) -> tuple[Tensor, ...]:
         shapes = [(count, *m.shape[1:]) for m in maps]
@@ -161,7 +163,7 @@ class FeatureCache(Dataset[Batch]):
         if 2 * sum(sizes) > free:
             raise OSError(
                 f"{own.parent}: the features of {count} images take {2 * sum(sizes):,} bytes, and {free:,} are free: "
-                "name another folder, or let the head pool"
+                "choose another folder, or a head with pooling"
             )
         mapped = torch.from_file(str(self.path), shared=True, size=sum(sizes), dtype=torch.float16)
         return tuple(part.view(shape) for part, shape in zip(mapped.split(sizes), shapes, strict=True))

@@ -11,7 +11,7 @@ from pathlib import Path
 
 @dataclass
 class History:
-    """Training log, one row per epoch.
+    """Training log: one row of figures per epoch.
 
     Args:
         rows: one dictionary per epoch: ``epoch`` (from 1), ``learning_rate``, ``train_loss`` and ``val_loss`` with
@@ -30,6 +30,7 @@ class History:
     run: Path | None = None
 
     def __getitem__(self, name: str) -> list[float]:
+        """Return the values of one figure, one per epoch."""
         return [row[name] for row in self.rows]
 
     def __len__(self) -> int:
@@ -42,9 +43,9 @@ class History:
         """Append an epoch.
 
         Args:
-            row: of the epoch.
-            monitor: name of the figure that chooses the best epoch; without it in the row the newest is the best. An
-                undefined figure (nan) is never better than another.
+            row: figures of the epoch.
+            monitor: name of the figure that chooses the best epoch. An undefined figure (nan) is never better than
+                another one; if the figure is not in the row, the newest epoch is the best.
             higher_is_better: direction of that figure.
 
         Returns:
@@ -61,7 +62,7 @@ class History:
 
 
 class RunningMean:
-    """Means of named scalars over images, so that a smaller last batch counts for less."""
+    """Means of named scalars, weighted by the number of images in each batch."""
 
     def __init__(self) -> None:
         self.sums: dict[str, float] = defaultdict(float)
@@ -71,8 +72,8 @@ class RunningMean:
         """Add the values of a batch.
 
         Args:
-            values: by name.
-            images: in the batch.
+            values: means over the batch, by name.
+            images: number of images in the batch.
         """
         for name, value in values.items():
             self.sums[name] += value * images

@@ -1,4 +1,4 @@
-"""Hooks: what a user's code does during a training, such as tracking or pruning."""
+"""Hooks: user code that is called during a training, for experiment tracking or pruning."""
 
 from __future__ import annotations
 
@@ -13,10 +13,11 @@ METHODS = ("on_step", "on_epoch", "on_end")
 
 
 class Hook:
-    """Base class of hooks: override what you need.
+    """Base class of hooks: override the methods you need.
 
-    A hook may be any object that has one of these methods. An exception in a hook ends the training, whose run folder
-    can be resumed: that is how a search prunes it. In distributed training only the main process calls hooks.
+    Any object with at least one of these methods is a hook. An exception raised by a hook ends the training, and its
+    run folder can be resumed: a hyperparameter search prunes a training this way. In distributed training only the main
+    process calls hooks.
 
     Example:
         >>> class Stopwatch(Hook):
@@ -27,28 +28,28 @@ class Hook:
     """
 
     def on_step(self, step: int, losses: Mapping[str, float], model: nn.Module) -> None:
-        """Act after a step.
+        """Called after each optimisation step.
 
         Args:
-            step: number of steps done in the whole training.
-            losses: of its batch: ``"loss"`` and its parts.
-            model: being trained.
+            step: number of steps done in the whole training, from 1.
+            losses: of the batch: ``"loss"`` and its parts.
+            model: the model being trained.
         """
 
     def on_epoch(self, history: History, model: nn.Module) -> None:
-        """Act after an epoch has been validated and saved.
+        """Called after each epoch, when it has been validated and saved.
 
         Args:
             history: including this epoch.
-            model: the one that was validated.
+            model: the model that was validated: the averaged one, if the recipe has ``ema``.
         """
 
     def on_end(self, history: History, model: nn.Module) -> None:
-        """Act at the end of the training, also if it was interrupted or failed.
+        """Called at the end of the training, also if it was interrupted or an error ended it.
 
         Args:
             history: up to the last whole epoch.
-            model: the one that is validated.
+            model: the model that is validated, with its last weights; `fit` then loads those of the best epoch.
         """
 
 
@@ -56,16 +57,18 @@ class Hooks(Hook):
     """Several hooks, called in order.
 
     Args:
-        hooks: objects with at least one of the methods of `Hook`.
+        hooks: objects, each with at least one of the methods of `Hook`.
 
     Raises:
-        TypeError: for an object that has none of them.
+        TypeError: for an object with none of them, or for a class.
     """
 
     def __init__(self, hooks: Sequence[Any]) -> None:
         for hook in hooks:
+            if isinstance(hook, type):
+                raise TypeError(f"expected a hook object, got the class {hook.__name__}: write {hook.__name__}()")
             if not any(callable(getattr(hook, name, None)) for name in METHODS):
-                raise TypeError(f"a hook has one of the methods {', '.join(METHODS)}, and {hook!r} has none")
+                raise TypeError(f"expected a hook with one of the methods {', '.join(METHODS)}, got {hook!r}")
         self.hooks = tuple(hooks)
 
     def on_step(self, step: int, losses: Mapping[str, float], model: nn.Module) -> None:

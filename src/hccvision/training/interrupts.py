@@ -1,4 +1,4 @@
-"""Ctrl-C during a training: the first one finishes and saves the step, the second one stops at once."""
+"""Ctrl-C during a training: the first one stops after the current step, the second one at once."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from typing import Any
 
 @contextmanager
 def interruptible(act: Callable[[], None] | None) -> Iterator[None]:
-    """Let the first Ctrl-C only call a function.
+    """Call a function at the first Ctrl-C instead of raising `KeyboardInterrupt`; the second one raises it.
 
     Args:
-        act: the function; None: Ctrl-C stops at once, as usual. So it does outside the main thread.
+        act: the function; None: Ctrl-C raises at once, as usual. Outside the main thread it always does.
     """
     if act is None or threading.current_thread() is not threading.main_thread():
         yield

@@ -1,4 +1,4 @@
-"""Memory: an allocator that keeps what it has, and recipes that fit into what there is."""
+"""Memory: activation checkpointing, recipes that fit into a memory budget, and a tuned allocator."""
 
 from __future__ import annotations
 
@@ -25,17 +25,17 @@ from hccvision.training.randomness import callers_randomness
 
 _TRIM_THRESHOLD, _MMAP_THRESHOLD, _MMAP_MAX = -1, -3, -4  # glibc's malloc.h
 _UNITS = {"": 1, "B": 1, "KB": 2**10, "MB": 2**20, "GB": 2**30}
-MARGIN = 0.95  # of the budget is used: a measured peak differs a little from run to run
+MARGIN = 0.95  # share of the budget that is used, because a measured peak differs a little from run to run
 
 
 def tune_allocator() -> bool:
-    """Let the C library keep the memory it is given back, so that large tensors don't fetch it anew each time.
+    """Make the C library keep freed memory, so that large tensors don't request it from the system each time.
 
-    On two cores a training step of MobileNetV1-SSD300 is then up to twice as fast. The price: the process holds on to
-    the most memory it ever took. It concerns the whole process, so nothing in hccvision calls it by itself.
+    On two cores a training step of MobileNetV1-SSD300 is then up to twice as fast. In return the process never releases
+    memory to the system. It affects the whole process, so nothing in hccvision calls it by itself.
 
     Returns:
-        Whether it was done; False where the C library isn't glibc.
+        Whether it took effect; False if the C library isn't glibc.
 
     Example:
         >>> tune_allocator()  # doctest: +SKIP
@@ -58,26 +58,27 @@ def tune_allocator() -> bool:
 def fit_memory(
     model: Model, recipe: Recipe, budget: str | int = "2GB", *, device: str = "auto", processes: int = 1
 ) -> Recipe:
-    """Change a recipe so that its training fits into so much memory, by measuring steps of it on made-up images.
+    """Change a recipe so that its training fits into a memory budget, by measuring training steps on random images.
 
-    What changes the training least is tried first: the batch as it is; in 2, 4, … parts (`Recipe.accumulate`); with
-    activations computed again on the way back (`Recipe.checkpointing`), which costs a third more time; on CUDA all this
-    in half precision; and last a smaller batch.
+    The changes with the least effect on the training are tried first: the batch in 2, 4, … parts (`Recipe.accumulate`);
+    activation checkpointing (`Recipe.checkpointing`), which costs a third more time; on CUDA, half precision with each
+    of these; and last a smaller batch.
 
     Args:
-        model: to be trained; it is left as it is, but moved to the device.
+        model: to be trained; it is moved to the device and otherwise left unchanged.
         recipe: to change.
-        budget: bytes, or such as ``"2GB"`` (2**30 bytes each). On CUDA, of what torch reserves; CUDA itself takes 0.3
-            to 0.5 GB more of the card. On a CPU, of all that the process has in memory, Python and torch included.
+        budget: number of bytes, or text such as ``"2GB"`` (1 GB = 2**30 bytes). On CUDA, of the memory that torch
+            reserves; the CUDA context takes 0.3 to 0.5 GB more. On a CPU, of the memory of the whole process, with
+            Python and torch.
         device: ``"auto"``, ``"cpu"`` or ``"cuda"``.
-        processes: that share a batch.
+        processes: number of processes that share a batch.
 
     Returns:
-        The recipe, with another ``accumulate``, ``checkpointing``, ``precision`` or ``batch`` if need be.
+        The recipe, with another ``accumulate``, ``checkpointing``, ``precision`` or ``batch`` if necessary.
 
     Raises:
-        ValueError: for a budget that is none.
-        MemoryError: if nothing fits; the message says what the smallest takes.
+        ValueError: if the budget can't be parsed, or is less than a byte.
+        MemoryError: if nothing fits; the message says how much the smallest candidate takes.
 
     Example:
         >>> from hccvision.model.build import build_model
@@ -97,37 +98,36 @@ def fit_memory(
             taken = measure(model, candidate, device=device, processes=processes)
         except torch.OutOfMemoryError:
             taken = limit + 1
-        measured = f"{_say(candidate)}: {'more than ' * (taken == limit + 1)}{taken / 2**30:.2f} GB"
+        measured = f"{_describe(candidate)}: {'more than ' * (taken == limit + 1)}{taken / 2**30:.2f} GB"
         tqdm.write(f"{measured} of {limit / 2**30:.2f} GB")
         if taken <= MARGIN * limit:
             return candidate
     raise MemoryError(
         f"this model can't be trained in {limit / 2**30:.2f} GB on {wanted}: {measured} is the least. Freeze the "
-        "backbone, take a smaller image_size, or another model"
+        "backbone, or use a smaller image_size or another model"
     )
 
 
 def measure(model: Model, recipe: Recipe, *, device: str = "auto", processes: int = 1, steps: int = 2) -> int:
-    """Measure the most memory that steps of a training take.
+    """Measure the peak memory of training steps on random images.
 
     Args:
-        model: on its device; its weights and statistics are left as they are.
+        model: on its device; its weights and statistics are left unchanged.
         recipe: of the training.
         device: where to train.
-        processes: that share a batch.
-        steps: to make.
+        processes: number of processes that share a batch.
+        steps: number of steps.
 
     Returns:
-        Bytes: on CUDA those that torch reserved at most, on a CPU the whole process's.
+        Bytes: on CUDA the most that torch reserved, on a CPU the most that the whole process used.
     """
     trainer = accelerator(device, recipe.precision)
     before = {name: value.detach().cpu().clone() for name, value in model.state_dict().items()}
     mode, freezer = model.training, Freezer(model, recipe)
 
     def train() -> None:
-        # Thawed, the training takes most.
         with freezer(), checkpointed(model, recipe.checkpointing):
-            freezer.train(recipe.epochs)
+            freezer.train(recipe.epochs)  # the last epoch, with all parts thawed, takes the most memory
             kept = [copy.deepcopy(model.state_dict()) for _ in range(1 + (recipe.ema is not None))]
             optimiser = trainer.prepare(build_optimiser(model, recipe))
             set_learning_rates(optimiser, 0.0)
@@ -157,20 +157,20 @@ def measure(model: Model, recipe: Recipe, *, device: str = "auto", processes: in
 
 @contextmanager
 def checkpointed(model: Model, on: bool) -> Iterator[None]:
-    """Let a model's backbone compute its activations again on the way back, and end that in the end.
+    """Use activation checkpointing in a model's backbone until the end of the block.
 
     Args:
-        model: whose backbone has ``checkpointing``, as ours and timm's have.
-        on: whether to; False changes nothing.
+        model: its backbone has an attribute ``checkpointing``, as the library's own and timm's have.
+        on: False changes nothing.
 
     Raises:
-        ValueError: if the backbone can't do that.
+        ValueError: if the backbone doesn't support activation checkpointing.
     """
     backbone: Any = model.backbone
     if on and not hasattr(backbone, "checkpointing"):
         raise ValueError(
-            f"the recipe's checkpointing needs a backbone that has it, and {type(backbone).__name__} has not: see "
-            "backbones.checkpointing.run, or leave it out"
+            f"the recipe's checkpointing needs a backbone with an attribute checkpointing, and "
+            f"{type(backbone).__name__} has none: see backbones.checkpointing.run, or set checkpointing=False"
         )
     if on:
         backbone.checkpointing = True
@@ -182,7 +182,7 @@ def checkpointed(model: Model, on: bool) -> Iterator[None]:
 
 
 def _candidates(model: Model, recipe: Recipe, device: torch.device, processes: int) -> Iterator[Recipe]:
-    """Give recipes from the one as it is to the one that takes least."""
+    """Yield recipes from the unchanged one to the one that takes the least memory."""
     share = max(1, recipe.batch // processes)
     parts = sorted({min(share, recipe.accumulate * 2**i) for i in range(12)} | {share})
     ways: list[dict[str, Any]] = [{}]
@@ -228,7 +228,7 @@ def _peak(work: Callable[[], None], device: torch.device) -> int:
 
 
 def _release() -> None:
-    """Give free memory back to the system, so that it isn't taken for what comes next."""
+    """Release free memory to the system, so that it doesn't count in the next measurement."""
     gc.collect()
     with suppress(OSError, AttributeError):
         ctypes.CDLL(None).malloc_trim(0)
@@ -240,13 +240,13 @@ def _bytes(budget: str | int) -> int:
         unit = hit[2].upper() if hit else "?"
         unit = f"{unit}B" if unit in ("K", "M", "G") else unit
         if hit is None or unit not in _UNITS:
-            raise ValueError(f'a budget is a number of bytes, or such as "2GB" or "900 MB", got {budget!r}')
+            raise ValueError(f'expected a budget in bytes, or text such as "2GB" or "900 MB", got {budget!r}')
         budget = int(float(hit[1]) * _UNITS[unit])
     if budget < 1:
-        raise ValueError(f"a budget is at least 1 byte, got {budget}")
+        raise ValueError(f"expected a budget of at least 1 byte, got {budget}")
     return budget
 
 
-def _say(recipe: Recipe) -> str:
+def _describe(recipe: Recipe) -> str:
     parts = f" in {recipe.accumulate} parts" if recipe.accumulate > 1 else ""
     return f"batch {recipe.batch}{parts}, {recipe.precision}{', checkpointing' * recipe.checkpointing}"

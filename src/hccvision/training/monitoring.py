@@ -1,4 +1,4 @@
-"""The figure that chooses the best epoch, and its direction."""
+"""The figure that chooses the best epoch, and whether higher is better."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from hccvision.metrics.metric import Metric
 class Monitor:
     """The monitored figure of a training.
 
-    A loss and its parts are best when lowest; a metric states its direction.
+    A loss and its parts are best when lowest; a metric states its direction, see `Metric`.
 
     Args:
         name: of a figure of the history, such as ``"val_loss"`` or ``"val_voc_map"``.
         metrics: computed after each epoch.
 
     Raises:
-        ValueError: if the figure is of a metric that doesn't state its direction.
+        ValueError: if the figure is that of a metric which doesn't state its direction.
 
     Example:
         >>> Monitor("val_loss", []).higher_is_better
@@ -29,7 +29,7 @@ class Monitor:
         self.higher_is_better = False
         self._stated = False
         figure = name.removeprefix("val_")
-        if figure == "loss" or not name.startswith("val_"):
+        if figure == "loss" or not self.of_validation:
             self._stated = True
             return
         for metric in metrics:
@@ -40,6 +40,11 @@ class Monitor:
             if figure.split("/")[0] == metric.name:
                 self._refuse()
 
+    @property
+    def of_validation(self) -> bool:
+        """Whether the figure is computed on the validation data."""
+        return self.name.startswith("val_")
+
     def require(self, row: Mapping[str, float]) -> None:
         """Check that the figure is in a row of the history, and that its direction is known.
 
@@ -47,17 +52,18 @@ class Monitor:
             row: of an epoch.
 
         Raises:
-            ValueError: if it is not, naming the figures there are; or if nobody states its direction.
+            ValueError: if it is missing (the message lists the figures of the row), or no metric states its direction.
         """
         if self.name not in row:
             raise ValueError(
                 f"the recipe monitors {self.name!r}, which is not in the history; it has: {', '.join(row)}"
             )
-        if not self._stated and f"train_{self.name.removeprefix('val_')}" not in row:  # it is no part of the loss
+        is_loss_part = f"train_{self.name.removeprefix('val_')}" in row
+        if not (self._stated or is_loss_part):
             self._refuse()
 
     def _refuse(self) -> None:
         raise ValueError(
-            f"the recipe monitors {self.name!r}, and its metric doesn't say whether higher is better: register it with "
-            "higher_is_better=True or False, or give hv.Metric(name, function, higher_is_better=…)"
+            f"the recipe monitors {self.name!r}, and its metric doesn't state whether higher is better: register it "
+            "with higher_is_better=True or False, or pass hv.Metric(name, function, higher_is_better=…)"
         )

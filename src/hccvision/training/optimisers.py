@@ -20,9 +20,9 @@ class ParameterRow(NamedTuple):
     Args:
         name: in the model.
         shape: of the parameter.
-        group: ``"backbone"`` or ``"head"``, the group of the optimiser that it is in; None: it is never trained.
+        group: its parameter group in the optimiser, ``"backbone"`` or ``"head"``; None: it is never trained.
         learning_rate: the highest of its group; 0 if it is never trained.
-        frozen_epochs: number of epochs before it is trained; infinite if it never is.
+        frozen_epochs: number of epochs for which it is frozen; infinite if it is never trained.
     """
 
     name: str
@@ -33,7 +33,7 @@ class ParameterRow(NamedTuple):
 
 
 class ParameterTable(tuple[ParameterRow, ...]):
-    """One row per parameter of a model; print it to read it."""
+    """How each parameter of a model is trained, one row per parameter; ``print(table)`` shows it in columns."""
 
     def __str__(self) -> str:
         names = [row.name for row in self]
@@ -56,8 +56,9 @@ def parameter_table(model: nn.Module, recipe: Recipe) -> ParameterTable:
     """List which parameters a recipe trains, in which group, at which rate and from which epoch.
 
     Args:
-        model: with backbone and head; parameters that don't require gradients stay frozen.
-        recipe: with the rates, and the parts frozen.
+        model: with backbone and head; parameters that don't require gradients stay frozen. A neck is in the group of
+            the head.
+        recipe: with the learning rates and the frozen parts.
 
     Returns:
         A row for each parameter, in the model's order.
@@ -97,7 +98,7 @@ def frozen_epochs(model: nn.Module, recipe: Recipe) -> dict[str, float]:
         recipe: for each part, the longest matching name in its ``frozen`` and ``thaw`` decides.
 
     Returns:
-        Epochs by the names of all modules and parameters; 0: trained from the start, infinite: never.
+        Number of epochs by the names of all modules and parameters; 0: trained from the start, infinite: never trained.
 
     Raises:
         ValueError: if the model has no such part, or one is named twice.
@@ -109,8 +110,10 @@ def frozen_epochs(model: nn.Module, recipe: Recipe) -> dict[str, float]:
     parameters = [name for name, _ in model.named_parameters()]
     for part in epochs:
         if not any(_within(name, part) for name in parameters):
+            parts = ", ".join(name for name, _ in model.named_children())
             raise ValueError(
-                f"the recipe freezes {part!r}, and the model has no such part; parts are backbone, head, …"
+                f"the recipe freezes {part!r}, and the model has no such part: name {parts}, or a part of these as in "
+                "model.named_parameters()"
             )
     longest = sorted(epochs, key=len, reverse=True)
     names = [name for name, _ in model.named_modules()] + parameters
@@ -118,11 +121,13 @@ def frozen_epochs(model: nn.Module, recipe: Recipe) -> dict[str, float]:
 
 
 class Freezer:
-    """Freezes the parts of a model that a recipe does not train yet.
+    """Freezes the parts of a model that a recipe does not train, or does not train yet.
+
+    Used as a context manager, ``with freezer():``, it restores at the end which parameters require gradients.
 
     Args:
         model: to freeze.
-        recipe: with the parts.
+        recipe: with the parts to freeze.
 
     Raises:
         ValueError: if the model has no such part, or nothing would be trained in the first epoch.
@@ -136,10 +141,10 @@ class Freezer:
             raise ValueError("the recipe freezes every parameter: nothing is left to train")
 
     def train(self, epoch: int) -> None:
-        """Switch what an epoch trains to training mode, and the batch norms of the rest to evaluation mode.
+        """Put what this epoch trains into training mode, and the rest, with its batch norms, into evaluation mode.
 
         Args:
-            epoch: whole epochs before it.
+            epoch: whole epochs before this one.
         """
         self.model.train()
         for name, module in self.model.named_modules():
@@ -149,7 +154,7 @@ class Freezer:
 
     @contextmanager
     def __call__(self) -> Iterator[None]:
-        """Restore, at the end, which parameters require gradients."""
+        """Restore at the end which parameters require gradients."""
         try:
             yield
         finally:
@@ -158,17 +163,19 @@ class Freezer:
 
 
 def build_optimiser(model: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
-    """Build a recipe's optimiser with a group for the backbone and one for the head, fused where torch can.
+    """Build a recipe's optimiser with one parameter group for the backbone and one for neck and head.
 
     Args:
         model: on its device.
         recipe: how to train.
 
     Returns:
-        The optimiser, over everything that is ever trained; each group has its ``base_lr``.
+        The optimiser, over all parameters that are ever trained; the ``base_lr`` of each group is its highest learning
+        rate. Torch's fused kernels are used where possible.
 
     Raises:
         ValueError: if nothing is trained.
+        TypeError: if a callable given as the optimiser returns something else.
     """
     parameters = dict(model.named_parameters())
     groups: dict[str, dict[str, Any]] = {}
@@ -180,15 +187,21 @@ def build_optimiser(model: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
     if not groups:
         raise ValueError("the recipe freezes every parameter: nothing is left to train")
     build = OPTIMISERS.get(recipe.optimiser) if isinstance(recipe.optimiser, str) else recipe.optimiser
-    optimiser: torch.optim.Optimizer = build(list(groups.values()), recipe, **recipe.optimiser_options)
+    optimiser = build(list(groups.values()), recipe, **recipe.optimiser_options)
+    if not isinstance(optimiser, torch.optim.Optimizer):
+        raise TypeError(
+            f"expected a torch.optim.Optimizer from the optimiser {recipe.optimiser!r}, got {type(optimiser).__name__}"
+        )
+    for group in optimiser.param_groups:
+        group.setdefault("base_lr", group["lr"])
     return optimiser
 
 
 @OPTIMISERS.register("sgd")
 def sgd(groups: list[dict[str, Any]], recipe: Recipe, **options: Any) -> torch.optim.Optimizer:
     """Build SGD with the recipe's momentum and weight decay."""
-    # torch's fused SGD takes its momentum from uninitialised memory where a loss scaler skips the first step, and fails
-    # where some parameters of a group start later than others
+    # torch's fused SGD reads its momentum from uninitialised memory if a loss scaler skips the first step, and fails if
+    # some parameters of a group get gradients later than others.
     safe = not (recipe.precision == "fp16" or recipe.thaw)
     return torch.optim.SGD(groups, **{"momentum": recipe.momentum, **_settings(groups, recipe, fused=safe), **options})
 
@@ -213,11 +226,11 @@ def _settings(groups: list[dict[str, Any]], recipe: Recipe, *, fused: bool = Tru
 
 
 def set_learning_rates(optimiser: torch.optim.Optimizer, factor: float) -> None:
-    """Set the rate of each group to its highest rate times a factor.
+    """Set the learning rate of each group to its highest rate times a factor.
 
     Args:
-        optimiser: of `build_optimiser`.
-        factor: of `rate_factor`.
+        optimiser: returned by `build_optimiser`.
+        factor: returned by `rate_factor`.
     """
     for group in optimiser.param_groups:
         group["lr"] = group["base_lr"] * factor

@@ -1,4 +1,4 @@
-"""One training in one or many processes, on Accelerate: each takes its share of a batch, and all do the same step."""
+"""Distributed training on Accelerate: each process takes its share of a batch, and all make the same step."""
 
 from __future__ import annotations
 
@@ -18,18 +18,18 @@ T = TypeVar("T")
 
 
 def accelerator(device: str = "auto", precision: str = "fp32") -> Any:
-    """Join the other processes, if ``torchrun`` or ``accelerate launch`` started several.
+    """Build an ``Accelerator``, and join the other processes if ``torchrun`` or ``accelerate launch`` started several.
 
     Args:
-        device: ``"auto"`` (CUDA if there is one), ``"cpu"``, ``"cuda"`` or, for a single process, ``"cuda:1"``.
-        precision: of ``PRECISIONS``.
+        device: ``"auto"`` (CUDA if available), ``"cpu"``, ``"cuda"`` or, for a single process, ``"cuda:1"``.
+        precision: a key of ``PRECISIONS``.
 
     Returns:
         An ``accelerate.Accelerator``.
 
     Raises:
-        ValueError: if the device isn't there, can't do that precision, or isn't the one that the processes have joined
-            on before.
+        ValueError: if the device is unavailable, doesn't support that precision, or is of another type than the one on
+            which the processes joined before.
 
     Example:
         >>> accelerator("cpu").num_processes
@@ -40,13 +40,13 @@ def accelerator(device: str = "auto", precision: str = "fp32") -> Any:
 
     wanted = choose_device(device)
     if precision == "fp16" and wanted.type == "cpu":
-        raise ValueError('precision="fp16" needs CUDA, and this training runs on the CPU: take "bf16" or "fp32"')
+        raise ValueError('precision="fp16" needs CUDA, and this training runs on the CPU: use "bf16" or "fp32"')
     if PartialState._shared_state:  # an earlier fit may have used another device or precision
         AcceleratorState._reset_state(reset_partial_state=PartialState().num_processes == 1)
     if wanted.type == "cuda" and wanted.index is not None:
         if int(os.environ.get("WORLD_SIZE", "1")) > 1:
-            raise ValueError(f'device={device!r} is one card, and each of the processes has its own: take "cuda"')
-        torch.cuda.set_device(wanted)  # Accelerate takes the current one
+            raise ValueError(f'device={device!r} is one card, and each process needs its own: use "cuda"')
+        torch.cuda.set_device(wanted)  # Accelerate uses the current one
     processes = Accelerator(cpu=wanted.type == "cpu", mixed_precision=PRECISIONS[precision])
     if processes.device.type != wanted.type:
         raise ValueError(
@@ -54,13 +54,13 @@ def accelerator(device: str = "auto", precision: str = "fp32") -> Any:
             f"{processes.device.type} before: use one device in a program that torchrun starts"
         )
     if processes.num_processes > 1:
-        _leave_in_the_end()
+        _leave_at_exit()
     return processes
 
 
 @cache
-def _leave_in_the_end() -> None:
-    """Close the group of processes before Python ends: its threads, cut off, would now and then abort the process."""
+def _leave_at_exit() -> None:
+    """Destroy the process group before Python exits; otherwise its threads sometimes abort the process."""
 
     def leave() -> None:
         if torch.distributed.is_initialized() and torch.distributed.get_backend() == "gloo":  # NCCL would wait for all
@@ -70,14 +70,15 @@ def _leave_in_the_end() -> None:
 
 
 def share(items: Sequence[T], processes: Any) -> list[T]:
-    """Give this process's share of a batch: none comes twice, and the last processes may have one less.
+    """Return this process's share of a batch.
 
     Args:
         items: of the whole batch.
-        processes: of `accelerator`.
+        processes: returned by `accelerator`.
 
     Returns:
-        Every so-many-th.
+        Every ``n``-th item for ``n`` processes, starting at this process's index; the last processes may get one item
+        less.
     """
     return list(items[processes.process_index :: processes.num_processes])
 
@@ -86,11 +87,11 @@ def gather(value: T, processes: Any) -> list[T]:
     """Collect a value from each process.
 
     Args:
-        value: this process's, anything that can be pickled.
-        processes: of `accelerator`.
+        value: of this process, anything that can be pickled.
+        processes: returned by `accelerator`.
 
     Returns:
-        All of them, by process.
+        One value per process, in the order of the processes.
     """
     if processes.num_processes == 1:
         return [value]
@@ -100,14 +101,14 @@ def gather(value: T, processes: Any) -> list[T]:
 
 
 def broadcast(value: T, processes: Any) -> T:
-    """Give all processes what the first one has.
+    """Send a value from the first process to all.
 
     Args:
-        value: anything that can be pickled.
-        processes: of `accelerator`.
+        value: anything that can be pickled; ignored in all processes but the first.
+        processes: returned by `accelerator`.
 
     Returns:
-        The first process's value.
+        The value of the first process.
     """
     if processes.num_processes == 1:
         return value
@@ -117,10 +118,10 @@ def broadcast(value: T, processes: Any) -> T:
 
 
 def add_up(parts: Iterable[Mapping[str, float]]) -> dict[str, float]:
-    """Add named numbers.
+    """Add up numbers by name.
 
     Args:
-        parts: of the processes; one without a share has none.
+        parts: numbers by name; a name may be missing from some of them.
 
     Returns:
         The sums by name.
@@ -137,11 +138,11 @@ def add_up(parts: Iterable[Mapping[str, float]]) -> dict[str, float]:
 
 
 def sum_gradients(model: nn.Module, processes: Any) -> None:
-    """Add up the gradients of all processes in one go, so that each of them makes the same step.
+    """Add up the gradients of all processes in one reduction, so that all make the same step.
 
     Args:
-        model: with gradients; a process that had no image has none.
-        processes: of `accelerator`.
+        model: with gradients, or without any in a process that had no image.
+        processes: returned by `accelerator`.
     """
     parameters = [p for p in model.parameters() if p.requires_grad]
     if processes.num_processes == 1 or not parameters:
@@ -153,12 +154,12 @@ def sum_gradients(model: nn.Module, processes: Any) -> None:
 
 
 def average_batch_norms(model: nn.Module, images: int, processes: Any) -> None:
-    """Give all processes the mean of their batch norms' running statistics, weighted by the images that each saw.
+    """Average the running statistics of batch norms over all processes, weighted by the images of each.
 
     Args:
-        model: whose batch norms in training mode are concerned.
-        images: that this process saw in the step.
-        processes: of `accelerator`.
+        model: only its batch norms in training mode are changed.
+        images: number of images that this process had in the step.
+        processes: returned by `accelerator`.
     """
     kinds = nn.modules.batchnorm._BatchNorm
     norms = [m for m in model.modules() if isinstance(m, kinds) and m.training and m.running_mean is not None]

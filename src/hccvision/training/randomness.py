@@ -1,4 +1,4 @@
-"""The random numbers of a training: they follow from its seed and the epoch, and can be saved in the middle of one."""
+"""Random numbers of a training: determined by its seed and the epoch, and saved with the training's state."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import torch
 
 
 class Randomness:
-    """All generators that a training draws from: its own two, torch's, NumPy's and Python's.
+    """All generators that a training draws from: two of its own, and those of torch, NumPy and Python.
 
     Example:
         >>> numbers = Randomness()
@@ -29,12 +29,12 @@ class Randomness:
         self.draws = torch.Generator()
 
     def seed(self, seed: int, *, epoch: int, process: int = 0) -> None:
-        """Start an epoch: every draw of it follows from these numbers alone.
+        """Seed all generators for an epoch.
 
         Args:
             seed: of the training.
-            epoch: whole epochs before.
-            process: of many; all shuffle and augment alike, and draw their own dropout.
+            epoch: whole epochs before this one.
+            process: index of the process. All processes shuffle and augment alike; each has its own dropout.
         """
         start = seed * 1_000_003 + epoch
         self.shuffle.manual_seed(start)
@@ -45,7 +45,7 @@ class Randomness:
         random.seed(own)
 
     def state(self) -> dict[str, Any]:
-        """Give the state of all generators, as tensors and plain values."""
+        """Return the state of all generators, as tensors and plain values."""
         key = np.random.get_state(legacy=False)
         assert isinstance(key, dict)
         version, words, gauss = random.getstate()
@@ -59,10 +59,10 @@ class Randomness:
         }
 
     def restore(self, state: Mapping[str, Any]) -> None:
-        """Go on from a state.
+        """Restore a state.
 
         Args:
-            state: of `state`.
+            state: returned by `state`.
         """
         self.shuffle.set_state(state["shuffle"])
         self.draws.set_state(state["draws"])
@@ -78,10 +78,10 @@ class Randomness:
 
 @contextmanager
 def callers_randomness(device: torch.device) -> Iterator[None]:
-    """Leave the caller's random numbers, in the end, as if none had been drawn.
+    """Restore the caller's global random generators at the end.
 
     Args:
-        device: on which some may be drawn, besides the CPU.
+        device: whose generator is restored, besides those of the CPU.
     """
     numpys, pythons = np.random.get_state(), random.getstate()
     with torch.random.fork_rng([device] if device.type == "cuda" else []):

@@ -1,4 +1,4 @@
-"""Learning-rate schedules: the share of the highest rates at which each step is made."""
+"""Learning-rate schedules: the factor by which the highest rates are multiplied in each step."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ class Progress(NamedTuple):
     """Position of a step in a training.
 
     Args:
-        epoch: whole epochs before it.
-        step: of the epoch, from 0.
-        steps: in an epoch.
-        epochs: of the training.
+        epoch: whole epochs before this one.
+        step: number of the step in the epoch, from 0.
+        steps: number of steps in an epoch.
+        epochs: number of epochs in the training.
     """
 
     epoch: int
@@ -28,13 +28,13 @@ class Progress(NamedTuple):
 
 
 def rate_factor(recipe: Recipe, epoch: int, step: int = 0, steps: int = 1) -> float:
-    """Compute the share of the highest learning rates at which a step is made.
+    """Compute the factor by which the highest learning rates are multiplied in a step.
 
     Args:
         recipe: with the schedule and the warm-up.
-        epoch: whole epochs before.
-        step: of the epoch, from 0.
-        steps: in an epoch.
+        epoch: whole epochs before this one.
+        step: number of the step in the epoch, from 0.
+        steps: number of steps in an epoch.
 
     Returns:
         From 0 to 1.
@@ -59,7 +59,7 @@ def constant(recipe: Recipe, progress: Progress) -> float:
 
 @SCHEDULES.register("cosine")
 def cosine(recipe: Recipe, progress: Progress) -> float:
-    """Fall to 0 along half a cosine, epoch by epoch.
+    """Return a factor that falls to 0 along half a cosine, epoch by epoch.
 
     Source:
         Loshchilov and Hutter 2017, arXiv:1608.03983.
@@ -69,13 +69,13 @@ def cosine(recipe: Recipe, progress: Progress) -> float:
 
 @SCHEDULES.register("step")
 def step(recipe: Recipe, progress: Progress) -> float:
-    """Multiply by ``step_factor`` after every ``step_epochs`` epochs."""
+    """Return a factor that is multiplied by ``step_factor`` after every ``step_epochs`` epochs."""
     return float(recipe.step_factor ** (progress.epoch // recipe.step_epochs))
 
 
 @SCHEDULES.register("onecycle", warms_up=True)
 def onecycle(recipe: Recipe, progress: Progress) -> float:
-    """Rise from a 25th of the rates and fall to nearly 0, step by step, each along half a cosine.
+    """Return a factor that rises from 1/25 to 1 and then falls to nearly 0, each along half a cosine, step by step.
 
     Source:
         Smith and Topin 2018, arXiv:1708.07120.

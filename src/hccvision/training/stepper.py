@@ -1,0 +1,79 @@
+"""One optimisation step: forward and backward of each part of a batch, and the optimiser's step."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+
+from hccvision.contracts.batches import Loss
+from hccvision.contracts.samples import Sample
+from hccvision.data.dataset import Batch
+from hccvision.training.feed import Feed
+from hccvision.training.objective import BatchLoss, Objective
+from hccvision.training.processes import average_batch_norms, sum_gradients
+from hccvision.training.setup import Setup
+from hccvision.training.state import TrainingState
+
+
+class Stepper:
+    """Makes the steps of a training.
+
+    Args:
+        setup: of the training.
+        feed: of its batches.
+        objective: the loss.
+        state: of the training, with the optimiser.
+    """
+
+    def __init__(self, setup: Setup, feed: Feed, objective: Objective, state: TrainingState) -> None:
+        self.setup, self.feed, self.objective, self.state = setup, feed, objective, state
+
+    def __call__(self, batch: Batch | None, samples: Sequence[Sample]) -> dict[str, float]:
+        """Make a step on a batch, of which each process computes its share.
+
+        The loss is normalised once, by the count of the whole batch. That count is known only after the last part, so
+        the loss of each part is divided by the count of this process's first part, and the gradients are rescaled at
+        the end. Each part is matched once, and a batch in one part gets exactly the gradients of ``loss.backward()``.
+
+        Args:
+            batch: of `Feed.load`.
+            samples: of the whole batch, for messages.
+
+        Returns:
+            The loss of the whole batch and its parts.
+
+        Raises:
+            FloatingPointError: if the loss is infinite or NaN; no weight is changed then.
+        """
+        model, processes = self.setup.model, self.setup.processes
+        total = BatchLoss(samples, self.state.epoch, processes)
+        parts = self.feed.training_parts(batch, self.state.random.draws)
+        first = None
+        for part in parts:
+            loss = self.objective(model, self.feed.forward(model, part), part.targets)
+            first = loss.divisor if first is None else first
+            processes.backward(Loss(loss.sums, first)["loss"])
+            total.add(loss)
+        losses, divisor = total.normalised()
+        if first is not None:
+            self._rescale(float(first), divisor)
+        elif processes.scaler is not None:  # a loss scaler must have scaled something before it can step
+            processes.scaler.scale(torch.zeros((), device=processes.device))
+        sum_gradients(model, processes)
+        average_batch_norms(model, sum(len(part.targets) for part in parts), processes)
+        if self.setup.recipe.clip_norm is not None:
+            processes.clip_grad_norm_(model.parameters(), self.setup.recipe.clip_norm)
+        self.state.optimiser.step()
+        self.state.optimiser.zero_grad(set_to_none=True)
+        if self.state.average is not None:
+            self.state.average.update_parameters(model)
+        return losses
+
+    def _rescale(self, divided_by: float, divisor: float) -> None:
+        """Turn gradients of a loss divided by one number into those of the loss divided by another."""
+        if divided_by == divisor:
+            return
+        for parameter in self.setup.model.parameters():
+            if parameter.grad is not None:
+                parameter.grad.mul_(divided_by / divisor)
