@@ -132,7 +132,7 @@ def test_an_image_that_is_not_one_or_is_cut_off(kept, liver, capsys):
 
 
 @pytest.mark.parametrize("fault", ["cut off", "gone"])
-def test_an_image_that_breaks_after_the_folder_was_read(fault, liver):
+def test_an_image_that_breaks_after_the_folder_was_read(fault, liver, capsys):
     data = read(liver)
     path = liver / "P2_1.png"
     if fault == "gone":
@@ -144,6 +144,19 @@ def test_an_image_that_breaks_after_the_folder_was_read(fault, liver):
         hv.fit(detector(), data, recipe=RECIPE, device="cpu")
     with pytest.raises(ValueError, match=f"1 of 6 images could not be predicted, first {path}: "):
         hv.evaluate(detector(), data, device="cpu")
+    report = hv.evaluate(detector(), data, ["voc_map"], device="cpu", on_problem="skip")
+    assert [s.path for s in report.samples] == [s.path for s in data if s.path != path]
+    assert [p.path for p in report.predictions] == [str(s.path) for s in report.samples]
+    assert f"skipped: {path}: " in capsys.readouterr().out
+
+
+def test_where_no_image_can_be_predicted_nothing_is_scored(liver):
+    data = read(liver)
+    for path in liver.glob("*.png"):
+        path.unlink()
+    for on_problem in ("raise", "skip"):
+        with pytest.raises(ValueError, match=f"6 of 6 images could not be predicted, first {data[0].path}: "):
+            hv.evaluate(used(), data, device="cpu", on_problem=on_problem)
 
 
 def test_an_image_without_annotation(liver, capsys):
@@ -188,9 +201,9 @@ def test_a_class_that_is_not_in_the_list(liver):
     for action in (ACTIONS["fit"], lambda d: hv.fit(detector(), d[:2], d, recipe=RECIPE, device="cpu")):
         with pytest.raises(ValueError, match="the class 'hc' is not among the model's classes") as caught:
             action(data)
-        for expected in (str(xml), "(hcc)", "correct the annotation, or build the model with that class"):
+        for expected in (str(xml), "(hcc)", "correct the annotation, leave", "or build the model with that class"):
             assert expected in str(caught.value)
-    with pytest.raises(ValueError, match=r"P2_1.*the class 'hc' is not among .*\(hcc\): correct the label"):
+    with pytest.raises(ValueError, match=r"P2_1\.xml: the class 'hc' is not among .*\(hcc\): correct the annotation"):
         hv.evaluate(detector(), data, device="cpu")
 
 

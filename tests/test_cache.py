@@ -20,6 +20,7 @@ from torch.utils.data import DataLoader
 from hccvision import images
 from hccvision.contracts import Annotation, Sample
 from hccvision.data import cache as cache_module
+from hccvision.data import dataset as dataset_module
 from hccvision.data.cache import ImageCache, hash_file, key
 from hccvision.data.dataset import SliceDataset, collate
 from hccvision.model.build import build_model
@@ -51,7 +52,9 @@ def entries(folder: Path) -> list[Path]:
 
 def same(a: SliceDataset, b: SliceDataset) -> bool:
     return all(
-        torch.equal(x.image, y.image) and torch.equal(x.boxes, y.boxes) and a.placement(i) == b.placement(i)
+        torch.equal(x.image, y.image)
+        and torch.equal(x.targets.boxes, y.targets.boxes)
+        and a.placement(i) == b.placement(i)
         for i, (x, y) in enumerate(zip(a, b, strict=True))
     )
 
@@ -71,8 +74,13 @@ def folder(tmp_path: Path) -> Path:
 def reads(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """List the files that are decoded in this process."""
     names = []
-    read = images.read_image
-    monkeypatch.setattr(images, "read_image", lambda path, **o: (names.append(Path(path).name), read(path, **o))[1])
+    read = dataset_module.read_image
+
+    def counted(path: Path, **options: object) -> np.ndarray:
+        names.append(Path(path).name)
+        return read(path, **options)
+
+    monkeypatch.setattr(dataset_module, "read_image", counted)
     return names
 
 
@@ -202,15 +210,15 @@ def test_the_folder_tells_no_path(samples, folder, monkeypatch):
 
 def test_a_file_that_changes_while_it_is_read_is_refused(samples, folder, monkeypatch):
     data = dataset(samples, folder)
-    read = images.read_image
+    read = dataset_module.read_image
 
     def meanwhile(path, **options):
         image = read(path, **options)
         Path(path).write_bytes(samples[1].path.read_bytes())
         return image
 
-    monkeypatch.setattr(images, "read_image", meanwhile)
-    with pytest.raises(OSError, match=r"0.png: changes while it is read"):
+    monkeypatch.setattr(dataset_module, "read_image", meanwhile)
+    with pytest.raises(OSError, match=r"0.png: it changed while it was read: wait"):
         data[0]
     assert entries(folder) == []
 

@@ -11,9 +11,10 @@ from torch.utils.data import DataLoader
 from hccvision import images
 from hccvision.annotations.image_folder import read_image_folder
 from hccvision.annotations.voc_folder import read_voc_folder
-from hccvision.contracts import Annotation, Sample
+from hccvision.contracts import Annotation, Sample, Targets
 from hccvision.data import dataset
 from hccvision.data.dataset import Item, SliceDataset, collate, to_float
+from hccvision.tasks.detection import Detection
 
 CLASSES = ("hcc", "cyst")
 RNG = np.random.default_rng(0)
@@ -45,9 +46,13 @@ def test_boxes_are_stretched_with_the_image(tmp_path):
     path = save(tmp_path, "a.png", grey())
     item = detection(annotated(path, [4, 6, 20, 15], [0, 0, 40, 30], names=("cyst", "hcc")))[0]
     assert (item.image.shape, item.image.dtype) == ((3, 60, 60), torch.uint8)
-    assert item.boxes.tolist() == [[6, 12, 30, 30], [0, 0, 60, 60]]
-    assert (item.labels.tolist(), item.labels.dtype, item.boxes.dtype) == ([1, 0], torch.int64, torch.float32)
-    assert (item.image_label, item.number) == (-1, 0)
+    assert item.targets.boxes[0].tolist() == [[6, 12, 30, 30], [0, 0, 60, 60]]
+    assert (item.targets.labels[0].tolist(), item.targets.labels.dtype, item.targets.boxes.dtype) == (
+        [1, 0],
+        torch.int64,
+        torch.float32,
+    )
+    assert (len(item.targets), item.targets.image_labels, item.number) == (1, None, 0)
 
 
 def test_images_come_to_8_bits_through_the_window(tmp_path):
@@ -67,7 +72,7 @@ def test_boxes_are_letterboxed_with_the_image(tmp_path):
     """A 40 x 30 slice on 60 x 60: both by 1.5, with (60 - 45) // 2 = 7 black rows on top."""
     path = save(tmp_path, "a.png", np.full((30, 40), 200, np.uint8))
     item = detection(annotated(path, [4, 6, 20, 16], [0, 0, 40, 30]), resize="letterbox")[0]
-    assert item.boxes.tolist() == [[6, 16, 30, 31], [0, 7, 60, 52]]
+    assert item.targets.boxes[0].tolist() == [[6, 16, 30, 31], [0, 7, 60, 52]]
     rows = item.image[0].float().mean(1)
     assert rows[:7].tolist() == [0] * 7
     assert rows[7:52].unique().tolist() == [200]
@@ -89,19 +94,19 @@ def test_a_bright_lesion_stays_in_its_box(tmp_path_factory, original, size, resi
     item = detection(annotated(path, box), size=size, resize=resize)[0]
     rows, columns = (item.image[0] > 127).nonzero(as_tuple=True)
     seen = torch.stack((columns.min(), rows.min(), columns.max() + 1, rows.max() + 1)).float()
-    torch.testing.assert_close(item.boxes[0], seen, rtol=0, atol=1.0)
+    torch.testing.assert_close(item.targets.boxes[0, 0], seen, rtol=0, atol=1.0)
 
 
 def test_no_lesion_is_an_ordinary_item(tmp_path):
     item = detection(annotated(save(tmp_path, "a.png", grey())))[0]
-    assert (item.boxes.shape, item.labels.shape) == ((0, 4), (0,))
-    assert item.labels.dtype == torch.int64
+    assert (item.targets.boxes.shape, item.targets.labels.shape) == ((1, 0, 4), (1, 0))
+    assert item.targets.labels.dtype == torch.int64
 
 
 def test_a_box_of_one_pixel_survives_shrinking(tmp_path):
     path = save(tmp_path, "a.png", grey(520, 520))
     item = detection(annotated(path, [100, 200, 101, 201]), size=(26, 26))[0]
-    torch.testing.assert_close(item.boxes, torch.tensor([[5.0, 10.0, 5.05, 10.05]]))
+    torch.testing.assert_close(item.targets.boxes[0], torch.tensor([[5.0, 10.0, 5.05, 10.05]]))
 
 
 def test_boxes_are_cut_to_the_image_and_not_to_the_letterbox(tmp_path):
@@ -109,26 +114,26 @@ def test_boxes_are_cut_to_the_image_and_not_to_the_letterbox(tmp_path):
     outside = annotated(path, [-8, -9, 20, 15], [50, 5, 60, 9], [30, 20, 99, 99], names=("hcc", "cyst", "hcc"))
     before = outside.annotation.boxes.copy()
     item = detection(outside, resize="letterbox")[0]
-    assert item.boxes.tolist() == [[0, 7, 30, 29.5], [45, 37, 60, 52]]
-    assert item.labels.tolist() == [0, 0]
+    assert item.targets.boxes[0].tolist() == [[0, 7, 30, 29.5], [45, 37, 60, 52]]
+    assert item.targets.labels[0].tolist() == [0, 0]
     assert np.array_equal(outside.annotation.boxes, before)
 
 
 def test_labels_follow_the_models_classes_not_the_order_of_appearance(tmp_path):
     path = save(tmp_path, "a.png", grey())
     sample = annotated(path, *[[1, 1, 9, 9]] * 3, names=("cyst", "hcc", "cyst"))
-    assert detection(sample)[0].labels.tolist() == [1, 0, 1]
+    assert detection(sample)[0].targets.labels[0].tolist() == [1, 0, 1]
     classes = ("x", "cyst", "y", "hcc")
     item = SliceDataset([sample], task="detection", classes=classes, image_size=(8, 8))[0]
-    assert item.labels.tolist() == [1, 3, 1]
+    assert item.targets.labels[0].tolist() == [1, 3, 1]
 
 
 def test_classification_gives_the_class_of_the_image(tmp_path):
     path = save(tmp_path, "a.png", grey())
     samples = [Sample(path, class_name=name) for name in ("cancer", "normal")]
     data = SliceDataset(samples, task="classification", classes=("normal", "cancer"), image_size=(8, 8))
-    assert [item.image_label for item in data] == [1, 0]
-    assert data[0].boxes.shape == (0, 4)
+    assert [item.targets.image_labels.tolist() for item in data] == [[1], [0]]
+    assert data[0].targets.boxes.shape == (1, 0, 4)
 
 
 def test_several_labels_are_those_of_the_boxes(tmp_path):
@@ -140,9 +145,9 @@ def test_several_labels_are_those_of_the_boxes(tmp_path):
         annotated(path, box, names=("cyst",)),
         Sample(path, class_name="cancer", annotation=Annotation(np.array([box]), ("hcc",))),  # the boxes count
     ]
-    options = {"task": "classification", "classes": CLASSES, "image_size": (8, 8), "multilabel": True}
+    options = {"task": "multilabel", "classes": CLASSES, "image_size": (8, 8)}
     data = SliceDataset(samples, **options)
-    assert [item.image_label.tolist() for item in data] == [[1, 1], [0, 0], [0, 1], [1, 0]]
+    assert [item.targets.image_labels.tolist() for item in data] == [[[1, 1]], [[0, 0]], [[0, 1]], [[1, 0]]]
     targets = collate(list(data)).targets
     assert (targets.image_labels.tolist(), targets.image_labels.dtype) == (
         [[1, 1], [0, 0], [0, 1], [1, 0]],
@@ -151,7 +156,7 @@ def test_several_labels_are_those_of_the_boxes(tmp_path):
     assert targets.boxes.shape == (4, 0, 4)
     assert targets.to("cpu").image_labels.shape == (4, 2)
     assert collate([data[1]]).targets.image_labels.tolist() == [[0, 0]]
-    with pytest.raises(ValueError, match=r"a.png: a multi-label classifier learns from annotations"):
+    with pytest.raises(ValueError, match=r"a.png: the ground truth of multi-label classification is an annotation"):
         SliceDataset([Sample(path, class_name="hcc")], **options)
     with pytest.raises(ValueError, match=r"a.png: the class 'scar' is not among the model's classes \(hcc, cyst\)"):
         SliceDataset([annotated(path, box, names=("scar",))], **options)
@@ -176,19 +181,32 @@ def test_each_task_looks_at_its_own_names(tmp_path):
     """A sample may know both; a detector doesn't mind the class of the image, nor a classifier the boxes."""
     path = save(tmp_path, "a.png", grey())
     both = Sample(path, class_name="cancer", annotation=Annotation(np.array([[1, 1, 9, 9]]), ("hcc",)))
-    assert detection(both)[0].labels.tolist() == [0]
+    assert detection(both)[0].targets.labels[0].tolist() == [0]
     classes = ("normal", "cancer")
-    assert SliceDataset([both], task="classification", classes=classes, image_size=(8, 8))[0].image_label == 1
+    data = SliceDataset([both], task="classification", classes=classes, image_size=(8, 8))
+    assert data[0].targets.image_labels.tolist() == [1]
     wrong = Sample(path, class_name="hcc", annotation=Annotation(np.array([[1, 1, 9, 9]]), ("tumour",)))
     with pytest.raises(ValueError, match="the class 'tumour' is not among"):
         detection(wrong)
 
 
+def test_a_task_is_given_by_name_with_its_classes_or_as_an_object(tmp_path):
+    path = save(tmp_path, "a.png", grey())
+    sample = annotated(path, [4, 6, 20, 15], names=("cyst",))
+    by_name, by_object = detection(sample), SliceDataset([sample], task=Detection(CLASSES), image_size=(60, 60))
+    assert torch.equal(by_name[0].targets.boxes, by_object[0].targets.boxes)
+    assert by_object[0].targets.labels.tolist() == [[1]]
+    with pytest.raises(ValueError, match="the task 'detection' is given by name: pass the names of its classes too"):
+        SliceDataset([sample], task="detection", image_size=(60, 60))
+    with pytest.raises(KeyError, match="unknown task 'detecton'; did you mean 'detection'"):
+        SliceDataset([sample], task="detecton", classes=CLASSES, image_size=(60, 60))
+
+
 def test_samples_without_what_the_task_needs_are_named(tmp_path):
     path = save(tmp_path, "a.png", grey())
-    with pytest.raises(ValueError, match=r"a.png: a detector learns from annotations"):
+    with pytest.raises(ValueError, match=r"a.png: the ground truth of detection is an annotation, .*: annotate it"):
         detection(Sample(path, class_name="hcc"))
-    with pytest.raises(ValueError, match=r"a.png: a classifier learns from class names"):
+    with pytest.raises(ValueError, match=r"a.png: the ground truth of classification is a class_name, .*: label it"):
         SliceDataset([annotated(path)], task="classification", classes=CLASSES, image_size=(8, 8))
 
 
@@ -235,13 +253,13 @@ def test_colours_keep_their_order(tmp_path):
 def reads(monkeypatch) -> list[str]:
     """List the files that are decoded."""
     names = []
-    read = images.read_image
+    read = dataset.read_image
 
     def counted(path, **options):
         names.append(Path(path).name)
         return read(path, **options)
 
-    monkeypatch.setattr(images, "read_image", counted)
+    monkeypatch.setattr(dataset, "read_image", counted)
     return names
 
 
@@ -254,7 +272,7 @@ def test_each_file_is_decoded_once(tmp_path, reads):
     assert len(reads) == 3
     for a, b in zip(first, again, strict=True):
         assert torch.equal(a.image, b.image)
-        assert torch.equal(a.boxes, b.boxes)
+        assert torch.equal(a.targets.boxes, b.targets.boxes)
 
 
 def test_what_would_not_fit_is_decoded_each_time(tmp_path, reads, monkeypatch):
@@ -298,8 +316,11 @@ def test_a_batch_without_any_lesion(tmp_path):
 
 
 def test_a_batch_of_a_classifier_has_image_labels():
-    none = torch.zeros(0, 4), torch.zeros(0, dtype=torch.int64)
-    items = [Item(torch.zeros(1, 4, 4, dtype=torch.uint8), *none, label, label + 5) for label in (0, 2, 0)]
+    none = torch.zeros(1, 0, 4), torch.zeros(1, 0, dtype=torch.int64)
+    items = [
+        Item(torch.zeros(1, 4, 4, dtype=torch.uint8), Targets(*none, torch.tensor([label])), label + 5)
+        for label in (0, 2, 0)
+    ]
     batch = collate(items)
     assert batch.targets.image_labels.tolist() == [0, 2, 0]
     assert batch.targets.image_labels.dtype == torch.int64
@@ -334,10 +355,10 @@ def test_real_blood_cells_load(shared):
     data = SliceDataset(samples, task="detection", classes=("RBC", "WBC", "Platelets"), image_size=(300, 300))
     for item, sample in zip(data, samples, strict=True):
         assert item.image.shape == (3, 300, 300)
-        assert len(item.boxes) == len(sample.annotation)
+        assert item.targets.valid.sum() == len(sample.annotation)
         scale = torch.tensor([300 / 640, 300 / 480] * 2)
         expected = torch.from_numpy(sample.annotation.boxes) * scale
-        torch.testing.assert_close(item.boxes, expected.clamp(0, 300))
+        torch.testing.assert_close(item.targets.boxes[0], expected.clamp(0, 300))
         assert item.image.float().std() > 10
 
 

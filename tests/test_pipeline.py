@@ -7,8 +7,9 @@ from PIL import Image
 from torch import nn
 
 from hccvision.annotations import voc
-from hccvision.contracts import Annotation, Detections
+from hccvision.contracts import Annotation, Detections, Prediction
 from hccvision.model.build import build_model
+from hccvision.model.wrapped import RecordedPredictions
 from hccvision.pipeline import CAD, propose
 
 SMALL = {"image_size": 64, "backbone_options": {"width": 0.1}}
@@ -66,19 +67,32 @@ def test_only_what_was_called_cancer_is_looked_into():
     found = cad.predict([np.zeros(SIZE, np.uint8)] * 5, batch=2, device="cpu")
     assert [len(p.detections) for p in found] == [0, 1, 0, 1, 1]  # the threshold itself is cancer
     assert sum(count for count, _ in locate.asked) == 3
-    assert {options["score_threshold"] for _, options in locate.asked} == {0.5}
+    assert [options for _, options in locate.asked] == [{}, {}]  # any predictor will do, also one without thresholds
     assert [p.path for p in found] == [f"array {i}" for i in range(5)]
     assert [p.probabilities[1].item() for p in found] == pytest.approx([0.1, 0.9, 0.49, 0.5, 0.7])
     assert found[1].detections.boxes.tolist() == [[10, 10, 40, 30]]
     assert found[0].detections.boxes.shape == (0, 4)
 
 
-def test_the_thresholds_are_the_users():
-    locate = detector()
-    cad = CAD(classifier([0.85, 0.95]), locate, threshold=0.9, score_threshold=0.25)
+@pytest.mark.parametrize(("score_threshold", "kept"), [(0.25, 4), (0.75, 2), (0.95, 0)])
+def test_the_thresholds_are_the_users(score_threshold, kept):
+    locate = detector([(8, 16, 32, 48)] * 4)  # scores 0.9, 0.8, 0.7 and 0.6
+    cad = CAD(classifier([0.85, 0.95]), locate, threshold=0.9, score_threshold=score_threshold)
     found = cad.predict([np.zeros(SIZE, np.uint8)] * 2, device="cpu")
-    assert [len(p.detections) for p in found] == [0, 1]
-    assert locate.asked == [(1, {"score_threshold": 0.25})]
+    assert [len(p.detections) for p in found] == [0, kept]
+    assert (found[1].detections.scores >= score_threshold).all()
+    assert locate.asked == [(1, {})]
+
+
+@pytest.mark.parametrize("score_threshold", [0.3, 0.5, 0.79, 0.81])
+def test_a_score_threshold_after_decoding_is_one_in_decoding(score_threshold):
+    """Suppression goes by score: boxes below the threshold never suppress one above it."""
+    image, locate = np.zeros(SIZE, np.uint8), sure_detector(0.8)
+    (found,) = CAD(classifier([0.9]), locate, score_threshold=score_threshold).predict(image, device="cpu")
+    (expected,) = locate.predict(image, device="cpu", score_threshold=score_threshold)
+    assert torch.equal(found.detections.boxes, expected.detections.boxes)
+    assert torch.equal(found.detections.scores, expected.detections.scores)
+    assert (len(found.detections) > 0) == (score_threshold < 0.8)
 
 
 def test_where_nothing_is_called_cancer_the_detector_is_not_asked():
@@ -118,6 +132,51 @@ def test_a_folder_or_a_single_image_will_do(tmp_path):
     ]
     (alone,) = CAD(classifier([0.9]), detector()).predict(tmp_path / "b.png", device="cpu")
     assert len(alone.detections) == 1
+
+
+def test_a_multilabel_classifier_will_do():
+    """Each class has its own probability; the positive class decides."""
+    head = {"pool": "avg", "output": "multilabel"}
+    model = build_model("mobilenet_v1", "linear", classes=["cyst", "hcc"], head_options=head, **SMALL)
+    answers = iter([[0.9, 0.2], [0.1, 0.6], [0.9, 0.5]])
+    model.decode = lambda output: torch.tensor([next(answers) for _ in range(len(output))])
+    found = CAD(model, detector()).predict([np.zeros(SIZE, np.uint8)] * 3, device="cpu")
+    assert model.task == "multilabel"
+    assert [len(p.detections) for p in found] == [0, 1, 1]
+    assert [p.probabilities.tolist() for p in found] == [
+        pytest.approx(row) for row in ([0.9, 0.2], [0.1, 0.6], [0.9, 0.5])
+    ]
+
+
+def test_a_generator_of_arrays_and_recorded_predictions_will_do(tmp_path):
+    found = CAD(classifier([0.1, 0.9]), detector()).predict((np.zeros(SIZE, np.uint8) for _ in "ab"), device="cpu")
+    assert [(p.path, len(p.detections)) for p in found] == [("array 0", 0), ("array 1", 1)]
+    paths = [write_slice(tmp_path / f"{i}.png") for i in range(3)]
+    boxes = Detections(torch.tensor([[1.0, 2, 3, 4], [5, 6, 7, 8]]), torch.tensor([0.9, 0.4]), torch.tensor([0, 0]))
+    classified = RecordedPredictions(
+        [Prediction(str(path), torch.tensor([1 - p, p])) for path, p in zip(paths, (0.8, 0.3, 0.7), strict=True)],
+        classes=["normal", "cancer"],
+        task="classification",
+    )
+    located = RecordedPredictions([Prediction(str(paths[0]), detections=boxes)], classes=["hcc"], task="detection")
+    found = CAD(classified, located).predict(paths)
+    assert found[0].detections.boxes.tolist() == [[1, 2, 3, 4]]
+    assert len(found[1].detections) == 0
+    assert found[2].error == f"{paths[2]}: there is no recorded prediction for this image"
+    assert found[2].detections is None
+    assert found[2].probabilities.tolist() == pytest.approx([0.3, 0.7])
+
+
+@pytest.mark.parametrize("batch", [0, -1])
+def test_a_batch_of_no_images_is_refused(batch, tmp_path):
+    write_slice(tmp_path / "a.png")
+    for action in (
+        lambda: CAD(classifier([0.9]), detector()).predict(tmp_path, batch=batch, device="cpu"),
+        lambda: propose(detector(), tmp_path, batch=batch, device="cpu"),
+    ):
+        with pytest.raises(ValueError, match=f"expected a batch of at least 1 image, got batch={batch}"):
+            action()
+    assert not (tmp_path / "a.xml").exists()
 
 
 def test_a_cad_takes_a_classifier_and_a_detector_in_this_order():
@@ -225,6 +284,18 @@ def test_by_default_boxes_from_one_half_are_proposed(tmp_path):
         (tmp_path / "a.xml").unlink(missing_ok=True)
         write_slice(tmp_path / "a.png")
         assert propose(sure_detector(score), tmp_path, device="cpu")[0].boxes == boxes
+
+
+def test_proposals_are_written_in_the_format_named(tmp_path):
+    write_slice(tmp_path / "a.png")
+    (proposal,) = propose(detector(), tmp_path, format="yolo", device="cpu")
+    assert (proposal.annotation, proposal.boxes, proposal.written) == (tmp_path / "a.txt", 1, True)
+    assert (tmp_path / "a.txt").read_text().split() == ["0", "0.3125", "0.5", "0.375", "0.5"]
+    assert not (tmp_path / "a.xml").exists()
+    with pytest.raises(ValueError, match="'coco' does not write one file per image; formats that do: 'voc', 'yolo'"):
+        propose(detector(), tmp_path, format="coco", device="cpu")
+    with pytest.raises(KeyError, match="unknown annotation format 'vok'; did you mean 'voc'"):
+        propose(detector(), tmp_path, format="vok", device="cpu")
 
 
 def test_proposing_takes_a_detector_and_a_folder_of_images(tmp_path):

@@ -10,7 +10,9 @@ import torch
 from PIL import Image
 
 from hccvision.contracts import Annotation, Detections, Prediction, Sample
+from hccvision.metrics.figure import Figure
 from hccvision.reporting import Report
+from hccvision.tasks import detection as task
 
 
 def write_slice(path):
@@ -25,9 +27,12 @@ def classified(tmp_path):
         task="classification",
         classes=("normal", "cancer"),
         positive="cancer",
-        figures={"tp": 1.0, "fn": 0.0, "fp": 1.0, "tn": 0.0, "sensitivity": 1.0, "specificity": 0.0},
-        intervals={"sensitivity": (0.2065, 1.0)},
-        matrix=np.array([[0, 1], [0, 1]]),
+        figures={
+            **{name: Figure.number(count) for name, count in {"tp": 1, "fn": 0, "fp": 1, "tn": 0}.items()},
+            "sensitivity": Figure(1.0, interval=(0.2065, 1.0), method="Wilson"),
+            "specificity": Figure(0.0),
+        },
+        details={"confusion_matrix": [[0, 1], [0, 1]]},
         samples=[Sample(paths[0], class_name="normal"), Sample(paths[1], class_name="cancer")],
         predictions=[
             Prediction(str(paths[0]), torch.tensor([0.25, 0.75])),
@@ -37,7 +42,7 @@ def classified(tmp_path):
 
 
 def located(folder, lesions, normals):
-    """A detection report of so many slices with a lesion and so many without, a normal one first, then by turns."""
+    """A detection report of slices with and without a lesion, alternating, a normal one first."""
     order = [False, True] * min(lesions, normals) + [True] * (lesions - normals) + [False] * (normals - lesions)
     samples, predictions = [], []
     for i, ill in enumerate(order):
@@ -46,8 +51,8 @@ def located(folder, lesions, normals):
         samples.append(Sample(path, annotation=Annotation(boxes, ("hcc",) * ill, size=(20, 30))))
         found = Detections(torch.tensor([[4.0, 5.5, 14.0, 12.0]]), torch.tensor([0.75]), torch.tensor([0]))
         predictions.append(Prediction(str(path), detections=found))
-    figures = {"voc_map": 0.5, "tp": 2.0}
-    return Report("detection", ("hcc", "cyst"), "hcc", figures, {}, None, samples, predictions)
+    figures = {"voc_map": Figure(0.5), "tp": Figure.number(2)}
+    return Report("detection", ("hcc", "cyst"), "hcc", figures, {}, samples, predictions)
 
 
 # the table
@@ -60,21 +65,26 @@ def test_the_table_names_the_positive_class_and_every_figure(classified):
     assert table["tp"] == ["1"]
     assert table["specificity"] == ["0.0000"]
     assert table["sensitivity"] == ["1.0000", "(95", "%:", "0.2065", "to", "1.0000)"]
-    assert [line.split() for line in lines[8:]] == [["normal", "cancer"], ["normal", "0", "1"], ["cancer", "0", "1"]]
-    assert "rows truth, columns prediction" in lines[7]
+    assert lines[7] == "95 % intervals: Wilson"
+    assert "rows truth, columns prediction" in lines[8]
+    assert [line.split() for line in lines[9:]] == [["normal", "cancer"], ["normal", "0", "1"], ["cancer", "0", "1"]]
 
 
 def test_long_names_keep_the_columns_of_the_table(classified):
     classes = ("no lesion at all", "hepatocellular carcinoma")
-    matrix = np.array([[123456789, 2], [3, 4]])
-    report = Report("classification", classes, classes[1], {"f1": 0.5}, {}, matrix, [], [])
+    details = {"confusion_matrix": [[123456789, 2], [3, 4]]}
+    report = Report("classification", classes, classes[1], {"f1": Figure(0.5)}, details)
     lines = str(report).splitlines()
     assert len({len(line) for line in lines[-3:]}) == 1
 
 
 def test_a_figure_is_had_by_its_name(classified):
     assert classified["sensitivity"] == 1.0
-    with pytest.raises(KeyError):
+    assert classified.intervals == {"sensitivity": (0.2065, 1.0)}
+    assert classified.matrix.tolist() == [[0, 1], [0, 1]]
+    with pytest.raises(
+        KeyError, match="no figure 'map' in this report; it has: tp, fn, fp, tn, sensitivity, specificity"
+    ):
         classified["map"]
 
 
@@ -86,9 +96,47 @@ def test_the_plain_values_survive_json(classified, tmp_path):
         "images": 2,
         "figures": classified.figures,
         "intervals": {"sensitivity": [0.2065, 1.0]},
+        "interval_methods": {"sensitivity": "Wilson"},
+        "undefined": {},
         "confusion_matrix": [[0, 1], [0, 1]],
     }
     assert located(tmp_path, 1, 0).to_dict()["confusion_matrix"] is None
+    assert located(tmp_path, 1, 0).matrix is None
+
+
+def test_undefined_figures_are_a_dash_with_their_reason_and_null_in_json(tmp_path):
+    figures = {
+        "precision": Figure.undefined("no case was called cancer"),
+        "ratio": Figure(float("inf"), interval=(1.5, float("inf")), method="bootstrap by patient"),
+        "kappa": Figure(0.25, method="no interval: patients are not known"),
+    }
+    report = Report("detection", ("hcc",), "hcc", figures)
+    lines = str(report).splitlines()
+    assert lines[1] == "precision        –  (no case was called cancer)"
+    assert lines[3:] == [
+        "kappa            0.2500",
+        "95 % intervals: bootstrap by patient; no interval: patients are not known",
+    ]
+
+    def refuse(constant):
+        raise AssertionError(f"{constant} is not JSON")
+
+    text = (report.save(tmp_path / "report") / "report.json").read_text()
+    saved = json.loads(text, parse_constant=refuse)
+    assert saved["figures"] == {"precision": None, "ratio": None, "kappa": 0.25}
+    assert saved["undefined"] == {"precision": "no case was called cancer"}
+    assert saved["intervals"] == {"ratio": [1.5, None]}
+    assert saved["interval_methods"] == {
+        "ratio": "bootstrap by patient",
+        "kappa": "no interval: patients are not known",
+    }
+
+
+def test_details_that_json_cannot_hold_are_refused_before_anything_is_written(tmp_path):
+    report = Report("detection", ("hcc",), "hcc", {}, {"share": float("nan")})
+    with pytest.raises(ValueError, match="JSON"):
+        report.save(tmp_path / "report")
+    assert not (tmp_path / "report").exists()
 
 
 # the files
@@ -170,8 +218,6 @@ def test_without_matplotlib_the_figures_are_saved_all_the_same(classified, tmp_p
     ],
 )
 def test_lesions_are_shown_first_and_some_normal_slices_too(lesions, normals, count, expected, tmp_path, monkeypatch):
-    from hccvision import plots
-
     report = located(tmp_path, lesions, normals)
     shown = {}
 
@@ -180,7 +226,7 @@ def test_lesions_are_shown_first_and_some_normal_slices_too(lesions, normals, co
         assert classes == ("hcc", "cyst")
         assert score_threshold == 0.2
 
-    monkeypatch.setattr(plots, "detections", draw)
+    monkeypatch.setattr(task, "detections", draw)
     report.picture(count, score_threshold=0.2)
     names = [title.removesuffix(".png").split("_")[1] for title in shown["titles"]]
     assert names == ["lesion"] * expected[0] + ["normal"] * expected[1]
@@ -191,11 +237,15 @@ def test_lesions_are_shown_first_and_some_normal_slices_too(lesions, normals, co
 
 
 def test_a_slice_with_a_class_name_but_no_box_is_shown_as_normal(tmp_path, monkeypatch):
-    from hccvision import plots
-
     report = located(tmp_path, 1, 1)
     report.samples[0] = Sample(report.samples[0].path, class_name="normal", annotation=report.samples[0].annotation)
     titles = []
-    monkeypatch.setattr(plots, "detections", lambda *_, **options: titles.extend(options["titles"]))
+    monkeypatch.setattr(task, "detections", lambda *_, **options: titles.extend(options["titles"]))
     report.picture(1)
     assert titles == ["01_lesion.png"]
+
+
+def test_a_report_without_pictures_says_so():
+    report = Report("multilabel", ("hcc", "cyst"), "cyst", {})
+    with pytest.raises(ValueError, match="there is no picture of this evaluation: multilabel draws none"):
+        report.picture()
