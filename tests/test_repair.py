@@ -230,7 +230,8 @@ def test_a_box_beyond_the_image_is_listed_as_left_out(tmp_path):
     assert (change.file, change.kind, change.change) == ("a.xml", "box_off_image", "box left out")
 
 
-def test_dicom_files_without_suffix_keep_their_names(tmp_path):
+@pytest.mark.parametrize("format", ["voc", "yolo"])
+def test_dicom_files_whose_names_differ_after_the_dot_keep_their_annotations(tmp_path, format):
     pydicom = pytest.importorskip("pydicom")
     source = Path(str(pydicom.examples.get_path("ct")))
     (tmp_path / "data").mkdir()
@@ -239,9 +240,10 @@ def test_dicom_files_without_suffix_keep_their_names(tmp_path):
         path.write_bytes(source.read_bytes() + bytes(2 * number))
         annotation = Annotation(np.array([[10, 10, 30, 40 + number]], np.float32), ("hcc",), size=(128, 128))
         voc.write(tmp_path / "data" / f"{path.name}.xml", annotation, image_path=path)
-    assert repair(read_voc_folder(tmp_path / "data"), tmp_path / "repaired") == []
-    again = read_voc_folder(tmp_path / "repaired")
+    (change,) = repair(read_voc_folder(tmp_path / "data"), tmp_path / "repaired", format=format)
+    assert (change.file, change.kind) == ("slice.002", "same_name")
+    again = hv.read_folder(tmp_path / "repaired", format)
     assert [(s.path.name, s.problems, s.annotation.boxes[0, 3]) for s in again] == [
         ("slice.001", (), 41),
-        ("slice.002", (), 42),
+        ("slice_2.002", (), 42),
     ]

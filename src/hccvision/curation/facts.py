@@ -108,7 +108,9 @@ class FactCache:
         facts, seen = _read(path, decode)
         if seen is not None:
             with self._lock:
-                self._known[os.path.abspath(path)] = (seen, facts)
+                key = os.path.abspath(path)
+                self._known[key] = (seen, facts)
+                self._known.move_to_end(key)
                 while len(self._known) > self.limit:
                     self._known.popitem(last=False)
         return facts

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from hccvision.annotations.formats import DatasetWriter, dataset_writer
-from hccvision.annotations.names import stem
+from hccvision.annotations.names import annotation_stem
 from hccvision.annotations.voc import check_base
 from hccvision.annotations.writing import class_list
 from hccvision.contracts.samples import Sample
@@ -211,7 +211,7 @@ def _folder_name(class_name: str) -> str:
 
 def _free(path: Path, where: str, taken: set[tuple[str, str]]) -> str:
     """Return a file name whose stem no other image of the folder has: annotation files are matched by stem."""
-    first = stem(path)
+    first = annotation_stem(path)
     ending = path.name[len(first) :]
     name, number = first, 1
     while (where, name) in taken:

@@ -49,8 +49,9 @@ class ImageCache:
 
     Example:
         >>> import tempfile
+        >>> from hccvision.images.placement import place
         >>> cache = ImageCache(tempfile.mkdtemp())
-        >>> cache.store("ab12", torch.full((1, 2, 2), 7, dtype=torch.uint8), images.place((4, 4), (2, 2), "stretch"))
+        >>> cache.store("ab12", torch.full((1, 2, 2), 7, dtype=torch.uint8), place((4, 4), (2, 2), "stretch"))
         >>> image, placement = cache.load("ab12", (1, 2, 2))
         >>> image.tolist(), placement.original_size
         ([[[7, 7], [7, 7]]], (4, 4))
@@ -250,7 +251,7 @@ def hash_file(path: Path) -> tuple[list[int], str]:
         digest = file_sha256(path)
         if _stat(path) == before:
             return before, digest
-    raise OSError(f"{path}: changes while it is read: wait until it is written")
+    raise OSError(f"{path}: it changed while it was read: wait until it is written")
 
 
 def _stat(path: Path) -> list[int]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +10,7 @@ import numpy as np
 from PIL import Image
 
 from hccvision.annotations import voc
+from hccvision.files import new_folder, require_empty
 from hccvision.phantom.drawing import LEVELS, check_name, draw_patient
 from hccvision.phantom.patients import Patient
 from hccvision.phantom.rendering import render
@@ -57,28 +57,25 @@ def write_dataset(
         ValueError: if a number is out of range or the level is unknown.
 
     Example:
+        >>> import tempfile
         >>> folder = write_dataset(Path(tempfile.mkdtemp(), "liver"), patients=2, slices=1)
         >>> sorted(path.name for path in folder.rglob("*.*"))
         ['P001_01.png', 'P001_01.xml', 'P002_01.png', 'P002_01.xml', 'patients.csv']
     """
-    folder = Path(folder)
     check_name("level", level, LEVELS)
     if patients < 1 or slices < 1 or seed < 0 or not 0 <= cancer_share <= 1:
         raise ValueError(
             "expected at least 1 patient and 1 slice, a seed of at least 0 and a cancer share from 0 to 1, "
             f"got patients={patients}, slices={slices}, seed={seed}, cancer_share={cancer_share}"
         )
-    if folder.is_file() or (folder.is_dir() and any(folder.iterdir())):
-        raise FileExistsError(f"{folder}: expected a new or empty folder: choose another, or delete this one first")
+    folder = require_empty(folder)
     order = np.random.default_rng([seed, 0]).permutation(patients).tolist()
     rank = {number: place for place, number in enumerate(order)}  # lowest ranks have cancer; scanners alternate
 
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=f".{folder.name}-", dir=folder.parent) as scratch:
-        draft = Path(scratch, folder.name)
-        (draft / "JPEGImages").mkdir(parents=True)
+    rows = []
+    with new_folder(folder) as draft:
+        (draft / "JPEGImages").mkdir()
         (draft / "Annotations").mkdir()
-        rows = []
         for number in range(patients):
             cancer = rank[number] < round(patients * cancer_share)
             scanner = list(SCANNERS)[rank[number] % len(SCANNERS)]
@@ -88,9 +85,6 @@ def write_dataset(
             table = csv.DictWriter(file, list(rows[0]), lineterminator="\n")
             table.writeheader()
             table.writerows(rows)
-        if folder.is_dir():
-            folder.rmdir()
-        draft.rename(folder)
     return folder
 
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from hccvision.files import write_atomically
 from hccvision.plots.style import DPI
 
 if TYPE_CHECKING:
@@ -37,11 +38,6 @@ def save(figure: Figure, path: str | os.PathLike[str]) -> Path:
     if path.suffix.lower() != ".png":
         raise ValueError(f"{path}: figures are written as PNG: pass a path that ends in .png")
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        title = str(figure.get_label()) or None
-        figure.savefig(partial, format="png", dpi=DPI, metadata={"Software": None, "Title": title})
-        os.replace(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)
-    return path
+    title = str(figure.get_label()) or None
+    options: dict[str, Any] = {"format": "png", "dpi": DPI, "metadata": {"Software": None, "Title": title}}
+    return write_atomically(path, lambda partial: figure.savefig(partial, **options))

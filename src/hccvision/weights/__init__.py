@@ -13,11 +13,11 @@ from hccvision.weights.formats import (
 from hccvision.weights.hub import hub_preprocessing, hub_tensors
 from hccvision.weights.input_channels import first_convolution, preprocessing
 from hccvision.weights.loading import load_head, load_into
-from hccvision.weights.reading import file_sha256, fingerprint, read_tensors
+from hccvision.weights.reading import fingerprint, read_tensors
 from hccvision.weights.report import WeightReport
 
 __all__ = [
-    "HCCVISION", "HCCVISION_HEAD", "IMAGENET_MEAN", "IMAGENET_STD", "WeightFormat", "WeightReport", "file_sha256",
+    "HCCVISION", "HCCVISION_HEAD", "IMAGENET_MEAN", "IMAGENET_STD", "WeightFormat", "WeightReport",
     "fingerprint", "first_convolution", "hub_preprocessing", "hub_tensors", "load_head", "load_into", "prefix",
     "preprocessing", "read_tensors", "recognise", "rules",
 ]  # fmt: skip

@@ -66,22 +66,6 @@ def read_tensors(path: str | os.PathLike[str]) -> dict[str, Tensor]:
     return tensors
 
 
-def file_sha256(path: str | os.PathLike[str]) -> str:
-    """Compute the SHA-256 of a file.
-
-    Args:
-        path: the file.
-
-    Returns:
-        64 hexadecimal digits, as ``sha256sum`` prints them.
-    """
-    digest = hashlib.sha256()
-    with Path(path).open("rb") as file:
-        while block := file.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()
-
-
 def fingerprint(tensors: Mapping[str, Tensor]) -> str:
     """Compute one SHA-256 of names, dtypes, shapes and values, independent of file format and order.
 
