@@ -1,10 +1,9 @@
-"""The pages say what is true: their code runs or fits the library, and every public name has its place."""
+"""The pages are correct: their code runs or fits the library, and every public name and module is in the reference."""
 
 from __future__ import annotations
 
 import ast
 import csv
-import importlib
 import inspect
 import operator
 import os
@@ -17,6 +16,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from test_layers import LAYERS
 
 import hccvision as hv
 from hccvision.phantom.atlas import ATLAS
@@ -45,7 +45,7 @@ def run(code: str, path: Path) -> str:
 
 def test_every_recipe_for_a_part_runs(tmp_path: Path) -> None:
     recipes = [code for caption, code in blocks(DOCS / "extending.rst") if not caption]
-    assert len(recipes) == 5  # the fifth: weights in a naming of your own
+    assert len(recipes) == 12
     for number, code in enumerate(recipes):
         (tmp_path / f"recipe{number}.py").write_text(code, encoding="utf-8")
     output = run(
@@ -54,14 +54,62 @@ def test_every_recipe_for_a_part_runs(tmp_path: Path) -> None:
         "    runpy.run_path(f'recipe{number}.py')\n"
         "import hccvision as hv\n"
         "print('small_net' in hv.BACKBONES, 'average_and_peak' in hv.HEADS.names(task='classification'))\n"
-        "print('coil_shading' in hv.AUGMENTATIONS, 'small_lesions' in hv.METRICS.names(task='detection'))\n",
+        "print('coil_shading' in hv.AUGMENTATIONS, 'small_lesions' in hv.METRICS.names(task='detection'))\n"
+        "print('hinge' in hv.LOSSES.names(task='classification'), 'top_k' in hv.MATCHERS, 'top_down' in hv.NECKS)\n"
+        "print('rmsprop' in hv.OPTIMISERS, 'linear_decay' in hv.SCHEDULES, 'numpy' in hv.IMAGE_FORMATS)\n"
+        "print('box_table' in hv.ANNOTATION_FORMATS, 'numpy' in hv.EXPORTERS)\n",
         tmp_path,
     )
     boxes = 3000  # of the default set
-    assert f"torch.Size([1, {boxes}, 2])" in output  # the backbone under an SSD head
-    assert "torch.Size([1, 3, 96, 96])" in output  # the augmented batch
-    assert "{'small_lesions': 0.5}" in output  # one of two lesions is found
-    assert output.split()[-4:] == ["True"] * 4
+    assert output.splitlines()[:-5] == [
+        f"torch.Size([1, {boxes}, 2])",  # a backbone with the SSD head
+        "caffe.pth (caffe): 26 tensors matched, 0 missing, 0 left over",  # weights with other names
+        "(128, 128, 128, 128)",  # channels of a neck's maps
+        "torch.Size([2, 2])",  # probabilities of a head
+        "torch.Size([1, 3, 96, 96]) torch.Size([1, 1, 4])",  # an augmented batch
+        "0.5000 ",  # a metric: one of two lesions is found
+        "– no lesion is up to 5 pixels large",
+        "dict_keys(['loss', 'classification']) tensor(2)",  # a loss of two images
+        "default boxes matched: 5",  # a matcher: as many as its option k says
+        "rmsprop linear_decay",
+        "(20, 30, 3)",  # an image read by a format of its own
+        "True P001",  # annotations written and read again, with patients
+        "model.npz 168",  # an exported model
+    ]
+    assert output.split()[-12:] == ["True"] * 12
+
+
+def test_the_table_of_files_to_touch_names_every_kind_of_part() -> None:
+    text = (DOCS / "extending.rst").read_text(encoding="utf-8")
+    rows = [row.split("\n     - ") for row in text[text.index("Files to touch") :].split("\n   * - ")[1:]]
+    assert [(name, now.strip()) for name, _, now in rows] == [
+        ("new part", "now"),
+        ("task", "1"),
+        ("metric with a direction", "1"),
+        ("loss", "1"),
+        ("matcher", "1"),
+        ("optimiser", "1"),
+        ("schedule", "1"),
+        ("image format", "1"),
+        ("annotation format", "1"),
+        ("export target", "1"),
+    ]
+
+
+def test_the_page_on_other_models_runs(tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib")
+    output = run("\n".join(code for _, code in blocks(DOCS / "other_models.rst")), tmp_path)
+    assert output.count("4 images, positive class: ") == 2  # a torchvision detector and a timm classifier
+    for name in ("report.json", "predictions.csv", "detections.png"):
+        assert (tmp_path / "report" / name).stat().st_size > 0
+    assert re.search(r"^baseline: 0\.\d{4}$", output, re.MULTILINE)  # a callable
+    assert re.search(r"^probabilities: \[0\.\d+, 0\.\d+\] lesions: \d+$", output, re.MULTILINE)  # both in CAD
+    (model, file) = re.findall(r"^false positives: (\d+) and, from the file, (\d+)$", output, re.MULTILINE)[0]
+    assert model == file
+    assert "from COCO: [[40.0, 60.0, 70.0, 85.0]]\n" in output
+    assert "recorded: 1 false positive\n" in output
+    assert "ensemble: 4 images\n" in output
+    assert output.endswith("{'sensitivity': Figure(0.5, count=2, successes=1)}\n{'roc_auc': Figure(1.0, count=3)}\n")
 
 
 def test_the_page_on_small_lesions_runs(tmp_path: Path) -> None:
@@ -80,11 +128,17 @@ def test_the_page_on_small_lesions_runs(tmp_path: Path) -> None:
 def test_the_page_on_training_runs(tmp_path: Path) -> None:
     output = run("\n".join(code for _, code in blocks(DOCS / "training.rst")), tmp_path)
     assert "backbone  0.0005  from epoch 2 on" in output
-    assert (
-        output.count("epoch 2  learning_rate") == 2
-    )  # of two trainings: the first has nothing left to do when it goes on
+    first = output[: output.index("tracked: ")]
+    assert first.count("epoch 2  learning_rate") == 3  # of three trainings: the first has nothing left to resume
     assert "\n2 epochs\n" in output
     assert "batch 5, fp32: " in output
+    tracked = re.findall(r"^tracked: (.+)$", output, re.MULTILINE)[0].split(", ")
+    assert {"epoch", "learning_rate", "train_loss", "val_loss", "val_voc_map"} <= set(tracked)
+    assert (tmp_path / "mlflow.db").stat().st_size > 0
+    best, pruned = re.findall(r"^best: \{'learning_rate': ([\d.e-]+)\} pruned: \[([\d, ]+)\]$", output, re.MULTILINE)[0]
+    assert float(best) != 1e-5
+    assert "1" in pruned.split(", ")  # the trial of 1e-5
+    assert re.findall(r"^own loop: loss \d+\.\d\d, mAP (?:0\.\d{4}|–), lesions found: \d+$", output, re.MULTILINE)
     said = re.findall(r"^- ``([\w.]+)``", (DOCS / "training.rst").read_text(encoding="utf-8"), re.MULTILINE)
     assert said
     assert {path.name for path in (tmp_path / "runs" / "first").iterdir()} >= set(said)
@@ -169,20 +223,48 @@ def test_every_public_name_is_in_the_reference() -> None:
 
 def test_every_module_is_in_the_reference_once() -> None:
     named = re.findall(r"automodule:: (\S+)", "".join(p.read_text(encoding="utf-8") for p in DOCS.glob("api/*.rst")))
-    modules = {m.name for m in pkgutil.walk_packages(hv.__path__, "hccvision.") if not m.ispkg}
+    modules = {m.name for m in pkgutil.walk_packages(hv.__path__, "hccvision.")}
     assert sorted(named) == sorted(modules)
 
 
+def test_every_page_is_in_a_table_of_contents() -> None:
+    for folder in (DOCS, DOCS / "api"):
+        listed = re.findall(r"^   ([\w/]+)$", (folder / "index.rst").read_text(encoding="utf-8"), re.MULTILINE)
+        pages = {page.stem for page in folder.glob("*.rst")} - {"index"}
+        assert pages <= set(listed)
+
+
+def test_the_map_shows_the_rooms_and_layers_as_they_are() -> None:
+    text = (DOCS / "design.rst").read_text(encoding="utf-8")
+    shown: list[list[str]] = []
+    for layer, room in re.findall(r"^   \* -(?: (\d))?\n     - ``(\w+)/?``$", text, re.MULTILINE):
+        if layer:
+            assert int(layer) == len(shown)
+            shown.append([])
+        shown[-1].append(room)
+    rooms = {module.name for module in pkgutil.iter_modules(hv.__path__)}
+    layers = [sorted(rooms & set(names)) for names in LAYERS]
+    assert [sorted(names) for names in shown] == [names for names in layers if names]
+    folders = {module.name for module in pkgutil.iter_modules(hv.__path__) if module.ispkg}
+    assert set(re.findall(r"^     - ``(\w+)/``$", text, re.MULTILINE)) == folders
+
+
+def problem_kinds(module: ast.Module) -> set[str]:
+    """Return the kinds of the problems that a reader reports."""
+    found: list[ast.expr] = []
+    for node in ast.walk(module):
+        if isinstance(node, ast.Call) and ast.unparse(node.func) == "Problem":
+            found.append(node.args[0])
+        elif isinstance(node, ast.Assign) and ast.unparse(node.targets[0]).strip("(").startswith("kind"):
+            found += node.value.elts if isinstance(node.value, ast.Tuple) else [node.value]
+        elif isinstance(node, ast.Tuple) and len(node.elts) == 2:
+            found += node.elts[:1]  # kind and message
+    texts = (node.value for node in found if isinstance(node, ast.Constant) and isinstance(node.value, str))
+    return {text for text in texts if re.fullmatch("[a-z]+(_[a-z]+)+", text)}
+
+
 def test_every_problem_is_explained() -> None:
-    sources = (
-        inspect.getsource(importlib.import_module(f"hccvision.annotations.{name}"))
-        for name in ("voc", "voc_folder", "mask_folder", "coco", "yolo", "yolo_labels", "judging", "patients")
-    )
-    kinds = set(
-        re.findall(
-            r'(?:Problem\(|found\(|kind(?:, found|, message)? = |, \(|return \w+, \()"([a-z]+_[a-z]+)"',
-            "".join(sources),
-        )
-    )
+    folder = Path(hv.__path__[0]) / "annotations"
+    kinds = {kind for file in folder.glob("*.py") for kind in problem_kinds(ast.parse(file.read_text("utf-8")))}
     explained = set(re.findall(r"\* - ``([a-z_]+)``", (DOCS / "labelimg.rst").read_text(encoding="utf-8")))
     assert kinds == explained
