@@ -1,4 +1,4 @@
-"""The run folder: what is in it, that nothing overwrites it, and that an interrupted run ends as if it had not been."""
+"""Run folders: their files, that nothing overwrites them, and that an interrupted run resumes to the same weights."""
 
 import contextlib
 import csv
@@ -19,7 +19,7 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file
 
-from hccvision.contracts import Annotation, Sample
+from hccvision.contracts.samples import Annotation, Sample
 from hccvision.files import write_atomically
 from hccvision.model.build import build_model, load_model
 from hccvision.recipes import Recipe
@@ -143,7 +143,7 @@ def test_a_run_folder_is_not_overwritten(slices, fails_at, tmp_path):
     recipe = replace(RECIPE, epochs=1)
     fit(classifier(), slices, recipe=recipe, run=run, device="cpu")
     before = files(run)
-    with pytest.raises(FileExistsError, match=f"{run}: there is a run .* or go on with it by resume=True"):
+    with pytest.raises(FileExistsError, match=f"{run}: this folder is not empty; .* or resume the run in it with resume=True"):
         fit(classifier(), slices, recipe=recipe, run=run, device="cpu")
     assert files(run) == before
 
@@ -161,15 +161,22 @@ def test_an_empty_folder_is_as_good_as_none(slices, fails_at, tmp_path):
     assert set(files(tmp_path / "run")) == FILES - {"state.previous.pt"}
 
 
-def test_a_model_that_cannot_be_saved_is_refused_before_training(slices, fails_at, tmp_path):
-    model = classifier()
-    del model.head.built_from
-    with pytest.raises(ValueError, match="was not built by name"):
-        fit(model, slices, recipe=RECIPE, run=tmp_path / "run", device="cpu")
-    assert not (tmp_path / "run").exists()
+def test_a_part_given_as_an_object_is_noted_in_the_run_and_asked_for(slices, fails_at, tmp_path):
+    model, run, recipe = classifier(), tmp_path / "run", replace(RECIPE, epochs=1)
+    del model.head.built_from  # as if it had been given as an object
+    fit(model, slices, recipe=recipe, run=run, device="cpu")
+    note = {"object": "hccvision.heads.linear.LinearHead"}
+    assert json.loads((run / "run.json").read_text())["model"]["head"] == note
+    with pytest.raises(ValueError, match=r"its head was given as an object of hccvision\.heads\.linear\.LinearHead"):
+        load_model(run / "best.safetensors")
+    loaded = load_model(run / "best.safetensors", head=classifier(seed=9).head)
+    assert_same_state(loaded.state_dict(), model.state_dict())
+    with pytest.raises(ValueError, match=r"another model \(head: .*LinearHead.* then, \['linear', .*\] now\)"):
+        fit(classifier(), slices, recipe=recipe, run=run, resume=True, device="cpu")
+    assert len(fit(model, slices, recipe=recipe, run=run, resume=True, device="cpu")) == 1
 
 
-# going on
+# resuming
 
 
 @pytest.mark.parametrize(
@@ -260,9 +267,10 @@ def test_a_run_is_not_resumed_with_another_recipe_or_model(slices, fails_at, tmp
     fit(classifier(), slices, recipe=recipe, run=run, device="cpu")
     before = files(run)
     for other, difference in (
-        (replace(recipe, learning_rate=1e-4), "learning_rate: 0.003 there, 0.0001 now"),
-        (replace(recipe, seed=1), "seed: 0 there, 1 now"),
-        (replace(recipe, frozen=("backbone",)), r"frozen: \[\] there, \['backbone'\] now"),
+        (replace(recipe, learning_rate=1e-4), "learning_rate: 0.003 then, 0.0001 now"),
+        (replace(recipe, seed=1), "seed: 0 then, 1 now"),
+        (replace(recipe, frozen=("backbone",)), r"frozen: \[\] then, \['backbone'\] now"),
+        (replace(recipe, schedule_options={"x": 1}), r"schedule_options: \{\} then, \{'x': 1\} now"),
     ):
         with pytest.raises(ValueError, match=f"{run}: this run has another recipe \\({difference}\\)"):
             fit(classifier(), slices, recipe=other, run=run, resume=True, device="cpu")
@@ -270,7 +278,7 @@ def test_a_run_is_not_resumed_with_another_recipe_or_model(slices, fails_at, tmp
         (classifier(classes=("cancer", "normal")), "classes: "),
         (classifier(image_size=64), "image_size: "),
         (classifier(backbone_options={"width": 0.2}), "backbone: "),
-        (classifier(positive="normal"), "positive: 'cancer' there, 'normal' now"),
+        (classifier(positive="normal"), "positive: 'cancer' then, 'normal' now"),
     ):
         with pytest.raises(ValueError, match=f"{run}: this run has another model \\({difference}"):
             fit(model, slices, recipe=recipe, run=run, resume=True, device="cpu")
@@ -347,7 +355,7 @@ def test_a_state_that_cannot_be_read_is_replaced_by_the_one_before(slices, fails
     (run / "state.pt").write_bytes((run / "state.pt").read_bytes()[:5000])
     resumed = classifier()
     fit(resumed, slices, slices, recipe=RECIPE, run=run, resume=True, device="cpu")
-    assert "going on from the state before it, state.previous.pt" in capsys.readouterr().out
+    assert "resuming from the state before it, state.previous.pt" in capsys.readouterr().out
     assert_same_state(resumed.state_dict(), whole.state_dict())
     for path in (run / "state.pt", run / "state.previous.pt"):
         path.write_bytes(b"PK" + bytes(100))
@@ -373,7 +381,7 @@ def test_a_run_is_not_resumed_with_other_data(slices, fails_at, tmp_path):
         (slices, None, "val: 2 samples then, 0 now"),
         ([Sample(s.path, class_name="normal") for s in slices], slices[:2], "1.png: its class_name changed"),
     ):
-        with pytest.raises(ValueError, match=f"this run has other data .*{message}.*resume it with its own"):
+        with pytest.raises(ValueError, match=f"this run has other data .*{message}.*resume it with the same data"):
             fit(classifier(), train, val, recipe=recipe, run=run, resume=True, device="cpu")
     pixels = slices[0].path.read_bytes()
     Image.fromarray(np.zeros((40, 50), np.uint8)).save(slices[0].path)
@@ -510,7 +518,7 @@ def test_a_full_disk_is_an_error_that_spoils_nothing(space, program, tmp_path):
     before = files(run)
     text, _ = program(run, "full", space).communicate(timeout=300)
     assert "could not be written" in text
-    assert "make room on the disk, then go on with resume=True" in text
+    assert "free disk space, then resume it with resume=True" in text
     assert_readable(run)
     assert not unfinished(run)
     assert set(files(run)) >= {name for name in before if not name.startswith(".")}
@@ -519,7 +527,7 @@ def test_a_full_disk_is_an_error_that_spoils_nothing(space, program, tmp_path):
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="signals differ on Windows")
-def test_ctrl_c_saves_the_step_and_says_how_to_go_on(program, tmp_path):
+def test_ctrl_c_saves_the_step_and_says_how_to_resume(program, tmp_path):
     run = tmp_path / "run"
     process = program(run)
     assert process.stdout.readline() == "ready\n"
@@ -528,7 +536,7 @@ def test_ctrl_c_saves_the_step_and_says_how_to_go_on(program, tmp_path):
     process.send_signal(signal.SIGINT)
     text, _ = process.communicate(timeout=120)
     assert process.returncode != 0
-    assert f"go on with run={str(run)!r}, resume=True" in text
+    assert f"resume with run={str(run)!r}, resume=True" in text
     assert "KeyboardInterrupt" in text
     assert_readable(run)
     text, _ = program(run).communicate(timeout=300)

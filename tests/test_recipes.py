@@ -9,7 +9,7 @@ import torch
 from PIL import Image
 
 from hccvision.augment import paper
-from hccvision.contracts import Annotation, Sample
+from hccvision.contracts.samples import Annotation, Sample
 from hccvision.model.build import build_model
 from hccvision.recipes import Recipe, paper_ssd, paper_vgg16, quick
 from hccvision.training.engine import fit
@@ -87,8 +87,8 @@ def test_the_papers_detector_trains_all_of_mobilenet_and_head(slices):
 @pytest.mark.parametrize(
     ("values", "message"),
     [
-        ({"optimiser": "lion"}, "unknown optimiser 'lion'; known: sgd, adam, adamw"),
-        ({"schedule": "stairs"}, "unknown schedule 'stairs'; known: constant, cosine, step, onecycle"),
+        ({"optimiser": "lion"}, "unknown optimiser 'lion'; known: adam, adamw, sgd"),
+        ({"schedule": "stairs"}, "unknown schedule 'stairs'; known: constant, cosine, onecycle, step"),
         ({"precision": "int8"}, "unknown precision 'int8'; known: fp32, bf16, fp16"),
         ({"accumulate": 0}, "accumulate is a whole number from 1, got 0"),
         ({"accumulate": 9, "batch": 8}, "a batch of 8 can't be cut into 9 parts: lower accumulate"),
@@ -102,7 +102,7 @@ def test_the_papers_detector_trains_all_of_mobilenet_and_head(slices):
         ({"class_weights": (1.0, 0.0)}, r"class_weights are above 0 and finite, got \(1.0, 0.0\)"),
         ({"thaw": ((0, "backbone"),)}, "thaw holds pairs of epochs from 1 and a name"),
         ({"thaw": ("backbone",)}, "thaw holds pairs of epochs from 1 and a name"),
-        ({"schedule": "onecycle", "warmup": 1.0}, "the schedule 'onecycle' rises by itself: leave warmup at 0"),
+        ({"schedule": "onecycle", "warmup": 1.0}, "the schedule 'onecycle' has its own warm-up: set warmup=0"),
         ({"epochs": 0}, "epochs is a whole number from 1, got 0"),
         ({"epochs": 2.5}, "epochs is a whole number from 1, got 2.5"),
         ({"batch": 0}, "batch is a whole number from 1, got 0"),
@@ -119,6 +119,11 @@ def test_the_papers_detector_trains_all_of_mobilenet_and_head(slices):
         ({"momentum": -0.1}, r"momentum is in \[0, 1\), got -0.1"),
         ({"weight_decay": -1e-4}, "weight_decay is at least 0 and finite, got -0.0001"),
         ({"frozen": "backbone"}, r"frozen is a tuple of names, got the string 'backbone'; write \('backbone',\)"),
+        ({"optimiser": 3}, "optimiser is a registered name or a callable, got 3"),
+        ({"schedule": None}, "schedule is a registered name or a callable, got None"),
+        ({"augmentation": None}, "augmentation is a registered name or a callable, got None"),
+        ({"loss": 0.5}, "loss is a registered name or a callable, got 0.5"),
+        ({"loss": {"object": "mine.loss"}}, "loss of this recipe was given as the object mine.loss, .* pass the object"),
     ],
 )
 def test_a_value_out_of_its_range_is_refused(values, message):
@@ -137,4 +142,7 @@ def test_a_recipe_is_a_frozen_set_of_plain_values(make):
     assert hash(recipe) == hash(make())
     assert Recipe(**asdict(recipe)) == recipe
     assert replace(recipe, seed=9) != recipe
-    assert {type(value) for value in asdict(recipe).values()} <= {str, int, float, bool, tuple, type(None)}
+    values = asdict(recipe)
+    for name in ("optimiser_options", "schedule_options", "augmentation_options"):
+        assert values.pop(name) == {}
+    assert {type(value) for value in values.values()} <= {str, int, float, bool, tuple, type(None)}
