@@ -1,4 +1,4 @@
-"""A task of one's own: segmentation, written as a user would, in one file and with the public face alone."""
+"""A user's own task: segmentation, written in one file with the public face alone."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def mask_of(sample: hv.Sample) -> np.ndarray:
 
 
 class Segmentation(hv.Task):
-    """The class of every pixel; the ground truth lies beside the image, with the suffix ``.mask``."""
+    """The class of every pixel; the ground truth is a file beside the image, with the suffix ``.mask``."""
 
     name = "test_segmentation"
     answer = "mask"
@@ -80,10 +80,9 @@ def _registered():
     hv.HEADS.register("test_mask", task="test_segmentation")(MaskHead)
     hv.METRICS.register("test_dice", task="test_segmentation", higher_is_better=True)(dice)
     yield
-    for registry in (hv.TASKS, hv.HEADS, hv.METRICS):
-        for name in ("test_segmentation", "test_mask", "test_dice"):
-            registry._builders.pop(name, None)
-            registry._tags.pop(name, None)
+    hv.TASKS.remove("test_segmentation")
+    hv.HEADS.remove("test_mask")
+    hv.METRICS.remove("test_dice")
 
 
 @pytest.fixture(scope="module")
@@ -110,7 +109,7 @@ def small(**options) -> hv.Model:
 
 def test_a_segmentation_trains_is_evaluated_predicts_and_reports(data, tmp_path: Path) -> None:
     recipe = replace(
-        hv.recipes.quick(), epochs=12, batch=4, monitor="val_test_dice", augmentation="light", head_learning_rate=1e-2
+        hv.recipes.quick(), epochs=30, batch=4, monitor="val_test_dice", augmentation="light", head_learning_rate=1e-2
     )
     model = small()
     history = hv.fit(model, data[:8], data[8:], recipe=recipe, run=tmp_path / "run", device="cpu")
@@ -119,12 +118,23 @@ def test_a_segmentation_trains_is_evaluated_predicts_and_reports(data, tmp_path:
     assert history.rows[-1]["train_loss"] < history.rows[0]["train_loss"]
 
     report = hv.evaluate(model, data[8:], device="cpu")
-    assert report["test_dice"] > 0.6
+    assert report["test_dice"] > 0.8
     assert float(report["test_dice"]) == pytest.approx(history.rows[history.best]["val_test_dice"])
     assert report["test_dice"].method.endswith("by patient")
     folder = report.save(tmp_path / "report")
-    assert (folder / "predictions.csv").read_text().startswith("path,pixels\n" if False else "path,pixels")
+    rows = (folder / "predictions.csv").read_text().splitlines()
+    assert rows[0] == "path,pixels"
+    assert rows[1:] == [
+        f"{s.path},{int((p.mask > 0).sum())}" for s, p in zip(data[8:], report.predictions, strict=True)
+    ]
     assert "test_segmentation, 4 images" in str(report)
+
+    with pytest.raises(ValueError, match="there is no picture of this evaluation: test_segmentation draws none"):
+        report.picture()
+    with pytest.raises(ValueError, match="proposing boxes takes a detector, and this model does test_segmentation"):
+        hv.propose(model, data[0].path.parent, device="cpu")
+    with pytest.raises(ValueError, match="CAD takes a classifier and a detector, got models for test_segmentation and"):
+        hv.CAD(model, model)
 
     again = hv.load_model(tmp_path / "run" / "best.safetensors")
     for one, other in zip(hv.predict(model, data[8:]), hv.predict(again, [s.path for s in data[8:]]), strict=True):
@@ -140,6 +150,72 @@ def test_a_segmentation_in_parts_learns_the_same(data) -> None:
         hv.fit(model, data[:8], recipe=replace(recipe, accumulate=accumulate), device="cpu")
         weights.append(model.head.layers.weight.detach().clone())
     torch.testing.assert_close(*weights, rtol=0, atol=1e-6)
+
+
+class Volume(hv.Task):
+    """A task of the least possible code: a number per image."""
+
+    name = "test_volume"
+    answer = "probabilities"
+    metrics = training_metrics = ()
+
+    def labels(self, sample):
+        return ()
+
+    def truth(self, sample):
+        return 1.0
+
+    def target(self, sample, placement):
+        return hv.Targets.pad([torch.zeros(0, 4)], [torch.zeros(0)])
+
+    def prediction(self, path, decoded, placement):
+        return hv.Prediction(path, probabilities=decoded)
+
+    def table(self, samples, predictions):
+        return ["path"], [[s.path] for s in samples]
+
+
+def test_the_defaults_of_a_task_are_harmless() -> None:
+    task = Volume(["liver"])
+    sample = hv.Sample(Path("a.png"))
+    task.check(sample)
+    assert (task.heading, task.details(None), task.detail_lines({}), task.pictures([], [], {})) == ("", {}, [], {})
+    assert (task.monitor, task.annotates, task.wrapped_image_size, task.stratum(sample)) == ("val_loss", False, 224, ())
+    targets = task.example_targets(3, (40, 80))
+    assert (targets.boxes.shape, targets.labels.tolist()) == ((3, 1, 4), [[0]] * 3)
+    assert targets.boxes[0, 0].tolist() == pytest.approx([24, 12, 48, 24])
+    with pytest.raises(ValueError, match="no training sample shows 'liver'"):
+        task.balanced_weights([sample])
+    with pytest.raises(
+        ValueError, match=r"models for test_volume have no standard output: pass .* wrap\(…, decode=…\)"
+    ):
+        task.decode(torch.zeros(1, 1))
+    with pytest.raises(NotImplementedError, match="predictions of test_volume can't be written as annotations"):
+        task.annotation(hv.Prediction("a.png"), (8, 8))
+    with pytest.raises(ValueError, match=r"a\.png: evaluating test_volume needs predictions with probabilities"):
+        task.compared(hv.Prediction("a.png"))
+
+
+def test_detections_become_an_annotation_above_a_score() -> None:
+    task = hv.TASKS.get("detection")(["hcc", "cyst"])
+    boxes = torch.tensor([[1.0, 2, 30, 40], [5, 6, 7, 8]])
+    found = hv.Prediction("a.png", detections=hv.Detections(boxes, torch.tensor([0.9, 0.3]), torch.tensor([1, 0])))
+    assert task.annotates
+    both, one = task.annotation(found, (50, 60)), task.annotation(found, (50, 60), score_threshold=0.5)
+    assert (both.names, both.size, both.verified) == (("cyst", "hcc"), (50, 60), False)
+    assert (one.names, one.boxes.tolist()) == (("cyst",), [[1, 2, 30, 40]])
+
+
+def test_class_weights_are_inverse_to_frequency() -> None:
+    lesion = [hv.Annotation(np.array([[1, 1, 9, 9]] * len(names)), names) for names in (("hcc", "cyst"), ("hcc",), ())]
+    boxes = [hv.Sample(Path(f"{i}.png"), annotation=a) for i, a in enumerate(lesion)]
+    whole = [hv.Sample(Path(f"{i}.png"), class_name=c) for i, c in enumerate(("normal", "normal", "normal", "cancer"))]
+    weigh = {name: hv.TASKS.get(name) for name in ("classification", "detection", "multilabel")}
+    assert weigh["classification"](["normal", "cancer"]).balanced_weights(whole) == [4 / (2 * 3), 4 / (2 * 1)]
+    assert weigh["detection"](["hcc", "cyst"]).balanced_weights(boxes) == [3 / (2 * 2), 3 / (2 * 1)]
+    assert weigh["multilabel"](["hcc", "cyst"]).balanced_weights(boxes) == [1 / 2, 2 / 1]
+    with pytest.raises(ValueError, match="no training sample shows 'scar': balanced class weights need one of each"):
+        weigh["detection"](["hcc", "scar"]).balanced_weights(boxes)
 
 
 def test_every_task_states_what_the_others_ask_of_it() -> None:

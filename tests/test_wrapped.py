@@ -1,4 +1,4 @@
-"""Other people's models, and recorded predictions, evaluated, reported and used in CAD like ours."""
+"""Models of other libraries and recorded predictions, evaluated, reported and used in CAD like ours."""
 
 from __future__ import annotations
 
@@ -106,10 +106,10 @@ def test_labels_outside_the_classes_are_told(lesions):
 
 
 def test_outputs_of_another_form_are_refused():
+    model = hv.wrap(lambda batch: torch.zeros(len(batch), 1000), classes=["a", "b"], task="classification")
     with pytest.raises(ValueError, match=r"expected logits \(B, 2\), .*got \(1, 1000\)"):
-        model = hv.wrap(lambda batch: torch.zeros(len(batch), 1000), classes=["a", "b"], task="classification")
         hv.predict(model, np.zeros((8, 8), np.uint8))
-    with pytest.raises(ValueError, match="one dictionary of boxes, scores and labels per image"):
+    with pytest.raises(ValueError, match=r"one dictionary .* per image, and entry 0 lacks boxes, scores, labels: pass"):
         hv.predict(hv.wrap(lambda images: [{"logits": 1}], classes=["a"]), np.zeros((8, 8), np.uint8))
 
 
@@ -151,12 +151,83 @@ def test_predictions_are_matched_with_samples_by_their_paths(lesions):
         hv.score(found[:3], lesions, **options)
     with pytest.raises(ValueError, match="two predictions for this image"):
         hv.score([found[0], *found], lesions, **options)
-    with pytest.raises(ValueError, match="stranger.png: this prediction is for none of the 4 samples"):
+    with pytest.raises(ValueError, match=r"stranger\.png: this prediction is for none of the 4 samples"):
         hv.score([*found[:3], replace(found[3], path="stranger.png")], lesions, **options)
     failed = [*found[:3], hv.Prediction(found[3].path, error=f"{found[3].path}: broken")]
-    with pytest.raises(ValueError, match="1 of 4 images could not be predicted, first .*: broken"):
+    with pytest.raises(ValueError, match=r"1 of 4 images could not be predicted, first .*: broken"):
         hv.score(failed, lesions, **options)
     assert len(hv.score(failed, lesions, on_problem="skip", **options).samples) == 3
+    assert expected.intervals == {}
+    assert all(figure.method == "" for figure in expected.figures.values())
+
+
+def test_predictions_for_arrays_are_scored_in_the_order_of_the_samples(lesions):
+    model = hv.build_model("mobilenet_v1", "ssd", classes=["hcc"], image_size=96, backbone_options={"width": 0.1})
+    arrays = hv.predict(model, [hv.images.read_image(s.path) for s in lesions], device="cpu")
+    options = {"classes": ["hcc"], "task": "detection", "metrics": ["voc_map", "froc"], "resamples": 0}
+    expected = hv.evaluate(model, lesions, ["voc_map", "froc"], device="cpu", resamples=0)
+    assert hv.score(arrays, lesions, **options).figures == pytest.approx(expected.figures, nan_ok=True)
+    with pytest.raises(ValueError, match="expected one prediction for each of 4 samples, got 3"):
+        hv.score(arrays[:3], lesions, **options)
+
+
+def test_recorded_predictions_are_for_files(lesions):
+    found = [hv.Prediction(str(lesions[0].path), error="broken")]
+    recorded = hv.RecordedPredictions(found, classes=["hcc"], task="detection")
+    known, array, text = recorded.predict([lesions[0], np.zeros((8, 8)), "b.png"], batch=3, device="cpu")
+    assert known.error == "broken"
+    assert (array.path, array.error) == ("array 1", "array 1: there is no recorded prediction for this image")
+    assert (text.path, text.error) == ("b.png", "b.png: there is no recorded prediction for this image")
+
+
+def test_a_predictor_needs_only_classes_a_task_and_predict(lesions):
+    class Always:
+        classes = ("normal", "cancer")
+        task = "classification"
+
+        def predict(self, inputs):
+            return [hv.Prediction(str(path), probabilities=torch.tensor([0.2, 0.8])) for path in inputs]
+
+    class Sometimes(Always):
+        def predict(self, inputs):
+            return super().predict(inputs)[1:]
+
+    samples = [replace(s, class_name="cancer") for s in lesions]
+    assert isinstance(Always(), hv.Predictor)
+    assert hv.evaluate(Always(), samples)["accuracy"] == 1.0
+    assert hv.evaluate(Always(), [*samples, samples[0]])["tp"] == 5  # a sample given twice counts twice
+    with pytest.raises(ValueError, match="expected one prediction for each of 4 samples, got 3"):
+        hv.evaluate(Sometimes(), samples)
+
+
+def test_a_decode_of_ones_own_gets_the_options_and_returns_one_entry_per_image():
+    def network(images):
+        return [image.mean() for image in images]
+
+    def decode(output, *, scale=1.0):
+        return (torch.stack([1 - mean, mean]) * scale for mean in output)  # a generator will do
+
+    model = hv.wrap(network, classes=["dark", "bright"], task="classification", image_size=8,
+                    normalisation=((0.0,), (1.0,)), decode=decode)  # fmt: skip
+    pixels = [np.full((8, 8), level, np.uint8) for level in (0, 51, 255)]
+    assert model.in_channels == 1
+    found = [p.probabilities.tolist() for p in hv.predict(model, pixels, device="cpu", batch=2)]
+    assert found == [pytest.approx(row) for row in ([1, 0], [0.8, 0.2], [0, 1])]
+    found = hv.predict(model, pixels, device="cpu", scale=0.5)
+    assert found[1].probabilities.tolist() == pytest.approx([0.4, 0.1])
+    assert not found[0].probabilities.is_inference()
+    model.decode = lambda output: [torch.ones(2)]
+    with pytest.raises(ValueError, match="decoding returned 1 entries for a batch of 3 images: expected one per image"):
+        hv.predict(model, pixels, device="cpu")
+
+
+def test_wrap_refuses_what_it_cannot_know():
+    with pytest.raises(KeyError, match="unknown task 'detecton'; did you mean 'detection'"):
+        hv.wrap(print, classes=["hcc"], task="detecton")
+    with pytest.raises(ValueError, match="positive class 'scar' is not among the classes hcc"):
+        hv.wrap(print, classes=["hcc"], positive="scar")
+    with pytest.raises(ValueError, match=r"classes is a list of names, got the string 'hcc'; write \['hcc'\]"):
+        hv.wrap(print, classes="hcc")
 
 
 def test_a_coco_results_file_is_scored(lesions, tmp_path):

@@ -1,8 +1,8 @@
-"""hv.predict: one answer per input, prepared as the model was trained, boxes in pixels of the original image."""
+"""hv.predict: one prediction per input, prepared as in training, boxes in pixels of the original image."""
 
 import shutil
 import warnings
-from itertools import pairwise
+from itertools import count, islice, pairwise
 
 import numpy as np
 import pytest
@@ -10,9 +10,9 @@ import torch
 from PIL import Image
 from torch import nn
 
-from hccvision.contracts import Detections
+from hccvision.contracts import Detections, Sample
 from hccvision.images import Window, from_array, place, read_image, resize
-from hccvision.inference import choose_device, predict
+from hccvision.inference import choose_device, predict, run
 from hccvision.model.build import build_model, load_model
 from hccvision.tasks.detection import to_original
 
@@ -214,6 +214,201 @@ def test_a_single_input_a_folder_and_nothing_at_all_will_do(tmp_path):
     stack = np.stack([picture(0), picture(1)])
     assert torch.equal(rows(predict(model, stack, device="cpu")), rows(predict(model, list(stack), device="cpu")))
     assert predict(model, [], device="cpu") == []
+
+
+def orientation(value):
+    exif = Image.Exif()
+    exif[0x0112] = value
+    return exif
+
+
+def pil_images():
+    """Pillow images by mode, with what to save them by."""
+    grey, colour = picture(1, (40, 50)), picture(2, (40, 50, 3))
+    palette = Image.fromarray(colour).quantize(16)
+    palette.info["transparency"] = 3
+    return {
+        "L": (Image.fromarray(grey), {}),
+        "RGB": (Image.fromarray(colour), {}),
+        "RGBA": (Image.fromarray(picture(3, (40, 50, 4))), {}),
+        "P with transparency": (palette, {"transparency": 3}),
+        "I;16": (Image.fromarray(picture(4, (40, 50), np.uint16)), {}),
+        "1": (Image.fromarray(grey > 127), {}),
+        "LA": (Image.fromarray(picture(5, (40, 50, 4))).convert("LA"), {}),
+        "F": (Image.fromarray((grey / 255).astype(np.float32)), {}),
+        "turned": (Image.fromarray(colour), {"exif": orientation(6)}),
+    }
+
+
+@pytest.mark.parametrize("kind", pil_images())
+@pytest.mark.parametrize("channels", [1, 3])
+def test_a_pillow_image_gives_what_its_file_gives(kind, channels, tmp_path):
+    image, options = pil_images()[kind]
+    path = tmp_path / ("a.tif" if kind == "F" else "a.png")
+    image.save(path, **options)
+    model = classifier(backbone_options={"width": 0.1, "in_channels": channels})
+    with Image.open(path) as opened:  # nothing is decoded yet
+        file, same = predict(model, [path, opened], device="cpu", batch=1)
+    assert file.error is None
+    assert same.error is None
+    assert torch.equal(file.probabilities, same.probabilities)
+    assert same.path == "array 1"
+    if kind != "turned":  # the image in memory knows nothing of the EXIF tag that it was saved with
+        assert torch.equal(predict(model, image, device="cpu")[0].probabilities, file.probabilities)
+
+
+def test_exif_orientation_turns_boxes_with_the_image(tmp_path):
+    """Orientation 6: the stored rows are the columns of the image, from the right."""
+    path = tmp_path / "a.png"
+    Image.fromarray(np.zeros((32, 128), np.uint8)).save(path, exif=orientation(6))
+    model = finds(detector(), [[0, 32, 32, 64]])
+    with Image.open(path) as opened:
+        found = predict(model, [path, opened], device="cpu")
+    assert [p.detections.boxes.tolist() for p in found] == [[[0, 64, 16, 128]]] * 2  # width 32, height 128
+
+
+def test_any_iterable_of_any_mixture_of_inputs_will_do(tmp_path):
+    pixels = picture(1)
+    path = tmp_path / "a.png"
+    Image.fromarray(pixels).save(path)
+    mixture = [
+        path,
+        str(path),
+        pixels,
+        torch.from_numpy(pixels),
+        torch.from_numpy(pixels).permute(2, 0, 1),
+        Image.fromarray(pixels),
+        Sample(path, patient="P1", class_name="cancer"),
+    ]
+    model = classifier()
+    (expected,) = predict(model, path, device="cpu")
+    names = [str(path), str(path), "array 2", "array 3", "array 4", "array 5", str(path)]
+    for inputs in (
+        mixture,
+        tuple(mixture),
+        iter(mixture),
+        (item for item in mixture),
+        dict(enumerate(mixture)).values(),
+    ):
+        found = predict(model, inputs, batch=3, device="cpu")
+        assert [p.path for p in found] == names
+        assert [p.error for p in found] == [None] * len(mixture)
+        torch.testing.assert_close(rows(found), expected.probabilities.expand(len(mixture), -1))
+    for single in mixture:
+        assert torch.equal(rows(predict(model, single, device="cpu")), expected.probabilities[None])
+
+
+def test_a_tensor_that_requires_grad_is_an_image_too():
+    values = torch.from_numpy(picture(1, (40, 50))).float()
+    model = classifier()
+    plain, learned = predict(model, [values, values.clone().requires_grad_()], device="cpu", batch=1)
+    assert torch.equal(plain.probabilities, learned.probabilities)
+    assert not learned.probabilities.requires_grad
+    stack = torch.stack([values, values])[..., None].requires_grad_()
+    assert torch.equal(predict(model, stack, device="cpu", batch=1)[1].probabilities, plain.probabilities)
+
+
+@pytest.mark.parametrize("batch", [1, 3, 4])
+def test_a_generator_is_read_no_further_ahead_than_one_batch(batch):
+    given = []
+
+    def slices():
+        for i in range(10):
+            given.append(i)
+            yield picture(i)
+
+    model = classifier()
+    predictions = run(model, slices(), batch=batch, device="cpu")
+    assert given == []
+    for number, prediction in enumerate(predictions):
+        assert prediction.path == f"array {number}"
+        assert len(given) == min(10, (number // batch + 1) * batch)
+    assert number == 9
+
+
+def test_no_list_is_made_of_an_endless_generator():
+    endless = (picture(i % 3) for i in count())
+    found = list(islice(run(classifier(), endless, batch=2, device="cpu"), 5))
+    assert [p.path for p in found] == [f"array {i}" for i in range(5)]
+
+
+def test_a_lazy_iterable_with_a_length_is_read_as_it_is_needed():
+    """So that a progress bar around the inputs shows the progress of the predictions."""
+
+    class Slices:
+        read = 0
+
+        def __len__(self):
+            return 4
+
+        def __iter__(self):
+            for i in range(4):
+                self.read += 1
+                yield picture(i)
+
+    slices = Slices()
+    assert [slices.read for _ in run(classifier(), slices, batch=2, device="cpu")] == [2, 2, 4, 4]
+
+
+@pytest.mark.parametrize("wrong", [None, 7, {"image": 1}, object(), [["a.png"]], b"a.png"])
+def test_an_object_of_a_wrong_type_is_answered_by_an_error_and_the_others_are_unaffected(wrong, tmp_path):
+    good = [picture(i) for i in range(4)]
+    model = classifier()
+    expected = rows(predict(model, good, device="cpu"))
+    broken = tmp_path / "broken.png"
+    broken.write_bytes(b"not a picture")
+    for batch in (1, 2, 8):
+        found = predict(model, [good[0], good[1], wrong, broken, good[2], good[3]], batch=batch, device="cpu")
+        assert len(found) == 6
+        assert found[2].path == "array 2"
+        kind = type(wrong).__name__
+        assert found[2].error == (f"array 2: expected a path, an array, a tensor, a PIL image or a Sample, got {kind}")
+        assert found[3].error.startswith(f"{broken}: can't be read as an image")
+        assert found[2].probabilities is None
+        assert found[3].probabilities is None
+        torch.testing.assert_close(rows([found[i] for i in (0, 1, 4, 5)]), expected)
+
+
+def test_an_item_that_raises_when_it_is_converted_is_answered_by_its_error():
+    class Broken:
+        def __array__(self, dtype=None, copy=None):
+            raise RuntimeError("the scanner is off")
+
+    first, broken, last = predict(classifier(), [picture(), Broken(), picture()], device="cpu")
+    assert broken.error == "array 1: the scanner is off"
+    assert torch.equal(first.probabilities, last.probabilities)
+
+
+def test_a_pillow_image_that_is_cut_off_is_answered_by_its_error(tmp_path):
+    path = tmp_path / "a.png"
+    Image.fromarray(picture(1, (300, 300))).save(path)
+    path.write_bytes(path.read_bytes()[:2000])
+    with Image.open(path) as opened:
+        broken, good = predict(classifier(), [opened, picture()], device="cpu")
+    assert broken.error.startswith("array 0: ")
+    assert good.error is None
+
+
+def test_inputs_that_are_no_image_and_not_iterable_are_refused():
+    message = "expected a path, an array, a tensor, a PIL image or a Sample, or an iterable of these, got int"
+    with pytest.raises(TypeError, match=message):
+        predict(classifier(), 7, device="cpu")
+
+
+@pytest.mark.parametrize("batch", [0, -1])
+@pytest.mark.parametrize("inputs", [[], [np.zeros((8, 8), np.uint8)], iter(())])
+def test_a_batch_of_no_images_is_refused(batch, inputs):
+    with pytest.raises(ValueError, match=f"expected a batch of at least 1 image, got batch={batch}"):
+        predict(classifier(), inputs, batch=batch, device="cpu")
+    with pytest.raises(ValueError, match=f"expected a batch of at least 1 image, got batch={batch}"):
+        run(classifier(), inputs, batch=batch, device="cpu")  # at once, not at the first prediction
+
+
+def test_a_decoder_that_returns_too_little_is_found_out():
+    model = classifier()
+    model.decode = lambda output: torch.ones(1, 2)
+    with pytest.raises(ValueError, match="decoding returned 1 entries for a batch of 2 images: expected one per image"):
+        predict(model, [picture(), picture()], device="cpu")
 
 
 def test_a_folder_without_images_is_an_error_and_a_missing_path_an_answer(tmp_path):
