@@ -21,6 +21,15 @@ def data() -> list[hv.Sample]:
     return hv.read_voc_folder(OLD / "data", patient=r"^(P\d+)_")
 
 
+@pytest.fixture
+def one_thread():
+    """Train on one thread, as the fixtures were made: sums over several round differently, and training amplifies it."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
 @pytest.mark.parametrize("name", ["detector", "classifier", "multilabel"])
 def test_a_model_file_loads_and_predicts_as_it_did(name, data):
     expected = json.loads((OLD / "expected_predictions.json").read_text())[name]
@@ -38,7 +47,12 @@ def test_a_split_loads(data):
     assert parts == hv.split(data, (0.5, 0.25, 0.25), seed=0)
 
 
-def test_a_run_stopped_in_the_middle_of_an_epoch_resumes_to_the_same_weights(data, tmp_path, capsys):
+def test_a_run_stopped_in_the_middle_of_an_epoch_resumes_to_the_same_weights(data, tmp_path, one_thread):
+    """On the CPU that made the fixtures the weights are equal bit by bit; other CPUs round differently.
+
+    The tolerance is seven times what two threads instead of one change, and a fifth of what a resume without momentum,
+    average, random numbers or the step changes.
+    """
     shutil.copytree(OLD / "run", tmp_path / "run")
     train, val, _ = hv.load_split(OLD / "split.json", data)
     settings = json.loads((OLD / "run" / "run.json").read_text())["model"]
@@ -56,9 +70,8 @@ def test_a_run_stopped_in_the_middle_of_an_epoch_resumes_to_the_same_weights(dat
     before = json.loads((OLD / "expected_history.json").read_text())
     assert (len(history), history.best) == (len(before["epochs"]), before["best"])
     for row, old in zip(history, before["epochs"], strict=True):
-        assert row == pytest.approx(old, rel=1e-5, nan_ok=True)
+        assert row == pytest.approx(old, rel=5e-3, nan_ok=True)
     last, expected = load_file(tmp_path / "run" / "last.safetensors"), load_file(OLD / "expected_last.safetensors")
     assert last.keys() == expected.keys()
     for name, tensor in expected.items():
-        torch.testing.assert_close(last[name], tensor, rtol=1e-5, atol=1e-6)
-    capsys.readouterr()
+        torch.testing.assert_close(last[name], tensor, rtol=0, atol=4e-3)
