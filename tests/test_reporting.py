@@ -115,7 +115,8 @@ def test_undefined_figures_are_a_dash_with_their_reason_and_null_in_json(tmp_pat
     assert lines[1] == "precision        –  (no case was called cancer)"
     assert lines[3:] == [
         "kappa            0.2500",
-        "95 % intervals: bootstrap by patient; no interval: patients are not known",
+        "95 % intervals: bootstrap by patient",
+        "no interval: patients are not known",
     ]
 
     def refuse(constant):

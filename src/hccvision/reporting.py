@@ -75,9 +75,10 @@ class Report:
             if figure.interval is not None:
                 more = f"  (95 %: {figure.interval[0]:.4f} to {figure.interval[1]:.4f})"
             lines.append(f"{name:<{width}} {figure}{more}")
-        methods = dict.fromkeys(f.method for f in self.figures.values() if f.method)
-        lines += [f"95 % intervals: {'; '.join(methods)}"] if methods else []
-        return "\n".join(lines + task.detail_lines(self.details))
+        methods = dict.fromkeys(f.method for f in self.figures.values() if f.interval is not None)
+        reasons = dict.fromkeys(f.method for f in self.figures.values() if f.interval is None and f.method)
+        lines += [f"95 % intervals: {', '.join(methods)}"] if methods else []
+        return "\n".join([*lines, *reasons, *task.detail_lines(self.details)])
 
     def to_dict(self) -> dict[str, Any]:
         """Return the report as plain values, ready for JSON.

@@ -1,5 +1,7 @@
-"""hv.evaluate: its figures are those that independent libraries compute from what hv.predict answers."""
+"""hv.evaluate and hv.score: their figures are those of independent libraries, with intervals and reasons."""
 
+import json
+from dataclasses import replace
 from itertools import cycle
 
 import numpy as np
@@ -12,10 +14,13 @@ from torchmetrics.detection import MeanAveragePrecision
 
 from hccvision.contracts import Annotation, Detections, Problem, Sample
 from hccvision.inference import predict
-from hccvision.metrics.metric import find_metrics
+from hccvision.metrics import comparison
+from hccvision.metrics.intervals import bootstrap
+from hccvision.metrics.metric import Metric, find_metrics
 from hccvision.model.build import build_model
 from hccvision.registry import METRICS
-from hccvision.scoring import evaluate
+from hccvision.scoring import evaluate, score
+from hccvision.tasks.task import task_of
 
 SIZE = (40, 60)
 SMALL = {"image_size": 64, "backbone_options": {"width": 0.1}}
@@ -31,7 +36,7 @@ def paths(tmp_path):
 
 
 def classifier(answers, classes=("normal", "cancer"), **options):
-    """A classifier that gives these probabilities, image by image, again and again."""
+    """A classifier that returns these probabilities, image by image, repeatedly."""
     model = build_model("mobilenet_v1", "linear", classes=classes, head_options={"pool": "avg"}, **SMALL, **options)
     endless = cycle(torch.as_tensor(answers, dtype=torch.float32))
     model.decode = lambda output: torch.stack([next(endless) for _ in range(len(output))])
@@ -39,7 +44,7 @@ def classifier(answers, classes=("normal", "cancer"), **options):
 
 
 def detector(answers, classes=("hcc", "cyst")):
-    """A detector that gives these detections, in pixels of the original image, image by image, again and again."""
+    """A detector that returns these detections, in pixels of the original image, image by image, repeatedly."""
     model = build_model("mobilenet_v1", "ssd", classes=classes, **SMALL)
     scale = torch.tensor([64 / SIZE[1], 64 / SIZE[0]] * 2)
     endless = cycle([Detections(boxes * scale, scores, labels) for boxes, scores, labels in answers])
@@ -130,12 +135,39 @@ def test_the_confusion_matrix_is_in_the_order_of_the_models_classes(paths):
     assert (report["sensitivity"], report["specificity"], report["precision"]) == (1.0, 0.75, pytest.approx(2 / 3))
 
 
-def test_a_test_set_of_one_class_gives_numbers_and_no_nan(paths):
+def test_a_test_set_of_one_class_has_undefined_figures_with_their_reasons(paths, tmp_path):
     samples = [Sample(path, class_name="normal") for path in paths[:3]]
     report = evaluate(classifier([[0.9, 0.1], [0.8, 0.2], [0.4, 0.6]]), samples, device="cpu")
-    assert all(np.isfinite(list(report.figures.values())))
-    assert report["sensitivity"] == 0.0
-    assert report.intervals["sensitivity"] == (0.0, 1.0)  # of nobody, nothing is known
+    undefined = {
+        "sensitivity": "no case is cancer",
+        "mcc": "all cases are of one class, or were called one class",
+        "roc_auc": "no case is cancer",
+    }
+    assert {name: f.reason for name, f in report.figures.items() if not f.defined} == undefined
+    assert all(np.isnan(report[name]) for name in undefined)
+    counts = {"tp": 0, "fn": 0, "fp": 1, "tn": 2}
+    shares = {"accuracy": 2 / 3, "balanced_accuracy": 2 / 3, "specificity": 2 / 3, "precision": 0, "npv": 1}
+    others = {"f1": 0, "macro_f1": 0.4, "kappa": 0}
+    finite = {name: f for name, f in report.figures.items() if f.defined}
+    assert finite == pytest.approx(counts | shares | others)
+    assert report.intervals.keys() == {"accuracy", "specificity", "precision", "npv"}
+
+    lines = {line.split()[0]: line for line in str(report).splitlines()}
+    for name, reason in undefined.items():
+        assert lines[name].split(maxsplit=2)[1:] == ["–", f"({reason})"]
+    saved = strict(report.save(tmp_path / "report") / "report.json")
+    assert {name: value for name, value in saved["figures"].items() if value is None} == dict.fromkeys(undefined)
+    assert saved["undefined"] == undefined
+    assert saved == report.to_dict()
+
+
+def strict(path):
+    """Load JSON as other languages do, where NaN and Infinity are errors."""
+
+    def refuse(constant):
+        raise AssertionError(f"{path} holds {constant}, which is not JSON")
+
+    return json.loads(path.read_text(encoding="utf-8"), parse_constant=refuse)
 
 
 # several labels
@@ -178,7 +210,7 @@ def test_figures_of_several_labels_are_scikit_learns(lesions):
     low, high = binomtest(right, len(samples)).proportion_ci(0.95, method="wilson")
     assert report.intervals == {"exact_match": pytest.approx((low, high), abs=1e-9)}
     assert (report.task, report.matrix) == ("multilabel", None)
-    assert ground_truth(samples, model) == shown.tolist()
+    assert [task_of(model).truth(sample) for sample in samples] == shown.tolist()
 
 
 def test_the_report_of_several_labels_is_written(lesions, tmp_path):
@@ -200,7 +232,7 @@ def test_metrics_of_one_label_and_of_several_are_not_mixed_up(lesions):
     with pytest.raises(ValueError, match=r"'exact_match' is for multilabel, and this model does classification"):
         evaluate(classifier([[0.5, 0.5]]), samples, ["exact_match"], device="cpu")
     with pytest.raises(
-        ValueError, match=r"the truth of a multi-label classification is its annotation, and this sample has none"
+        ValueError, match=r"the ground truth of multi-label classification is an annotation, and this sample has none"
     ):
         evaluate(multilabel([[0.5, 0.5]]), [Sample(samples[0].path, class_name="hcc")], device="cpu")
 
@@ -268,11 +300,21 @@ def test_difficult_truths_cost_nothing_in_the_voc_figures(paths):
     assert figures == {False: (0.5, 1), True: (1.0, 0)}
 
 
-def test_a_set_without_any_lesion_gives_numbers_and_no_nan(paths):
+def test_a_set_without_any_lesion_has_undefined_figures_with_their_reason(paths, tmp_path):
     answers = [(torch.tensor([[10.0, 10, 30, 30]]), torch.tensor([0.9]), torch.tensor([0]))]
     report = evaluate(detector(answers), [Sample(p, annotation=empty()) for p in paths[:4]], device="cpu")
-    assert all(np.isfinite(list(report.figures.values())))
     assert (report["tp"], report["fp"], report["fn"]) == (0, 4, 0)
+    finite = {name for name, f in report.figures.items() if f.defined}
+    assert finite == {"tp", "fp", "fn", "precision", "f1"}
+    assert (report["precision"], report["f1"]) == (0, 0)
+    undefined = {name: f.reason for name, f in report.figures.items() if not f.defined}
+    assert set(undefined.values()) == {"no image has a lesion to find"}
+    assert {"voc_map", "voc07_map", "map", "map_50", "map_75", "sensitivity", "froc", "froc/0.125"} <= undefined.keys()
+    assert "sensitivity      –  (no image has a lesion to find)" in str(report).splitlines()
+    assert report.intervals.keys() == {"precision"}
+    saved = strict(report.save(tmp_path / "report") / "report.json")
+    assert saved["undefined"] == undefined
+    assert all(saved["figures"][name] is None for name in undefined)
 
 
 # metrics by name
@@ -288,16 +330,195 @@ def test_only_the_metrics_named_are_computed(lesions):
     assert report.intervals == {}
 
 
-def test_a_metric_of_ones_own_is_used_by_its_name(lesions, monkeypatch):
-    def lesion_count(predictions, truths, *, classes, **options):
-        assert classes == ("hcc", "cyst")
-        assert len(predictions) == len(truths) == 10
-        return {"lesions": float(sum(len(t["boxes"]) for t in truths)), "found": float(len(predictions[1]["scores"]))}
+def test_a_metric_of_ones_own_is_used_by_its_name(lesions):
+    def lesion_count(comparison):
+        assert comparison.classes == ("hcc", "cyst")
+        assert len(comparison.predictions) == len(comparison.truths) == len(comparison) == 10
+        lesions = sum(len(truth["boxes"]) for truth in comparison.truths)
+        return {"lesions": float(lesions), "found": float(len(comparison.predictions[1]["scores"]))}
 
-    monkeypatch.setitem(METRICS._builders, "lesion_count", lesion_count)
-    monkeypatch.setitem(METRICS._tags, "lesion_count", {})
+    METRICS.register("lesion_count")(lesion_count)
+    try:
+        samples, model = lesions
+        assert evaluate(model, samples, ["lesion_count"], device="cpu").figures == {"lesions": 9.0, "found": 3.0}
+    finally:
+        METRICS.remove("lesion_count")
+
+
+def test_metrics_are_names_objects_functions_or_a_mapping_to_their_options(lesions):
     samples, model = lesions
-    assert evaluate(model, samples, ["lesion_count"], device="cpu").figures == {"lesions": 9.0, "found": 3.0}
+
+    def lesions_per_image(comparison, *, difficult=True):
+        kept = [truth["boxes"][difficult | ~truth["difficult"]] for truth in comparison.truths]
+        return sum(map(len, kept)) / len(comparison)
+
+    def figures(metrics):
+        return evaluate(model, samples, metrics, device="cpu", resamples=0).figures
+
+    expected = figures(["froc"])["froc"]
+    assert figures("froc")["froc"] == expected
+    assert figures(lesions_per_image) == {"lesions_per_image": 0.9}
+    assert figures(["froc", lesions_per_image]).keys() == {*figures("froc"), "lesions_per_image"}
+    own = Metric("own", lesions_per_image, task="detection", higher_is_better=True)
+    assert figures([own]) == {"own": 0.9}
+    assert figures([own.with_options(difficult=False)]) == {"own": 0.9}
+    harder = figures({"froc": {"iou_threshold": 0.9}, own: {"difficult": True}, lesions_per_image: None})
+    assert (harder["own"], harder["lesions_per_image"]) == (0.9, 0.9)
+    assert harder["froc"] < expected
+    assert harder["froc"] == figures([Metric("froc", METRICS.get("froc"), options={"iou_threshold": 0.9})])["froc"]
+    with pytest.raises(TypeError, match=r"the metric 'froc': .*'iou'.*its options are: iou_threshold, rates"):
+        figures({"froc": {"iou": 0.9}})
+    with pytest.raises(ValueError, match="'own' is for detection, and this model does classification"):
+        evaluate(classifier([[0.5, 0.5]]), [Sample(samples[0].path, class_name="normal")], [own], device="cpu")
+    with pytest.raises(TypeError, match="the metric 'text' returned str for 'text': expected a number, a Figure"):
+        figures([Metric("text", lambda comparison: "good")])
+
+
+def test_unknown_metrics_are_refused_before_anything_is_predicted(lesions):
+    class Untouched:
+        classes, task = ("hcc", "cyst"), "detection"
+
+        def predict(self, inputs):
+            raise AssertionError("nothing should be predicted")
+
+    samples, _ = lesions
+    with pytest.raises(KeyError, match="unknown metric 'voc_mao'"):
+        evaluate(Untouched(), samples, ["voc_mao"])
+    with pytest.raises(ValueError, match="the ground truth of detection is an annotation"):
+        evaluate(Untouched(), [*samples, Sample(samples[0].path)])
+
+
+def test_a_default_evaluation_of_a_detector_matches_once_for_each_rule(lesions, monkeypatch):
+    """Five metrics read from two matchings, VOC's and COCO's, and so do all resamples."""
+    rules = []
+    match = comparison.match_rows
+
+    def counted(*arguments):
+        rules.append((arguments[-1].rule, len(arguments[-1].iou_thresholds)))
+        return match(*arguments)
+
+    monkeypatch.setattr(comparison, "match_rows", counted)
+    samples, model = lesions
+    report = evaluate(model, samples, device="cpu")
+    assert {"voc_map", "voc07_map", "map", "tp", "froc"} <= report.figures.keys()
+    assert sorted(rules) == [("coco", 10), ("voc", 1)]
+    rules.clear()
+    by_patient = [replace(s, patient=f"P{i // 2}") for i, s in enumerate(samples)]
+    report = evaluate(model, by_patient, device="cpu", resamples=20)
+    assert report["map"].method == "bootstrap by patient"
+    assert sorted(rules) == [("coco", 10), ("voc", 1)]
+    rules.clear()
+    evaluate(
+        model, samples, {"voc_map": {"iou_threshold": 0.3}, "detection_counts": {}, "froc": {"iou_threshold": 0.1}}
+    )
+    assert rules == [("voc", 3)]
+
+
+# hv.score
+
+
+@pytest.mark.parametrize("patients", [False, True])
+def test_score_is_evaluate_figure_by_figure(lesions, paths, patients):
+    samples, model = lesions
+    if patients:
+        samples = [replace(s, patient=f"P{i // 2}") for i, s in enumerate(samples)]
+    slices = [replace(s, annotation=None, class_name="cancer" if s.names else "normal") for s in samples]
+    table = np.random.default_rng(5).uniform(0, 1, len(paths))
+    for made, data in (
+        (model, samples),
+        (classifier(np.stack((1 - table, table), 1), positive="normal"), slices),
+        (multilabel(np.stack((1 - table, table), 1)), samples),
+    ):
+        expected = evaluate(made, data, device="cpu", batch=10, resamples=50)
+        found = predict(made, data, device="cpu", batch=10)
+        options = {"classes": made.classes, "task": made.task, "positive": made.positive, "resamples": 50}
+        for predictions in (found, found[::-1], (p for p in found)):
+            report = score(predictions, data, **options)
+            assert report.to_dict() == expected.to_dict()
+            assert list(report.figures) == list(expected.figures)
+            for name, figure in report.figures.items():
+                assert repr(figure) == repr(expected[name]), name  # with count, interval, method and reason
+            assert str(report) == str(expected)
+            assert report.samples == expected.samples
+            assert [p.path for p in report.predictions] == [p.path for p in expected.predictions]
+
+
+# intervals
+
+
+def test_intervals_are_by_patient_where_all_patients_are_known(paths, tmp_path):
+    p = np.random.default_rng(6).uniform(0, 1, 10).round(2)
+    samples = [
+        Sample(path, patient=f"P{i // 2}", class_name=("normal", "cancer")[i % 2]) for i, path in enumerate(paths)
+    ]
+    model = classifier(np.stack((1 - p, p), 1))
+    report = evaluate(model, samples, device="cpu", batch=10)
+    counts = {"tp", "fn", "fp", "tn"}
+    assert report.intervals.keys() == report.figures.keys() - counts
+    assert {f.method for name, f in report.figures.items() if name not in counts} == {"bootstrap by patient"}
+
+    right = ((p >= 0.5).astype(int) == np.arange(10) % 2).astype(float)
+    expected = bootstrap(np.mean, right, groups=[s.patient for s in samples])
+    assert report.intervals["accuracy"] == pytest.approx(expected)
+    assert "95 % intervals: bootstrap by patient" in str(report).splitlines()
+    saved = strict(report.save(tmp_path / "report") / "report.json")
+    assert saved["intervals"]["accuracy"] == pytest.approx(list(expected))
+    assert saved["interval_methods"] == dict.fromkeys(report.intervals, "bootstrap by patient")
+    assert evaluate(model, samples, device="cpu", batch=10).intervals == report.intervals  # one seed
+
+
+@pytest.mark.parametrize(
+    ("patients", "note"),
+    [
+        ([None] * 10, ""),
+        (["P1"] * 10, "all images are of one patient"),
+        (["P1", None] * 5, "patients are known for only some images"),
+    ],
+)
+def test_intervals_are_wilsons_where_patients_are_not_all_known(patients, note, paths):
+    p = np.random.default_rng(6).uniform(0, 1, 10).round(2)
+    samples = [
+        Sample(path, patient=patient, class_name=("normal", "cancer")[i % 2])
+        for i, (path, patient) in enumerate(zip(paths, patients, strict=True))
+    ]
+    report = evaluate(classifier(np.stack((1 - p, p), 1)), samples, device="cpu", batch=10)
+    wilson = f"Wilson ({note})" if note else "Wilson"
+    none = f"no interval: {note or 'patients are not known'}"
+    assert report.intervals.keys() == {"accuracy", "sensitivity", "specificity", "precision", "npv"}
+    right = int(((p >= 0.5).astype(int) == np.arange(10) % 2).sum())
+    low, high = binomtest(right, 10).proportion_ci(0.95, method="wilson")
+    assert report.intervals["accuracy"] == pytest.approx((low, high), abs=1e-9)
+    assert {report[name].method for name in report.intervals} == {wilson}
+    assert {report[name].method for name in ("f1", "kappa", "roc_auc")} == {none}
+    lines = str(report).splitlines()
+    assert f"95 % intervals: {wilson}" in lines
+    assert none in lines
+    methods = report.to_dict()["interval_methods"]
+    assert (methods["accuracy"], methods["roc_auc"]) == (wilson, none)
+
+
+def test_without_resamples_there_are_no_intervals(lesions):
+    samples, model = lesions
+    for data in (samples, [replace(s, patient=f"P{i}") for i, s in enumerate(samples)]):
+        report = evaluate(model, data, device="cpu", resamples=0)
+        assert report.intervals == {}
+        assert report.to_dict()["interval_methods"] == {}
+        assert "95 %" not in str(report)
+    with pytest.raises(ValueError, match="expected at least one resample, got resamples=-1"):
+        evaluate(model, samples, device="cpu", resamples=-1)
+
+
+def test_a_figure_of_a_report_is_a_number(lesions):
+    samples, model = lesions
+    report = evaluate(model, samples, device="cpu")
+    assert isinstance(report["map"], float)
+    assert f"{report['map']:.2f}" == f"{float(report['map']):.2f}"
+    assert report["map"] == report.figures["map"]
+    assert report.intervals["sensitivity"] == report["sensitivity"].interval
+    assert (report["tp"].is_count, str(report["tp"])) == (True, str(int(report["tp"])))
+    assert report["sensitivity"].count == 9
+    with pytest.raises(KeyError, match=r"no figure 'mAP' in this report; it has: voc_map, .*froc"):
+        report["mAP"]
 
 
 def test_an_unknown_metric_or_one_of_the_other_task_is_refused(lesions):
@@ -315,9 +536,9 @@ def test_an_unknown_metric_or_one_of_the_other_task_is_refused(lesions):
 
 def test_samples_without_truth_are_refused_with_the_file(paths):
     bare = Sample(paths[1])
-    with pytest.raises(ValueError, match=f"{paths[1]}: the truth of a classification is its class_name, .*label it"):
+    with pytest.raises(ValueError, match=f"{paths[1]}: the ground truth of classification is a class_name, .*label it"):
         evaluate(classifier([[1.0, 0.0]]), [Sample(paths[0], class_name="normal"), bare], device="cpu")
-    with pytest.raises(ValueError, match=f"{paths[1]}: the truth of a detection is its annotation, .*label it"):
+    with pytest.raises(ValueError, match=f"{paths[1]}: the ground truth of detection is an annotation, .*annotate it"):
         evaluate(detector([]), [Sample(paths[0], annotation=empty()), bare], device="cpu")
 
 
@@ -335,14 +556,40 @@ def test_a_sample_may_bear_a_class_of_its_own_besides_its_boxes(paths):
     none = (torch.zeros(0, 4), torch.zeros(0), torch.zeros(0).long())
     model = detector([none])
     assert evaluate(model, samples, device="cpu")["fn"] == 1
-    assert [t["labels"].tolist() for t in ground_truth(samples, model)] == [[0], []]
+    assert [task_of(model).truth(sample)["labels"].tolist() for sample in samples] == [[0], []]
     assert evaluate(classifier([[0.0, 1.0], [1.0, 0.0]]), samples, device="cpu")["accuracy"] == 1.0
 
 
-def test_an_image_that_cannot_be_read_is_refused_with_its_path(paths):
+def test_an_image_that_cannot_be_read_is_refused_with_its_path_or_left_out(paths, capsys):
     paths[2].write_bytes(b"not a picture")
+    samples = [Sample(p, class_name="normal") for p in paths]
     with pytest.raises(ValueError, match=f"1 of 10 images could not be predicted, first {paths[2]}: "):
-        evaluate(classifier([[1.0, 0.0]]), [Sample(p, class_name="normal") for p in paths], device="cpu")
+        evaluate(classifier([[1.0, 0.0]]), samples, device="cpu")
+    report = evaluate(classifier([[1.0, 0.0]]), samples, device="cpu", on_problem="skip")
+    assert report["tn"] == len(report.samples) == 9
+    assert capsys.readouterr().out.startswith(f"skipped: {paths[2]}: can't be read as an image")
+    with pytest.raises(ValueError, match=f"1 of 1 images could not be predicted, first {paths[2]}: "):
+        evaluate(classifier([[1.0, 0.0]]), samples[2:3], device="cpu", on_problem="skip")
+
+
+@pytest.mark.parametrize("batch", [0, -1])
+def test_a_batch_of_no_images_is_refused(batch, paths):
+    with pytest.raises(ValueError, match=f"expected a batch of at least 1 image, got batch={batch}"):
+        evaluate(classifier([[1.0, 0.0]]), [Sample(paths[0], class_name="normal")], batch=batch, device="cpu")
+
+
+def test_a_problem_that_costs_only_a_box_leaves_the_sample_in(paths, capsys):
+    problem = Problem("degenerate_box", str(paths[0]), "redraw it")
+    samples = [Sample(paths[0], annotation=empty(), problems=(problem,)), Sample(paths[1], annotation=empty())]
+    none = (torch.zeros(0, 4), torch.zeros(0), torch.zeros(0).long())
+    report = evaluate(detector([none]), samples, device="cpu", on_problem="skip")
+    assert len(report.samples) == 2
+    assert capsys.readouterr().out == f"skipped: {paths[0]}: redraw it\n"  # once
+    found = predict(detector([none]), samples, device="cpu")
+    options = {"classes": ["hcc", "cyst"], "task": "detection"}
+    assert len(score(found, samples, on_problem="skip", **options).samples) == 2
+    with pytest.raises(ValueError, match="1 problems in 2 samples"):
+        score(found, samples, **options)
 
 
 def test_samples_with_problems_are_refused_or_left_out(paths, capsys):
