@@ -8,7 +8,9 @@ from PIL import Image
 from hccvision import images
 from hccvision.annotations import masks
 from hccvision.annotations.mask_folder import read_mask_folder
+from hccvision.annotations.names import annotation_stem
 from hccvision.annotations.voc_folder import read_voc_folder
+from hccvision.registry import IMAGE_FORMATS
 
 calm = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 
@@ -97,6 +99,28 @@ def test_pictures_that_are_no_masks_are_refused(tmp_path):
             masks.read(tmp_path / name)
     with pytest.raises(FileNotFoundError, match="gone"):
         masks.read(tmp_path / "gone.png")
+
+
+def test_pages_and_registered_formats_are_read_as_masks(tmp_path):
+    pages = [Image.fromarray(VALUES)] * 2
+    pages[0].save(tmp_path / "a.tif", save_all=True, append_images=pages[1:])
+    with pytest.raises(ValueError, match=r"a\.tif: has 2 slices"):
+        masks.read(tmp_path / "a.tif")
+
+    class NumPyFormat(images.ImageFormat):
+        suffixes = (".mask.npy",)
+
+        def read(self, file, frame, axis):
+            return images.Slice(np.load(file.path))
+
+    IMAGE_FORMATS.register("numpy masks")(NumPyFormat)
+    try:
+        np.save(tmp_path / "b.mask.npy", VALUES)
+        np.testing.assert_array_equal(masks.read(tmp_path / "b.mask.npy"), VALUES)
+        assert annotation_stem(tmp_path / "b.mask.npy") == "b"
+    finally:
+        IMAGE_FORMATS.remove("numpy masks")
+    assert annotation_stem(tmp_path / "b.mask.npy") == "b.mask"
 
 
 def test_folders_are_paired_by_name(tmp_path):

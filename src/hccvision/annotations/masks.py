@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -12,9 +11,10 @@ from PIL import Image
 
 from hccvision.annotations import voc
 from hccvision.annotations.components import components
+from hccvision.annotations.names import stem
 from hccvision.contracts.samples import Annotation
 from hccvision.files import new_folder, require_empty
-from hccvision.images.read import image_size, read_image
+from hccvision.images.read import frame_count, image_size, read_image, read_labels
 
 
 def boxes(
@@ -64,42 +64,30 @@ def read(path: str | Path) -> np.ndarray:
     """Read a mask with its label values as they are stored, oriented as `images.read_image` orients the image.
 
     Args:
-        path: PNG, TIFF or another lossless image, greyscale, or with a palette whose indices are the values; or NIfTI
-            of one slice.
+        path: PNG, TIFF or another lossless image, greyscale, or with a palette whose indices are the values; or a file
+            of one slice in another registered format, such as NIfTI.
 
     Returns:
         ``(H, W)``, integers.
 
     Raises:
         FileNotFoundError: if there is no such file.
-        ImportError: if it is NIfTI and the extra ``medical`` is not installed.
-        ValueError: if it can't be decoded, is JPEG, is coloured, or its values are not integers.
+        ImportError: if it is DICOM or NIfTI and the extra ``medical`` is not installed.
+        ValueError: if it can't be decoded, holds several slices, is JPEG, is coloured, or its values are not integers
+            or are more than 256 different ones.
 
     Example:
+        >>> import tempfile
         >>> path = Path(tempfile.mkdtemp(), "a.png")
         >>> Image.fromarray(np.array([[0, 3]], np.uint8)).save(path)
         >>> read(path).tolist()
         [[0, 3]]
     """
     path = Path(path)
-    image_size(path)  # its errors name the file
-    if path.name.lower().endswith((".nii", ".nii.gz")):
-        planes = _planes(path)
-        if len(planes) != 1:
-            raise ValueError(f"{path}: has {len(planes)} slices: use masks.write_slices with the image volume")
-        return planes[0]
-    try:
-        with Image.open(path) as file:
-            if file.format in ("JPEG", "MPO"):
-                raise ValueError("JPEG blurs label values: save the mask as PNG")
-            pixels = np.array(file)
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        raise ValueError(f"{path}: can't be read as a mask ({error}): export it again, as a greyscale PNG") from error
-    if pixels.ndim == 3 and (pixels[..., :3] == pixels[..., :1]).all():
-        pixels = pixels[..., 0]  # greyscale, saved as colour
-    if pixels.ndim != 2:
-        raise ValueError(f"{path}: expected one label value per pixel, got a coloured image: save it as greyscale")
-    return _whole_numbers(pixels)
+    count = frame_count(path)
+    if count != 1:
+        raise ValueError(f"{path}: has {count} slices: use masks.write_slices with the image volume")
+    return _labels(path, 0)
 
 
 def write_slices(
@@ -132,9 +120,11 @@ def write_slices(
         FileExistsError: if the folder is not empty.
         FileNotFoundError: if a volume does not exist.
         ImportError: if the extra ``medical`` is not installed.
-        ValueError: if a volume can't be read, the two are not on one grid, or the mask's values are not integers.
+        ValueError: if a volume can't be read, the two are not on one grid, or the mask's values are not integers or
+            are more than 256 different ones in a slice.
 
     Example:
+        >>> import tempfile
         >>> import nibabel
         >>> root = Path(tempfile.mkdtemp())
         >>> values = np.zeros((9, 8, 2), np.uint8)
@@ -157,16 +147,15 @@ def write_slices(
             f"{mask}: not on the grid of {volume.name} (shapes {grids[1].shape} and {grids[0].shape}, or another "
             "position or orientation): resample it to the image first"
         )
-    planes = _planes(mask)
-    stem = volume.name.removesuffix(".gz").removesuffix(".nii")
+    name = stem(volume)
     with new_folder(folder) as draft:
-        for name in ("JPEGImages", "Annotations"):
-            (draft / name).mkdir()
-        for number, plane in enumerate(planes):
-            image = Path("JPEGImages", f"{stem}_{number:03d}.png")
+        for part in ("JPEGImages", "Annotations"):
+            (draft / part).mkdir()
+        for number in range(frame_count(volume)):
+            image = Path("JPEGImages", f"{name}_{number:03d}.png")
             pixels = read_image(volume, channels=1, frame=number)
             Image.fromarray(pixels[..., 0]).save(draft / image)
-            annotation = boxes(plane, labels=labels, min_area=min_area, connectivity=connectivity)
+            annotation = boxes(_labels(mask, number), labels=labels, min_area=min_area, connectivity=connectivity)
             voc.write(draft / "Annotations" / f"{image.stem}.xml", annotation, image_path=folder / image)
     return folder
 
@@ -181,21 +170,17 @@ def _whole_numbers(values: np.ndarray) -> np.ndarray:
     return values
 
 
-def _planes(path: Path) -> list[np.ndarray]:
-    """Return all slices of a NIfTI mask with their values, oriented as `images.read_image` orients the image."""
-    import nibabel
-
-    volume: Any = nibabel.load(path)
+def _labels(path: Path, frame: int) -> np.ndarray:
+    """Read the label values of one slice, ``(H, W)``."""
+    values = read_labels(path, frame=frame)
+    if values.ndim == 3 and (values[..., :3] == values[..., :1]).all():
+        values = values[..., 0]  # greyscale, saved as colour
+    if values.ndim != 2:
+        raise ValueError(f"{path}: expected one label value per pixel, got a coloured image: save it as greyscale")
     try:
-        found: Any = np.unique(_whole_numbers(np.asarray(volume.dataobj)), return_inverse=True)
-        values, places = found
-    except (ValueError, OSError, EOFError) as error:
-        raise ValueError(f"{path}: can't be read as a mask ({error}): export it again") from error
-    if len(values) > 256:
-        raise ValueError(f"{path}: expected at most 256 label values, got {len(values)}: is it an image?")
-    count = volume.shape[2] if len(volume.shape) > 2 else 1
-    with tempfile.TemporaryDirectory() as folder:  # read_image leaves 8-bit values as they are
-        numbered = Path(folder) / "mask.nii"
-        nibabel.save(nibabel.Nifti1Image(places.reshape(volume.shape).astype(np.uint8), volume.affine), numbered)
-        planes = [read_image(numbered, channels=1, frame=number)[..., 0] for number in range(count)]
-    return [values[plane] for plane in planes]
+        values = _whole_numbers(values)
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from None
+    if (count := len(np.unique(values))) > 256:
+        raise ValueError(f"{path}: expected at most 256 label values in a slice, got {count}: is it an image?")
+    return values

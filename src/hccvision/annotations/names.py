@@ -30,7 +30,9 @@ def stem(path: PurePath) -> str:
 
 
 def annotation_stem(path: PurePath) -> str:
-    """Return the stem of an image's annotation file, cut at the last dot as LabelImg does; ``.nii.gz`` is one suffix.
+    """Return the stem of an image's annotation file, cut at the last dot as LabelImg does.
+
+    A registered image suffix of several dots, such as ``.nii.gz``, is one suffix.
 
     Args:
         path: the image file.
@@ -42,7 +44,7 @@ def annotation_stem(path: PurePath) -> str:
         >>> annotation_stem(PurePath("liver/a.nii.gz")), annotation_stem(PurePath("liver/a.b.png"))
         ('a', 'a.b')
     """
-    return path.name[: -len(".nii.gz")] if path.name.lower().endswith(".nii.gz") else path.stem
+    return stem(path) if path.name.lower().endswith(tuple(s for s in suffixes() if s.count(".") > 1)) else path.stem
 
 
 def copied_from(path: PurePath) -> str | None:

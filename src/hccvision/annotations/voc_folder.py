@@ -14,8 +14,7 @@ import numpy as np
 
 from hccvision.annotations import voc
 from hccvision.annotations.judging import format_size, judge_image
-from hccvision.annotations.names import copied_from
-from hccvision.annotations.names import stem as image_stem
+from hccvision.annotations.names import annotation_stem, copied_from
 from hccvision.annotations.paths import by_stem, existing_folder, images_in, read_text
 from hccvision.annotations.patients import PatientOf, PatientRule, find_patient, patient_rule
 from hccvision.annotations.writing import clipped_boxes
@@ -157,7 +156,7 @@ class VOCFormat:
         """
         (folder / "Annotations").mkdir(exist_ok=True)
         for sample in samples:
-            path = folder / "Annotations" / f"{image_stem(sample.path)}.xml"
+            path = folder / "Annotations" / f"{annotation_stem(sample.path)}.xml"
             size, boxes = clipped_boxes(sample)
             annotation = sample.annotation
             assert annotation is not None
@@ -177,7 +176,7 @@ class VOCFormat:
         Returns:
             The path.
         """
-        return image_path.with_suffix(".xml")
+        return image_path.with_name(f"{annotation_stem(image_path)}.xml")
 
     def write_one(
         self, image_path: Path, annotation: Annotation, *, classes: Sequence[str] = (), overwrite: bool = False

@@ -21,6 +21,7 @@ from hccvision.images.read import (
     image_size,
     is_image,
     read_image,
+    read_labels,
     read_provenance,
     read_values,
     suffixes,
@@ -31,8 +32,8 @@ from hccvision.images.window import DEFAULT_WINDOW, WINDOWS, Window, to_uint8
 __all__ = [
     "AXES", "DEFAULT_WINDOW", "POLICIES", "SUFFIXES", "WINDOWS", "DICOMFormat", "ImageFile", "ImageFormat",
     "NIfTIFormat", "PictureFormat", "Placement", "Provenance", "Slice", "Window", "choose_frame", "frame_count",
-    "from_array", "image_size", "is_image", "place", "read_image", "read_provenance", "read_values", "resize",
-    "suffixes", "to_image", "to_uint8",
+    "from_array", "image_size", "is_image", "place", "read_image", "read_labels", "read_provenance", "read_values",
+    "resize", "suffixes", "to_image", "to_uint8",
 ]  # fmt: skip
 
 if TYPE_CHECKING:

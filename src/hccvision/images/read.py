@@ -112,7 +112,7 @@ def read_image(
 def read_values(
     path: str | Path, *, frame: int | None = None, axis: str | None = None, source: BinaryIO | None = None
 ) -> np.ndarray:
-    """Read the values of one image before any window: input for `Window.apply`, or the labels of a mask.
+    """Read the values of one image before any window, as `Window.apply` takes them; for masks see `read_labels`.
 
     Args:
         path: the file.
@@ -143,6 +143,38 @@ def read_values(
     if values.dtype.kind not in "buif":
         raise ValueError(f"{file.path}: expected pixels of real numbers, got {values.dtype}: convert the file first")
     return values
+
+
+def read_labels(
+    path: str | Path, *, frame: int | None = None, axis: str | None = None, source: BinaryIO | None = None
+) -> np.ndarray:
+    """Read the label values of a mask as they are stored, oriented as `read_image` orients the image.
+
+    Args:
+        path: the file; of a picture with a palette the indices are read.
+        frame: number of the frame or slice, from 0, in a file that holds several.
+        axis: of a volume; see `read_image`.
+        source: the file opened already; see `read_image`.
+
+    Returns:
+        ``(H, W)``, or ``(H, W, n)`` with colours or alpha.
+
+    Raises:
+        FileNotFoundError: if there is no such file.
+        ImportError: if the file is DICOM or NIfTI and the extra ``medical`` is not installed.
+        ValueError: as `read_image`; also for JPEG, which does not keep label values.
+
+    Example:
+        >>> import tempfile
+        >>> from PIL import Image
+        >>> path = Path(tempfile.mkdtemp(), "a.png")
+        >>> Image.fromarray(np.array([[0, 3]], np.uint8)).save(path)
+        >>> read_labels(path).tolist()
+        [[0, 3]]
+    """
+    file, image_format = _find(path, axis, source)
+    with decoding(file.path):
+        return image_format.labels(file, frame, axis)
 
 
 def image_size(path: str | Path, *, axis: str | None = None, source: BinaryIO | None = None) -> tuple[int, int]:

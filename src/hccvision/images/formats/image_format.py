@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
+
 from hccvision.images.image_file import ImageFile
 from hccvision.images.provenance import Provenance
 from hccvision.images.slices import Slice
@@ -24,7 +26,6 @@ class ImageFormat:
         takes_axis: whether a file is a volume that can be sliced along any of `AXES`.
 
     Example:
-        >>> import numpy as np
         >>> class NumPyFormat(ImageFormat):
         ...     suffixes = (".npy",)
         ...
@@ -66,6 +67,19 @@ class ImageFormat:
             The slice.
         """
         raise NotImplementedError
+
+    def labels(self, file: ImageFile, frame: int | None, axis: str | None) -> np.ndarray:
+        """Return the label values of one slice of a mask; by default the values of `read`.
+
+        Args:
+            file: as in `read`.
+            frame: as in `read`.
+            axis: as in `read`.
+
+        Returns:
+            ``(H, W)``; ``(H, W, n)`` for a mask that was saved with colours.
+        """
+        return self.read(file, frame, axis).values
 
     def size(self, file: ImageFile, axis: str | None) -> tuple[int, int]:
         """Return ``(height, width)`` of a slice; by default of the first one, which is read.

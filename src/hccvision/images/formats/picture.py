@@ -27,6 +27,14 @@ class PictureFormat(ImageFormat):
             image.seek(choose_frame(file.path, frame, _pages(image)))
             return slice_of(image)
 
+    def labels(self, file: ImageFile, frame: int | None, axis: str | None) -> np.ndarray:
+        """Return the stored values, of a palette its indices; see `ImageFormat.labels`."""
+        with Image.open(file.content) as image:
+            if image.format in ("JPEG", "MPO"):
+                raise ValueError(f"{file.path}: JPEG blurs label values: save the mask as PNG")
+            image.seek(choose_frame(file.path, frame, _pages(image)))
+            return np.array(ImageOps.exif_transpose(image))
+
     def size(self, file: ImageFile, axis: str | None) -> tuple[int, int]:
         """Return ``(height, width)`` from the header; see `ImageFormat.size`."""
         with Image.open(file.content) as image:
