@@ -1,4 +1,4 @@
-"""Metrics by registered name, what they read, and the figures and intervals that they give."""
+"""Metrics by registered name, the comparison they read, and the figures and intervals they return."""
 
 from hccvision.metrics import classification, detection, intervals, matching, statistics
 from hccvision.metrics.comparison import Comparison

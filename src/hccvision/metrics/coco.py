@@ -79,7 +79,7 @@ def coco_map(
     """Compute COCO's mean average precision, over the IoU thresholds 0.50, 0.55, ... 0.95 and all classes.
 
     Args:
-        predictions: one dictionary per image, as at the top of this module.
+        predictions: one dictionary per image, see `hccvision.metrics.detection`.
         truths: likewise, in the same order.
         classes: the K class names in order.
         num_classes: K, instead of ``classes``.

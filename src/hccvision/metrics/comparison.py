@@ -236,7 +236,7 @@ class Comparison:
             ``(N, …)``, one row per image.
 
         Raises:
-            ValueError: if the function returns other shapes for other images.
+            ValueError: if the function does not return the same shape for all images.
 
         Example:
             >>> def overlap(prediction, truth):

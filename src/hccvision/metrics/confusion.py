@@ -73,7 +73,7 @@ def figures(matrix: Any, *, positive: int | None = None, classes: Sequence[str] 
     recalls = [d / r for d, r in zip(rights, rows, strict=True) if r]
     f1s = [2 * d / (r + c) for d, r, c in zip(rights, rows, columns, strict=True) if r + c]
     agreement = right * total - by_chance
-    alike = "all cases are of one class and were called that class"
+    one_class = "all cases are of one class"
     return {
         "accuracy": Figure.share(right, total),
         "balanced_accuracy": Figure(sum(recalls) / len(recalls), count=total),
@@ -81,10 +81,14 @@ def figures(matrix: Any, *, positive: int | None = None, classes: Sequence[str] 
         "specificity": Figure.share(tn, tn + fp, reason=f"all cases are {name}"),
         "precision": Figure.share(tp, tp + fp, reason=f"no case was called {name}"),
         "npv": Figure.share(tn, tn + fn, reason=f"all cases were called {name}"),
-        "f1": ratio(2 * tp, 2 * tp + fp + fn, f"no case is {name}, and none was called {name}", count=total),
+        "f1": Figure.ratio(
+            2 * tp, 2 * tp + fp + fn, reason=f"no case is {name}, and none was called {name}", count=total
+        ),
         "macro_f1": Figure(sum(f1s) / len(f1s), count=total),
-        "kappa": ratio(agreement, total**2 - by_chance, alike, count=total),
-        "mcc": ratio(agreement, math.sqrt(spread), "all cases are of one class, or were called one class", count=total),
+        "kappa": Figure.ratio(
+            agreement, total**2 - by_chance, reason=f"{one_class} and were called that class", count=total
+        ),
+        "mcc": Figure.ratio(agreement, math.sqrt(spread), reason=f"{one_class}, or were called one class", count=total),
     }
 
 
@@ -128,21 +132,6 @@ def one_against_rest(matrix: np.ndarray, positive: int | None) -> tuple[int, int
     c = len(matrix) - 1 if positive is None else int(positive)
     tp, of_truth, of_calls, total = (int(n) for n in (matrix[c, c], matrix[c].sum(), matrix[:, c].sum(), matrix.sum()))
     return tp, of_truth - tp, of_calls - tp, total - of_truth - of_calls + tp
-
-
-def ratio(part: float, whole: float, reason: str, *, count: int | None = None) -> Figure:
-    """Return ``part / whole``, or nan with the reason where ``whole`` is 0.
-
-    Args:
-        part: numerator.
-        whole: denominator.
-        reason: why the ratio is undefined.
-        count: number of cases behind it.
-
-    Returns:
-        The figure.
-    """
-    return Figure(part / whole if whole else math.nan, count=count, reason=reason)
 
 
 @METRICS.register("confusion", task="classification", higher_is_better=DIRECTIONS)

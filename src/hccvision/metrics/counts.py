@@ -7,9 +7,8 @@ from collections.abc import Sequence
 
 from hccvision.metrics.average_precision import NO_TRUTHS
 from hccvision.metrics.comparison import Comparison
-from hccvision.metrics.confusion import ratio
 from hccvision.metrics.figure import Figure
-from hccvision.metrics.froc import at_one_threshold
+from hccvision.metrics.matching import at_one_threshold
 from hccvision.metrics.rows import Images
 from hccvision.registry import METRICS
 
@@ -45,7 +44,7 @@ def compute_detection_counts(
         "fn": Figure.number(total - tp),
         "sensitivity": Figure.share(tp, total, reason=NO_TRUTHS),
         "precision": Figure.share(tp, calls, reason=undetected),
-        "f1": ratio(2 * tp, calls + total, f"{NO_TRUTHS}, and {undetected}", count=total),
+        "f1": Figure.ratio(2 * tp, calls + total, reason=f"{NO_TRUTHS}, and {undetected}", count=total),
     }
 
 
@@ -61,7 +60,7 @@ def detection_counts(
     """Count hits, false positives and missed truths at one operating point, over all classes.
 
     Args:
-        predictions: one dictionary per image, as at the top of this module.
+        predictions: one dictionary per image, see `hccvision.metrics.detection`.
         truths: likewise, in the same order; difficult ones are ignored.
         classes: the K class names in order.
         num_classes: K, instead of ``classes``.

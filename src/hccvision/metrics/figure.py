@@ -92,6 +92,25 @@ class Figure(float):
         return cls(value, count=int(total), reason=reason, successes=int(successes))
 
     @classmethod
+    def ratio(cls, part: float, whole: float, *, reason: str, count: int | None = None) -> Figure:
+        """Return a quotient of two numbers; nan with the reason where the denominator is 0.
+
+        Args:
+            part: numerator.
+            whole: denominator.
+            reason: why the ratio is undefined, used where ``whole`` is 0.
+            count: number of cases behind it.
+
+        Returns:
+            The figure.
+
+        Example:
+            >>> Figure.ratio(3.0, 4.0, reason="no case is cancer", count=9)
+            Figure(0.75, count=9)
+        """
+        return cls(part / whole if whole else math.nan, count=count, reason=reason)
+
+    @classmethod
     def number(cls, value: int) -> Figure:
         """Return a count, which prints without decimals and has no interval.
 

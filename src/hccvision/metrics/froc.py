@@ -2,31 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 import numpy as np
 
 from hccvision.metrics.average_precision import NO_TRUTHS
 from hccvision.metrics.comparison import Comparison
 from hccvision.metrics.figure import Figure
-from hccvision.metrics.matching import Matching
+from hccvision.metrics.matching import at_one_threshold
 from hccvision.metrics.rows import Images
 from hccvision.registry import METRICS
 
 FROC_RATES = (1 / 8, 1 / 4, 1 / 2, 1, 2, 4, 8)
-
-
-def at_one_threshold(settings: Mapping[str, Any]) -> Matching:
-    """Return the VOC matching at the IoU threshold of a metric.
-
-    Args:
-        settings: options of the metric, ``iou_threshold`` among them.
-
-    Returns:
-        The matching.
-    """
-    return Matching((settings["iou_threshold"],))
 
 
 @METRICS.register("froc", task="detection", higher_is_better=True, matching=at_one_threshold)
@@ -84,7 +71,7 @@ def froc(
     images. Each rate takes the best score threshold that does not exceed it, without interpolation.
 
     Args:
-        predictions: one dictionary per image, as at the top of this module.
+        predictions: one dictionary per image, see `hccvision.metrics.detection`.
         truths: likewise, in the same order; difficult ones are ignored.
         classes: the K class names in order.
         num_classes: K, instead of ``classes``.

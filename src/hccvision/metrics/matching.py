@@ -5,9 +5,9 @@ Plain numpy. ``predictions`` and ``truths`` are as in `hccvision.metrics.detecti
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 
@@ -51,6 +51,18 @@ class Matching:
             raise ValueError(f"expected max_detections of at least 1, or None for all, got {self.max_detections}")
 
 
+def at_one_threshold(settings: Mapping[str, Any]) -> Matching:
+    """Return the VOC matching at the IoU threshold of a metric.
+
+    Args:
+        settings: options of the metric, ``iou_threshold`` among them.
+
+    Returns:
+        The matching.
+    """
+    return Matching((settings["iou_threshold"],))
+
+
 def match(
     predictions: Images,
     truths: Images,
@@ -65,7 +77,7 @@ def match(
     """Match detections to truths of the same image and class, highest score first, equal scores in the order given.
 
     Args:
-        predictions: one dictionary per image, as at the top of `hccvision.metrics.detection`.
+        predictions: one dictionary per image, see `hccvision.metrics.detection`.
         truths: likewise, in the same order.
         classes: the K class names in order; None names them ``"0", "1", ...``.
         num_classes: K, instead of ``classes``; without either, K is one more than the highest label.

@@ -42,9 +42,12 @@ def compute_multilabel_f1(comparison: Comparison) -> dict[str, Figure]:
     called, shown = comparison.probabilities >= YES, comparison.present
     counts = zip(comparison.classes, (called & shown).sum(0).tolist(), (called ^ shown).sum(0).tolist(), strict=True)
     f1s = {
-        name: Figure(2 * right / (2 * right + wrong), count=len(comparison))
-        if right + wrong
-        else Figure.undefined(f"no image shows {name}, and none was called {name}", count=len(comparison))
+        name: Figure.ratio(
+            2 * right,
+            2 * right + wrong,
+            reason=f"no image shows {name}, and none was called {name}",
+            count=len(comparison),
+        )
         for name, right, wrong in counts
     }
     return _with_mean("multilabel_f1", f1s, "no image shows any class, and none was called", len(comparison))

@@ -11,7 +11,7 @@ import numpy as np
 from hccvision.metrics.arrays import as_array
 from hccvision.metrics.comparison import Comparison
 from hccvision.metrics.figure import Figure
-from hccvision.metrics.froc import at_one_threshold
+from hccvision.metrics.matching import at_one_threshold
 from hccvision.metrics.rows import Images
 from hccvision.registry import METRICS
 
@@ -101,7 +101,7 @@ def sensitivity_by_size(
     The size of a lesion is the square root of its share of the image's area: 0.1 is a square of a tenth of the side.
 
     Args:
-        predictions: one dictionary per image, as at the top of this module.
+        predictions: one dictionary per image, see `hccvision.metrics.detection`.
         truths: likewise, in the same order, each with ``size``, the ``(height, width)`` of its image.
         classes: the K class names in order.
         num_classes: K, instead of ``classes``.

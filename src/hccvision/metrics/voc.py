@@ -87,7 +87,7 @@ def voc_ap(
     """Compute the average precision of each class and their mean, by the rules of Pascal VOC.
 
     Args:
-        predictions: one dictionary per image, as at the top of this module.
+        predictions: one dictionary per image, see `hccvision.metrics.detection`.
         truths: likewise, in the same order; difficult ones are ignored.
         classes: the K class names in order.
         num_classes: K, instead of ``classes``.
@@ -132,7 +132,7 @@ def voc_map(
     """Compute `voc_ap` by the area under the curve, as ``voc_map`` and ``voc_map/<class>``.
 
     Args:
-        predictions: one dictionary per image, as at the top of this module.
+        predictions: one dictionary per image, see `hccvision.metrics.detection`.
         truths: likewise, in the same order.
         classes: the K class names in order.
         num_classes: K, instead of ``classes``.
@@ -165,7 +165,7 @@ def voc07_map(
     """Compute `voc_ap` at eleven recalls, as ``voc07_map`` and ``voc07_map/<class>``.
 
     Args:
-        predictions: one dictionary per image, as at the top of this module.
+        predictions: one dictionary per image, see `hccvision.metrics.detection`.
         truths: likewise, in the same order.
         classes: the K class names in order.
         num_classes: K, instead of ``classes``.
