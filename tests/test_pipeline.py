@@ -8,6 +8,7 @@ from torch import nn
 
 from hccvision.annotations import voc
 from hccvision.contracts import Annotation, Detections, Prediction
+from hccvision.images import Window
 from hccvision.model.build import build_model
 from hccvision.model.wrapped import RecordedPredictions
 from hccvision.pipeline import CAD, propose
@@ -165,6 +166,18 @@ def test_a_generator_of_arrays_and_recorded_predictions_will_do(tmp_path):
     assert found[2].error == f"{paths[2]}: there is no recorded prediction for this image"
     assert found[2].detections is None
     assert found[2].probabilities.tolist() == pytest.approx([0.3, 0.7])
+
+
+def test_an_array_that_only_the_detector_refuses_keeps_its_number():
+    locate = detector()
+    locate.window = Window("fixed", 0, 1500)
+    deep = np.random.default_rng(0).integers(0, 1500, SIZE).astype(np.uint16)
+    inputs = [deep, deep, deep + 20_000, deep]
+    found = CAD(classifier([0.1, 0.9, 0.9, 0.9]), locate).predict(inputs, device="cpu")
+    assert found[2].error.startswith("array 2: grey levels from ")
+    assert (found[2].detections, found[2].probabilities[1].item()) == (None, pytest.approx(0.9))
+    assert [p.error for i, p in enumerate(found) if i != 2] == [None] * 3
+    assert [len(found[i].detections) for i in (0, 1, 3)] == [0, 1, 1]
 
 
 @pytest.mark.parametrize("batch", [0, -1])

@@ -443,6 +443,18 @@ def test_score_is_evaluate_figure_by_figure(lesions, paths, patients):
             assert [p.path for p in report.predictions] == [p.path for p in expected.predictions]
 
 
+def test_a_sample_given_twice_is_scored_twice(lesions):
+    samples, model = lesions
+    twice = [*samples, *samples]
+    expected = evaluate(model, twice, device="cpu")
+    found = predict(model, twice, device="cpu")
+    options = {"classes": model.classes, "task": model.task}
+    assert score(found, twice, **options).to_dict() == expected.to_dict()
+    assert expected["tp"] == 2 * evaluate(model, samples, device="cpu")["tp"]
+    with pytest.raises(ValueError, match="there are two predictions for this image: keep one"):
+        score(found[::-1], samples, **options)
+
+
 # intervals
 
 

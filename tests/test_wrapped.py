@@ -228,6 +228,10 @@ def test_wrap_refuses_what_it_cannot_know():
         hv.wrap(print, classes=["hcc"], positive="scar")
     with pytest.raises(ValueError, match=r"classes is a list of names, got the string 'hcc'; write \['hcc'\]"):
         hv.wrap(print, classes="hcc")
+    with pytest.raises(KeyError, match="unknown task 'detecton'; did you mean 'detection'"):
+        hv.RecordedPredictions([], classes=["hcc"], task="detecton")
+    with pytest.raises(ValueError, match="positive class 'scar' is not among the classes hcc"):
+        hv.RecordedPredictions([], classes=["hcc"], task="detection", positive="scar")
 
 
 def test_a_coco_results_file_is_scored(lesions, tmp_path):

@@ -91,7 +91,8 @@ class CAD:
             nothing = Detections(torch.zeros(0, 4), torch.zeros(0), torch.zeros(0, dtype=torch.int64))
             return replace(classified, detections=nothing)
         if located.detections is None:
-            return replace(classified, error=located.error)
+            error = located.error or f"{located.path}: the detector returned no detections"
+            return replace(classified, error=error.replace(located.path, classified.path, 1))  # "array 3" of all inputs
         return replace(classified, detections=located.detections.above(self.score_threshold))
 
 

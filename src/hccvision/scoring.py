@@ -21,7 +21,8 @@ from hccvision.reporting import Report
 from hccvision.tasks.task import Task, task_of
 
 _ARRAY = re.compile(r"array \d+")
-Metrics = Sequence[str | Metric | Callable[..., Any]] | Mapping[str, Mapping[str, Any]]
+_OneMetric = str | Metric | Callable[..., Any]
+Metrics = _OneMetric | Sequence[_OneMetric] | Mapping[_OneMetric, Mapping[str, Any] | None]
 
 
 def evaluate(
@@ -82,8 +83,8 @@ def score(
         classes: names, in the order of the class ids of the predictions.
         task: a name in ``TASKS``.
         positive: the class that means disease; None: the last one.
-        metrics: registered names, `Metric` objects or functions of a `Comparison`, or a mapping of these to their
-            options, such as ``{"froc": {"iou_threshold": 0.3}}``; None: the default metrics of the task.
+        metrics: registered names, `Metric` objects or functions of a `Comparison`, one or several; or a mapping of
+            these to their options, such as ``{"froc": {"iou_threshold": 0.3}}``; None: the task's default metrics.
         on_problem: ``"raise"``, or ``"skip"`` to print problems and leave out what they concern, see `usable`, and
             images that could not be predicted.
         resamples: number of bootstrap resamples; 0: no intervals.
@@ -158,7 +159,7 @@ def match_by_path(
 
     Args:
         predictions: with the paths of the samples, in any order; or all for arrays, in the order of the samples.
-        samples: with different paths.
+        samples: with different paths, unless the predictions are in the same order.
         others: samples that may have predictions too; these are left out.
 
     Returns:
@@ -172,16 +173,19 @@ def match_by_path(
         if len(given) != len(samples):
             raise ValueError(f"expected one prediction for each of {len(samples)} samples, got {len(given)}")
         return given
-    known = {os.path.abspath(s.path) for s in (*samples, *others)}
+    wanted = [os.path.abspath(sample.path) for sample in samples]
+    found = [os.path.abspath(prediction.path) for prediction in given]
+    if found == wanted:
+        return given
+    known = {*wanted, *(os.path.abspath(sample.path) for sample in others)}
     by_path: dict[str, Prediction] = {}
-    for prediction in given:
-        path = os.path.abspath(prediction.path)
+    for path, prediction in zip(found, given, strict=True):
         if path in by_path:
             raise ValueError(f"{prediction.path}: there are two predictions for this image: keep one")
         if path not in known:
             raise ValueError(f"{prediction.path}: this prediction is for none of the {len(samples)} samples")
         by_path[path] = prediction
-    missing = [s.path for s in samples if os.path.abspath(s.path) not in by_path]
+    missing = [sample.path for path, sample in zip(wanted, samples, strict=True) if path not in by_path]
     if missing:
         raise ValueError(f"{len(missing)} of {len(samples)} samples have no prediction, first {missing[0]}")
-    return [by_path[os.path.abspath(s.path)] for s in samples]
+    return [by_path[path] for path in wanted]

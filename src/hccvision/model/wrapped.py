@@ -169,7 +169,9 @@ class RecordedPredictions:
         positive: the class that means disease; None: the last one.
 
     Raises:
-        ValueError: if two predictions have the same path, or for class names that are empty or not unique.
+        KeyError: for an unknown task; the message lists the known ones.
+        ValueError: if two predictions have the same path; for class names that are empty or not unique, or a
+            ``positive`` that isn't among them.
 
     Example:
         >>> recorded = RecordedPredictions([Prediction("a/b.png", error="broken")], classes=["hcc"], task="detection")
@@ -180,9 +182,10 @@ class RecordedPredictions:
     def __init__(
         self, predictions: Iterable[Prediction], *, classes: Sequence[str], task: str, positive: str | None = None
     ) -> None:
-        self.classes = class_names(classes)
+        described: Task = TASKS.get(task)(class_names(classes), positive=positive)
         self.task = task
-        self.positive = self.classes[-1] if positive is None else positive
+        self.classes = described.classes
+        self.positive = described.positive
         self._by_path: dict[Path, Prediction] = {}
         for prediction in predictions:
             path = Path(os.path.abspath(prediction.path))
