@@ -3,6 +3,7 @@ import os
 import subprocess
 import sys
 import textwrap
+from dataclasses import dataclass
 
 import numpy as np
 import pytest
@@ -440,3 +441,15 @@ def test_every_augmentation_says_what_images_it_takes(name):
         AUGMENTATIONS.build(name)((images * 255).byte(), targets, seeded())
     with pytest.raises(ValueError, match="2 images on cpu need as many targets there, got 3"):
         AUGMENTATIONS.build(name)(images[:2], targets, seeded())
+
+
+def test_a_frozen_part_is_built_though_it_cant_remember_its_name():
+    @dataclass(frozen=True)
+    class Frozen:
+        size: int = 1
+
+    parts = Registry("part")
+    parts.register("frozen")(Frozen)
+    parts.register("type")(lambda: int)
+    assert parts.build("frozen", size=3) == Frozen(3)
+    assert parts.build("type") is int

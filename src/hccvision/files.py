@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import csv
 import hashlib
+import io
 import os
 import tempfile
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
@@ -75,6 +77,28 @@ def write_text(path: str | os.PathLike[str], text: str, *, errors: str = "strict
     """
     content = text.encode("utf-8", errors)
     return write_atomically(path, lambda partial: partial.write_bytes(content))
+
+
+def write_table(path: str | os.PathLike[str], rows: Iterable[Iterable[object]]) -> Path:
+    r"""Write a CSV file atomically, as UTF-8 with ``\n`` at the end of each line.
+
+    Args:
+        path: the file to create or replace, in a folder that exists.
+        rows: cells of each row, the header first.
+
+    Returns:
+        The path written.
+
+    Raises:
+        OSError: if the folder can't be written to.
+
+    Example:
+        >>> write_table(Path(tempfile.mkdtemp(), "a.csv"), [("image", "patient"), ("a.png", "P1, left")]).read_text()
+        'image,patient\na.png,"P1, left"\n'
+    """
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerows(rows)
+    return write_text(path, text.getvalue())
 
 
 def file_sha256(file: str | os.PathLike[str] | BinaryIO) -> str:

@@ -11,6 +11,7 @@ import difflib
 import importlib
 import warnings
 from collections.abc import Callable
+from contextlib import suppress
 from importlib.metadata import entry_points
 from typing import Any, Generic, TypeVar
 
@@ -146,7 +147,7 @@ class Registry(Generic[T]):
             What the builder returns.
         """
         part = self.get(name)(*args, **options)
-        if hasattr(part, "__dict__"):
+        with suppress(AttributeError, TypeError):  # a frozen or built-in object can't remember it
             part.built_from = (name, copy.deepcopy(options))
         return part
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import os
 import shutil
 from collections import Counter
@@ -18,7 +16,7 @@ from hccvision.annotations.formats import DatasetWriter, dataset_writer
 from hccvision.annotations.names import annotation_stem
 from hccvision.annotations.problems import usable
 from hccvision.contracts.samples import Sample
-from hccvision.files import new_folder, require_empty, write_text
+from hccvision.files import new_folder, require_empty, write_table
 from hccvision.images.read import image_size
 
 
@@ -72,9 +70,7 @@ def write_folder(
     with new_folder(folder) as draft:
         write_copies(draft, kept, writer, classes=names)
         if rows:
-            text = io.StringIO()
-            csv.writer(text, lineterminator="\n").writerows([("image", "patient"), *rows])
-            write_text(draft / "patients.csv", text.getvalue())
+            write_table(draft / "patients.csv", [("image", "patient"), *rows])
     return Path(folder)
 
 

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import csv
 import hashlib
-import io
 import os
 import shutil
 from collections import Counter
@@ -28,7 +26,7 @@ from hccvision.boxes.borders import clip
 from hccvision.boxes.overlap import area
 from hccvision.contracts.batches import Targets
 from hccvision.contracts.samples import Annotation, Sample
-from hccvision.files import new_folder, require_empty, write_text
+from hccvision.files import new_folder, require_empty, write_table
 from hccvision.images.formats.picture import PictureFormat
 from hccvision.images.read import read_image
 from hccvision.registry import AUGMENTATIONS
@@ -65,7 +63,7 @@ def expand_dataset(
         augmentation: name in `AUGMENTATIONS`, or a callable as the builders there return.
         seed: equal seeds give equal files. A copy depends on the seed, its source's name and its own number only.
         format: annotation format to read and write, a name in ``ANNOTATION_FORMATS``: ``"voc"``, ``"coco"``, ….
-        on_problem: ``"raise"`` or ``"skip"``, see `usable.usable`.
+        on_problem: ``"raise"`` or ``"skip"``, see `usable`.
 
     Returns:
         The samples of the new folder, each image followed by its copies; patient and series are those of the source.
@@ -91,7 +89,7 @@ def expand_dataset(
     writer = dataset_writer(format)
     kept = usable(data, on_problem)
     if to < len(kept):
-        raise ValueError(f"{len(kept)} images can't be expanded to {to}: give a larger number, or fewer samples")
+        raise ValueError(f"{len(kept)} images can't be expanded to {to}: pass a larger number, or fewer samples")
     drawn = all(s.annotation is not None for s in kept)
     odd = [s.path for s in kept if not drawn and (s.annotation is not None or s.class_name is None)]
     if odd:
@@ -129,7 +127,8 @@ def expand_dataset(
             read = {s.path: s.annotation for s in read_folder(draft, format)}
             found = [replace(s, annotation=read[s.path]) for s in found]
         found = [_moved(sample, draft, root) for sample in found]
-        write_text(draft / TABLE, _table(found, root))
+        rows = [(s.path.relative_to(root).as_posix(), s.source_id or "", s.patient or "") for s in found]
+        write_table(draft / TABLE, [("image", "source_id", "patient"), *rows])
     return found
 
 
@@ -139,15 +138,6 @@ def _moved(sample: Sample, old: Path, new: Path) -> Sample:
     if annotation is not None and annotation.path is not None:
         annotation = replace(annotation, path=new / annotation.path.relative_to(old))
     return replace(sample, path=new / sample.path.relative_to(old), annotation=annotation)
-
-
-def _table(data: Sequence[Sample], root: Path) -> str:
-    text = io.StringIO()
-    table = csv.writer(text, lineterminator="\n")
-    table.writerow(["image", "source_id", "patient"])
-    for s in data:
-        table.writerow([s.path.relative_to(root).as_posix(), s.source_id or "", s.patient or ""])
-    return text.getvalue()
 
 
 def _class_folder(sample: Sample) -> Path:

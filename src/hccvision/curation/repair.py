@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 import os
 import shutil
@@ -21,7 +19,7 @@ from hccvision.contracts.samples import Sample
 from hccvision.curation.box_checks import agree, duplicate_boxes
 from hccvision.curation.duplicates import same_content
 from hccvision.curation.facts import Facts, facts_of
-from hccvision.files import new_folder, require_empty, write_text
+from hccvision.files import new_folder, require_empty, write_table, write_text
 
 BOX_LEFT_OUT = ("bad_box", "box_off_image", "degenerate_box", "missing_name", "unknown_category")  # kinds of problems
 REPAIRABLE = ("size_mismatch",)  # kinds that leave a sample unusable until repaired
@@ -132,9 +130,9 @@ def repair(
         if annotated:
             writer.write(draft, annotated, classes=class_list(annotated, None))
         if patients:
-            _write_table(draft / "patients.csv", [("image", "patient"), *patients])
+            write_table(draft / "patients.csv", [("image", "patient"), *patients])
         rows = [vars(c) for c in changes]
-        _write_table(draft / "changes.csv", [tuple(Change.__dataclass_fields__), *(tuple(r.values()) for r in rows)])
+        write_table(draft / "changes.csv", [tuple(Change.__dataclass_fields__), *(tuple(r.values()) for r in rows)])
         write_text(draft / "changes.json", json.dumps(rows, indent=2, ensure_ascii=False))
     return changes
 
@@ -219,9 +217,3 @@ def _free(path: Path, where: str, taken: set[tuple[str, str]]) -> str:
         name = f"{first}_{number}"
     taken.add((where, name))
     return f"{name}{ending}"
-
-
-def _write_table(path: Path, rows: Sequence[Sequence[str]]) -> None:
-    text = io.StringIO()
-    csv.writer(text, lineterminator="\n").writerows(rows)
-    write_text(path, text.getvalue())

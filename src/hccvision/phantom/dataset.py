@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +9,7 @@ import numpy as np
 from PIL import Image
 
 from hccvision.annotations import voc
-from hccvision.files import new_folder, require_empty
+from hccvision.files import new_folder, require_empty, write_table
 from hccvision.phantom.drawing import LEVELS, check_name, draw_patient
 from hccvision.phantom.patients import Patient
 from hccvision.phantom.rendering import render
@@ -81,10 +80,7 @@ def write_dataset(
             scanner = list(SCANNERS)[rank[number] % len(SCANNERS)]
             patient = draw_patient([seed, 1, number], cancer=cancer, scanner=scanner, level=level, slices=slices)
             rows += _write_slices(draft, f"P{number + 1:03d}", patient)
-        with (draft / "patients.csv").open("w", newline="", encoding="utf-8") as file:
-            table = csv.DictWriter(file, list(rows[0]), lineterminator="\n")
-            table.writeheader()
-            table.writerows(rows)
+        write_table(draft / "patients.csv", [list(rows[0]), *(row.values() for row in rows)])
     return folder
 
 

@@ -5,34 +5,14 @@ Every function returns its own `matplotlib.figure.Figure`: no pyplot, no global 
 
 from hccvision.plots.augmentation_gallery import gallery
 from hccvision.plots.confusion import confusion_matrix
-from hccvision.plots.curves import MAX_METRICS, training_curves
+from hccvision.plots.curves import training_curves
 from hccvision.plots.default_box_overlay import default_boxes
 from hccvision.plots.detection_panels import detections
 from hccvision.plots.mask_panels import masks
 from hccvision.plots.saving import save
-from hccvision.plots.style import (
-    BLUE,
-    BROWN,
-    BURNT,
-    CRIMSON,
-    DASHES,
-    DPI,
-    FAMILIES,
-    GOOD_IOU,
-    GREY,
-    HIT,
-    INK,
-    METRIC_COLOURS,
-    MISS,
-    MOSS,
-    PURPLE,
-    RULE,
-    TEAL,
-    TRUTH,
-)  # fmt: skip
+from hccvision.plots.style import HIT, MISS, TRUTH
 
 __all__ = [
-    "BLUE", "BROWN", "BURNT", "CRIMSON", "DASHES", "DPI", "FAMILIES", "GOOD_IOU", "GREY", "HIT", "INK", "MAX_METRICS",
-    "METRIC_COLOURS", "MISS", "MOSS", "PURPLE", "RULE", "TEAL", "TRUTH", "confusion_matrix", "default_boxes",
-    "detections", "gallery", "masks", "save", "training_curves",
+    "HIT", "MISS", "TRUTH", "confusion_matrix", "default_boxes", "detections", "gallery", "masks", "save",
+    "training_curves",
 ]  # fmt: skip
