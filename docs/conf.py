@@ -45,19 +45,33 @@ def skip_member(app: Any, what: str, name: str, obj: Any, skip: bool, options: A
     return True if type(obj).__name__ == "_tuplegetter" else None
 
 
+def defined_name(public: str) -> str | None:
+    """Return the full name under which `hv.fit` or `boxes.nms` is defined; that of the module for a registry."""
+    try:
+        found = operator.attrgetter(public)(hccvision)
+    except AttributeError:
+        return None
+    if inspect.ismodule(found):
+        return found.__name__
+    if isinstance(found, hccvision.registry.Registry):
+        return hccvision.registry.__name__
+    name = getattr(found, "__qualname__", None)
+    return None if name is None else f"{found.__module__}.{name}"
+
+
 def resolve_name(app: Any, env: Any, node: Any, contnode: Any) -> Any:
-    """Link `hv.fit` to where it is defined, and `linter.usable` from any module if one object's name alone ends so."""
+    """Link a public name to its definition, and any other name from anywhere if only one object's name ends with it."""
     if node.get("refdomain") != "py":
         return None
     target, objects = node["reftarget"], env.get_domain("py").objects
-    names = [name for name in objects if name.endswith(f".{target}")]
-    if target.startswith("hv."):
-        found = operator.attrgetter(target[3:])(hccvision)
-        names = [found.__name__ if inspect.ismodule(found) else f"{found.__module__}.{found.__qualname__}"]
-    if len(names) != 1 or names[0] not in objects:
+    name = defined_name(target.removeprefix("hccvision.").removeprefix("hv."))
+    if name not in objects:
+        names = [name for name in objects if name.endswith(f".{target}")]
+        name = names[0] if len(names) == 1 else None
+    if name is None:
         return None
-    entry = objects[names[0]]
-    return make_refnode(app.builder, node["refdoc"], entry.docname, entry.node_id, contnode, names[0])
+    entry = objects[name]
+    return make_refnode(app.builder, node["refdoc"], entry.docname, entry.node_id, contnode, name)
 
 
 def setup(app: Any) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import json
 import os
 import re
@@ -15,6 +16,7 @@ from PIL import Image
 
 from hccvision import images, phantom
 from hccvision.annotations.voc_folder import read_voc_folder
+from hccvision.model.build import build_model, load_model
 
 ROOT = Path(__file__).parents[1]
 
@@ -69,13 +71,43 @@ def test_train_detector_trains_evaluates_and_saves(liver, tmp_path):
     assert {"best.safetensors", "history.csv", "curves.png", "report"} <= {p.name for p in (tmp_path / "run").iterdir()}
 
 
+@pytest.mark.parametrize(
+    ("script", "saved"),
+    [("own_loop.py", "own_loop.safetensors"), ("lightning_loop.py", "lightning_loop.safetensors")],
+)
+def test_a_loop_of_ones_own_trains_validates_and_saves(script, saved, tmp_path):
+    if script == "lightning_loop.py":
+        pytest.importorskip("pytorch_lightning")
+    root = phantom.write_dataset(tmp_path / "liver", patients=5, slices=1, cancer_share=1.0, level="mild", seed=1)
+    printed = run(script, root, "--patient", r"^(P\d+)_", "--epochs", 2, cwd=tmp_path)
+    figures = re.findall(r"(?:validation mAP |voc_map +)(\d\.\d{4})", printed)
+    assert len(figures) == (2 if script == "own_loop.py" else 1)  # after each epoch; at the end
+    assert all(0 <= float(figure) <= 1 for figure in figures)
+    model = load_model(tmp_path / saved)
+    assert model.classes == ("hcc",)
+    fresh = build_model("mobilenet_v1", "ssd", classes=["hcc"])
+    assert not model.backbone.layers[0][0].weight.equal(fresh.backbone.layers[0][0].weight)
+
+
+@pytest.mark.parametrize("script", ["own_loop.py", "lightning_loop.py"])
+def test_a_loop_of_ones_own_is_at_most_25_lines(script):
+    """Lines of code, without the docstring, blank lines and the parsing of arguments."""
+    text = (ROOT / "examples" / script).read_text(encoding="utf-8")
+    code = [
+        node
+        for node in ast.parse(text).body
+        if not re.search(r"argparse|parser\.", ast.unparse(node))
+        and not isinstance(getattr(node, "value", None), ast.Constant)
+    ]
+    lines = {line for node in code for line in range(node.lineno, node.end_lineno + 1)}
+    assert sum(bool(text.splitlines()[line - 1].strip()) for line in lines) <= 25
+
+
 def test_train_classifier_prints_pretrained_and_from_scratch_side_by_side(liver, tmp_path):
     for sample in read_voc_folder(liver):
         folder = tmp_path / "slices" / ("cancer" if sample.annotation else "normal")
         folder.mkdir(parents=True, exist_ok=True)
         (folder / sample.path.name).write_bytes(sample.path.read_bytes())
-    from hccvision.model.build import build_model
-
     build_model("mobilenet_v1", "linear", classes=["a", "b"]).save(tmp_path / "pretrained.safetensors")
     printed = run(
         "train_classifier.py", tmp_path / "slices", "--positive", "cancer", "--backbone", "mobilenet_v1",
