@@ -362,7 +362,7 @@ def test_a_saved_model_of_another_network_is_no_weights_for_this_one(tmp_path):
 
 
 def test_a_file_that_holds_no_weights(tmp_path):
-    with pytest.raises(FileNotFoundError, match=f"{tmp_path / 'nowhere.pth'}: no such weights file; give the path of"):
+    with pytest.raises(FileNotFoundError, match=f"{tmp_path / 'nowhere.pth'}: no such weights file; pass the path of"):
         detector(weights=tmp_path / "nowhere.pth")
     for name in ("a.pth", "a.safetensors"):
         (tmp_path / name).write_bytes(b"no weights")

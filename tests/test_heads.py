@@ -214,7 +214,7 @@ def test_outputs_refuse_what_does_not_fit():
         several.loss(torch.zeros(2, 3), image_targets([0, 1]))
     with pytest.raises(ValueError, match=r"output='softmax' .* image labels \(2,\), got \(2, 3\)"):
         one.loss(torch.zeros(2, 3), image_targets([[0, 1, 0], [1, 1, 0]]))
-    with pytest.raises(ValueError, match="these targets have none: give samples with annotations"):
+    with pytest.raises(ValueError, match="these targets have none: train on samples with annotations"):
         several.loss(torch.zeros(1, 3), Targets(torch.zeros(1, 0, 4), torch.zeros(1, 0).long()))
     with pytest.raises(KeyError, match="unknown loss 'dice' for multilabel; Known: cross_entropy, focal"):
         several.loss(torch.zeros(1, 3), image_targets([[0, 1, 0]]), name="dice")

@@ -220,7 +220,7 @@ def test_an_unknown_detection_loss_and_giou_without_default_boxes_are_errors():
     batch = random_batch(0)
     with pytest.raises(KeyError, match="unknown loss 'l2' for detection; Known: focal, focal_giou, giou, multibox"):
         multibox(*batch, name="l2")
-    with pytest.raises(ValueError, match="a GIoU loss decodes the offsets: give it the default boxes"):
+    with pytest.raises(ValueError, match="a GIoU loss decodes the offsets: pass BoxTargets with default_boxes"):
         multibox(*batch, name="giou")
 
 

@@ -346,7 +346,7 @@ def test_parts_are_names_or_objects_and_objects_take_no_options():
         build_model(Tiny(), "linear", classes=["a", "b"], image_size=64, backbone_options={"width": 0.5})
     with pytest.raises(TypeError, match="nonsense"):
         build_model("mobilenet_v1", "linear", classes=["a", "b"], nonsense=1)
-    with pytest.raises(TypeError, match=r"a head has a task, a loss and a decode; Identity doesn't"):
+    with pytest.raises(TypeError, match=r"a head has a task, a loss and a decode; Identity lacks task, loss, decode"):
         build_model(Tiny(), nn.Identity(), classes=["a", "b"], image_size=64)
     with pytest.raises(TypeError, match=r"a neck states its channels and strides; Identity doesn't"):
         build_model(Tiny(), "linear", neck=nn.Identity(), classes=["a", "b"], image_size=64)

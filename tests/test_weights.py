@@ -668,7 +668,7 @@ def test_a_model_file_of_another_backbone_is_refused(tmp_path):
 
 def test_tensors_of_a_model_without_its_settings_are_refused(tmp_path):
     torch.save({"model": classifier(None).state_dict()}, tmp_path / "state.pt")
-    with pytest.raises(ValueError, match=r"state.pt: .*without its settings: give the file that model.save wrote"):
+    with pytest.raises(ValueError, match=r"state.pt: .*without its settings: pass the file that model.save wrote"):
         classifier(tmp_path / "state.pt")
 
 

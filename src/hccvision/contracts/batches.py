@@ -142,7 +142,7 @@ class Loss(Mapping[str, Tensor]):
 
     Args:
         sums: scalar of each part of the loss, summed over the batch.
-        count: scalar to divide by: images, answers, or default boxes matched with a lesion. A count of 0 divides by 1.
+        count: scalar to divide by: images, labels, or default boxes matched with a lesion. A count of 0 divides by 1.
 
     Example:
         >>> loss = Loss({"regression": torch.tensor(2.0), "classification": torch.tensor(4.0)}, torch.tensor(4))

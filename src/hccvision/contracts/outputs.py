@@ -60,7 +60,7 @@ class Prediction:
     """Answer for one input; there is one per input, in the order of the inputs.
 
     Args:
-        path: the file, or ``"array 3"`` for the fourth of the arrays given.
+        path: the file; ``"array 3"`` for an input that is not a file, with its number among the inputs, from 0.
         probabilities: ``(K,) float32`` of a classifier, summing to 1 unless it is multi-label; None for a detector.
         detections: of a detector, in pixels of the original image; None for a classifier.
         error: why this input could not be used, naming it; None if it could.

@@ -29,10 +29,19 @@ class FeatureSpec(NamedTuple):
 
 @runtime_checkable
 class Backbone(Protocol):
-    """Module that turns images into feature maps, ordered from fine to coarse."""
+    """Module that turns images into feature maps, ordered from fine to coarse.
+
+    A backbone is built as ``builder(**options)``. These attributes are optional:
+
+    - ``in_channels``: of the images; 3 if it is missing.
+    - ``mean`` and ``std``: per channel, of images in [0, 1], used without pretrained weights; 0.5 if they are missing.
+    - ``formats``: `WeightFormat` objects of the files whose weights it reads; none if it is missing.
+    - ``hub`` and ``hub_options``: timm's tag of its ImageNet weights, and options of that timm model.
+    - ``checkpointing``: settable, turns activation checkpointing on and off.
+    """
 
     channels: tuple[int, ...]
-    strides: tuple[int, ...]
+    strides: tuple[int, ...]  # nominal, input pixels per map cell
 
     def __call__(self, images: Tensor) -> tuple[Tensor, ...]:
         """Compute the feature maps of normalised images ``(B, C, H, W)``."""
@@ -57,8 +66,11 @@ class Head(Protocol):
     """Module that turns feature maps into a raw output, and knows its loss and its decoding.
 
     A head is built as ``builder(features: FeatureSpec, num_classes: int, **options)``. A recipe with
-    ``label_smoothing`` or ``class_weights`` passes them to ``loss``. A head may have ``select(maps)``, which returns
-    the part of the maps it needs: that is what a feature cache stores.
+    ``label_smoothing`` or ``class_weights`` passes them to ``loss``. These attributes are optional:
+
+    - ``default_image_size``: ``(height, width)`` for models built without ``image_size``; 224 × 224 if it is missing.
+    - ``select(maps)``: returns the part of the maps that the head needs, for a feature cache to store.
+    - ``formats``: `WeightFormat` objects of the files whose weights it reads, besides model files of hccvision.
     """
 
     task: str  # a name in TASKS, such as "classification" or "detection"
@@ -67,13 +79,16 @@ class Head(Protocol):
         """Compute the raw output from all maps."""
 
     def loss(self, output: Any, targets: Targets, *, name: Any = None) -> Loss:
-        """Compute the summed loss of each part and the count to divide it by."""
+        """Compute the summed loss of each part and the count to divide it by.
+
+        ``name`` is a name in ``LOSSES`` for the head's task, a loss itself, or None for the head's default.
+        """
 
     def decode(self, output: Any, *, score_threshold: float = 0.0) -> Any:
-        """Return what the task reads of the output.
+        """Decode the raw output into one entry per image, as `Task.prediction` takes it.
 
-        ``(B, K)`` probabilities for a classifier, one `Detections` per image in pixels of the model's input for a
-        detector. ``score_threshold`` is the lowest score of a detection; a head without scores ignores it.
+        A classifier returns ``(B, K)`` probabilities, a detector one `Detections` per image in pixels of the model's
+        input. ``score_threshold`` is the lowest score of a detection; a head without scores ignores it.
         """
 
 

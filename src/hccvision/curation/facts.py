@@ -91,11 +91,11 @@ class FactCache:
         return len(self._known)
 
     def facts(self, path: str | os.PathLike[str], *, decode: bool = True) -> Facts:
-        """Return the facts about a file, read now or before.
+        """Return the facts about a file, from memory or by reading it.
 
         Args:
-            path: the file; one that is missing or can't be read is a fact too.
-            decode: False needs the hash alone, and leaves the image undecoded if the file must be read.
+            path: the file; if it is missing or unreadable, ``error`` of the facts says so.
+            decode: whether the image is needed; False: the hash alone, and a file that must be read is not decoded.
 
         Returns:
             The facts.
@@ -116,7 +116,7 @@ class FactCache:
         return facts
 
     def sha256(self, path: str | os.PathLike[str]) -> str:
-        """Return the SHA-256 of a file, computed now or before.
+        """Return the SHA-256 of a file, from memory or by reading it.
 
         Args:
             path: any file.
@@ -165,7 +165,7 @@ def facts_of(data: Sequence[Sample], *, decode: bool = True, cache: FactCache | 
 
     Args:
         data: samples.
-        decode: False needs the hashes alone.
+        decode: whether the images are needed; False: the hashes alone.
         cache: where facts are kept; None: the process's own, `FACTS`.
 
     Returns:

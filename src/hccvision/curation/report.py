@@ -136,7 +136,7 @@ class DataReport:
         """
         folder = Path(folder)
         if (folder / "check.json").exists() and not overwrite:
-            raise FileExistsError(f"{folder}: there is a report here already; give another folder, or overwrite=True")
+            raise FileExistsError(f"{folder}: there is a report here already; pass another folder, or overwrite=True")
         folder.mkdir(parents=True, exist_ok=True)
         head = str(self).split("\nfound: ")[0].splitlines()
         texts = {

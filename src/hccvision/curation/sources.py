@@ -1,4 +1,4 @@
-"""What certainly belongs together: a patient's slices, the copies of one image, files of the same content."""
+"""Ties between samples that must stay in one part: a patient's slices, copies of one image, identical files."""
 
 from __future__ import annotations
 

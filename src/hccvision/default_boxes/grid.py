@@ -51,7 +51,7 @@ def generate(
     if len(sizes) != len(spec.maps):
         raise ValueError(
             f"this set of default boxes is for {len(spec.maps)} feature maps (sizes "
-            f"{[m.size for m in spec.maps]}), got {len(sizes)}: {sizes}; give {len(spec.maps)} map sizes, or a "
+            f"{[m.size for m in spec.maps]}), got {len(sizes)}: {sizes}; pass {len(spec.maps)} map sizes, or a "
             f"DefaultBoxSpec with {len(sizes)} maps"
         )
     short = min(image_size)

@@ -32,7 +32,9 @@ def export_torch_program(model: Model, path: Path, *, batch: int = 2) -> Path:
     training = model.training
     example = torch.zeros(batch, model.in_channels, *model.image_size, device=model.device)
     try:
-        program = torch.export.export(PlainOutput(model.eval()), (example,), dynamic_shapes=({0: torch.export.Dim("batch")},))
+        program = torch.export.export(
+            PlainOutput(model.eval()), (example,), dynamic_shapes=({0: torch.export.Dim("batch")},)
+        )
     finally:
         model.train(training)
     extra = {"hccvision.json": json.dumps(model.settings(), default=plain)}

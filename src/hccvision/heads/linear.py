@@ -120,7 +120,7 @@ class LinearHead(nn.Module):
                 weighs 1. None: all weigh 1.
 
         Returns:
-            One part, ``classification``. The count is the number of images, for ``"multilabel"`` of answers, or the sum
+            One part, ``classification``. The count is the number of images, for ``"multilabel"`` of labels, or the sum
             of their weights.
 
         Raises:
@@ -133,7 +133,7 @@ class LinearHead(nn.Module):
         labels = targets.image_labels
         if labels is None:
             raise ValueError(
-                "the linear head learns from image labels, and these targets have none: give samples with "
+                "the linear head learns from image labels, and these targets have none: train on samples with "
                 f"{kind.labels_from}"
             )
         expected = kind.label_shape(output)

@@ -1,4 +1,4 @@
-"""Losses of independent yes-or-no answers: multi-label classifiers, and classifiers with a single sigmoid."""
+"""Losses of independent binary labels: multi-label classifiers, and classifiers with a single sigmoid."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ from hccvision.registry import LOSSES
 def binary_cross_entropy_sums(
     logits: Tensor, labels: Tensor, *, label_smoothing: float = 0.0, weights: Tensor | None = None
 ) -> Loss:
-    """Compute the cross-entropy of independent yes-or-no answers, summed.
+    """Compute the binary cross-entropy of independent labels, summed.
 
     Args:
         logits: of any shape, such as ``(B, K)``.
         labels: same shape, 0 or 1, int, float or bool.
-        label_smoothing: fraction of each label that is spread evenly over yes and no, in [0, 1].
-        weights: same shape, weight of each answer, at least 0; None: all answers weigh 1.
+        label_smoothing: fraction of each label that is spread evenly over 0 and 1, in [0, 1].
+        weights: same shape, weight of each label, at least 0; None: all labels weigh 1.
 
     Returns:
-        One part, ``classification``, at least float32. The count is the number of answers, or the sum of their weights.
+        One part, ``classification``, at least float32. The count is the number of labels, or the sum of their weights.
 
     Example:
         >>> import torch
@@ -35,11 +35,11 @@ def binary_cross_entropy_sums(
         (1.3863, 2.0)
     """
     logits = widened(logits)
-    answers = _smoothed(labels.to(logits), label_smoothing)
+    labels = _smoothed(labels.to(logits), label_smoothing)
     if weights is None:
-        total = F.binary_cross_entropy_with_logits(logits, answers, reduction="sum")
+        total = F.binary_cross_entropy_with_logits(logits, labels, reduction="sum")
         return Loss({"classification": total}, logits.new_full((), logits.numel()))
-    return _weighted(F.binary_cross_entropy_with_logits(logits, answers, reduction="none"), weights)
+    return _weighted(F.binary_cross_entropy_with_logits(logits, labels, reduction="none"), weights)
 
 
 @LOSSES.register("focal", task="multilabel")
@@ -51,7 +51,7 @@ def binary_focal_sums(
     label_smoothing: float = 0.0,
     weights: Tensor | None = None,
 ) -> Loss:
-    """Compute the focal loss of independent yes-or-no answers, summed.
+    """Compute the binary focal loss of independent labels, summed.
 
     Args:
         logits: of any shape, such as ``(B, K)``.
@@ -75,16 +75,16 @@ def binary_focal_sums(
         Lin et al. 2017, arXiv:1708.02002, equation 4.
     """
     logits = widened(logits)
-    answers = labels.to(logits)
-    entropy = F.binary_cross_entropy_with_logits(logits, answers, reduction="none")
+    labels = labels.to(logits)
+    entropy = F.binary_cross_entropy_with_logits(logits, labels, reduction="none")
     smooth = None
     if label_smoothing:
-        smooth = F.binary_cross_entropy_with_logits(logits, _smoothed(answers, label_smoothing), reduction="none")
+        smooth = F.binary_cross_entropy_with_logits(logits, _smoothed(labels, label_smoothing), reduction="none")
     return _weighted(focused(entropy, gamma, smooth), weights)
 
 
 def binary_cross_entropy(logits: Tensor, labels: Tensor, **options: Any) -> Tensor:
-    """Compute the mean cross-entropy of independent yes-or-no answers.
+    """Compute the mean binary cross-entropy of independent labels.
 
     Args:
         logits: of any shape, such as ``(B, K)``.
@@ -103,7 +103,7 @@ def binary_cross_entropy(logits: Tensor, labels: Tensor, **options: Any) -> Tens
 
 
 def binary_focal(logits: Tensor, labels: Tensor, **options: Any) -> Tensor:
-    """Compute the mean focal loss of independent yes-or-no answers.
+    """Compute the mean binary focal loss of independent labels.
 
     Args:
         logits: of any shape, such as ``(B, K)``.
@@ -124,8 +124,8 @@ def binary_focal(logits: Tensor, labels: Tensor, **options: Any) -> Tensor:
     return binary_focal_sums(logits, labels, **options)["loss"]
 
 
-def _smoothed(answers: Tensor, label_smoothing: float) -> Tensor:
-    return answers * (1 - label_smoothing) + label_smoothing / 2 if label_smoothing else answers
+def _smoothed(labels: Tensor, label_smoothing: float) -> Tensor:
+    return labels * (1 - label_smoothing) + label_smoothing / 2 if label_smoothing else labels
 
 
 def _weighted(values: Tensor, weights: Tensor | None) -> Loss:

@@ -61,7 +61,7 @@ def giou_regression(offsets: Tensor, targets: BoxTargets) -> Tensor:
         Rezatofighi et al. 2019, arXiv:1902.09630, section 3.2.
     """
     if targets.default_boxes is None:
-        raise ValueError("a GIoU loss decodes the offsets: give it the default boxes")
+        raise ValueError("a GIoU loss decodes the offsets: pass BoxTargets with default_boxes")
     found, wanted = _positive_offsets(offsets, targets)
     own = targets.default_boxes.expand(len(targets.classes), -1, -1)[targets.positive]
     found = torch.cat((found[:, :2], found[:, 2:].clamp(max=MAX_OFFSET)), 1)

@@ -164,7 +164,11 @@ def assemble(
         features = features_of(backbone, size, neck=between)
     part = HEADS.resolve(head, features, len(settings["classes"]), **head_options)
     if not isinstance(part, Head):
-        raise TypeError(f"a head has a task, a loss and a decode; {type(part).__name__} doesn't")
+        missing = [name for name in ("task", "loss", "decode") if not hasattr(part, name)]
+        raise TypeError(
+            f"a head has a task, a loss and a decode; {type(part).__name__} lacks {', '.join(missing) or '__call__'}: "
+            "see hccvision.contracts.Head"
+        )
     assert isinstance(part, nn.Module)
     return Model(backbone, part, neck=between, **{**settings, "image_size": size})
 
@@ -279,7 +283,7 @@ class _Source:
             self.window = Window(**self.saved["window"])
         elif fmt is HCCVISION:
             raise ValueError(
-                f"{self.weights}: it has the tensors of a model of hccvision without its settings: give the file that "
+                f"{self.weights}: it has the tensors of a model of hccvision without its settings: pass the file that "
                 "model.save wrote"
             )
         else:
@@ -304,7 +308,7 @@ def _hub_tag(weights: str, backbone: nn.Module) -> str:
     tag = getattr(backbone, "hub", None)
     if tag is None:
         raise ValueError(
-            f"{type(backbone).__name__} states no hub tag, so it has no ImageNet weights there; give weights="
+            f"{type(backbone).__name__} states no hub tag, so it has no ImageNet weights there; pass weights="
             "'timm:<model>.<tag>', a path, or None"
         )
     return str(tag)

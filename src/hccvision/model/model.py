@@ -1,4 +1,4 @@
-"""A model: backbone, neck and head with all that is needed to use them right."""
+"""A model: backbone, neck and head, with the settings that its input and output depend on."""
 
 from __future__ import annotations
 
@@ -22,6 +22,7 @@ from hccvision.images.placement import POLICIES
 from hccvision.images.window import DEFAULT_WINDOW, Window
 from hccvision.model import file
 from hccvision.registry import AUGMENTATIONS
+from hccvision.tasks.task import task_of
 from hccvision.weights.report import WeightReport
 
 
@@ -222,7 +223,7 @@ class Model(nn.Module):
         """
         return SliceDataset(
             samples,
-            task=inference.task_of(self),
+            task=task_of(self),
             image_size=self.image_size,
             resize=self.resize,
             channels=self.in_channels,
@@ -283,7 +284,7 @@ class Model(nn.Module):
         return file.write(path, self.state_dict(), self.settings())
 
     def settings(self) -> dict[str, Any]:
-        """Return all that a file must say besides the weights.
+        """Return the settings that are saved with the weights.
 
         Returns:
             Plain values, ready for JSON but for default boxes given as data.

@@ -37,7 +37,7 @@ def hub_tensors(tag: str, **options: Any) -> dict[str, Tensor]:
     except Exception as error:
         reason = (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")
         raise RuntimeError(
-            f"the weights {tag!r} could not be downloaded: {reason}. Without a network, give weights=<path "
+            f"the weights {tag!r} could not be downloaded: {reason}. Without a network, pass weights=<path "
             "of a weights file>, or weights=None to start from random weights"
         ) from error
 

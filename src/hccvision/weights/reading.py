@@ -30,7 +30,7 @@ def read_tensors(path: str | os.PathLike[str]) -> dict[str, Tensor]:
     """
     path = Path(path)
     if not path.is_file():
-        raise FileNotFoundError(f"{path}: no such weights file; give the path of a .safetensors or .pth file, or None")
+        raise FileNotFoundError(f"{path}: no such weights file; pass the path of a .safetensors or .pth file, or None")
     try:
         with path.open("rb") as file:
             start = file.read(9)
