@@ -3,6 +3,8 @@ import os
 import subprocess
 import sys
 import textwrap
+import threading
+import time
 from dataclasses import dataclass
 
 import numpy as np
@@ -453,3 +455,49 @@ def test_a_frozen_part_is_built_though_it_cant_remember_its_name():
     parts.register("type")(lambda: int)
     assert parts.build("frozen", size=3) == Frozen(3)
     assert parts.build("type") is int
+
+
+THREADS = """
+import threading
+from hccvision.registry import AUGMENTATIONS, BACKBONES, HEADS, METRICS, TASKS
+start, found, faults = threading.Barrier(8), [], []
+
+def look_up(number):
+    start.wait()
+    try:
+        found.append([HEADS.names(), BACKBONES.names(), METRICS.names(task="detection"), TASKS.names()])
+        HEADS.get("ssd"), BACKBONES.get("mobilenet_v1"), AUGMENTATIONS.get("light")
+    except Exception as error:
+        faults.append(repr(error))
+
+threads = [threading.Thread(target=look_up, args=(i,)) for i in range(8)]
+[t.start() for t in threads]
+[t.join(60) for t in threads]
+assert not any(t.is_alive() for t in threads)
+assert not faults, faults
+assert all(names == found[0] for names in found) and len(found) == 8
+print("ok")
+"""
+
+
+def test_the_first_look_ups_of_several_threads_all_find_every_part():
+    for _ in range(2):
+        done = subprocess.run([sys.executable, "-c", THREADS], capture_output=True, text=True, timeout=120)
+        assert done.stdout.strip() == "ok", done.stderr
+
+
+def test_a_thread_that_registers_while_another_loads_does_not_wait(tmp_path, monkeypatch):
+    (tmp_path / "slow_home.py").write_text(
+        "import threading\nloading, go = threading.Event(), threading.Event()\nloading.set()\ngo.wait(30)\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    registry = Registry("thing", ("slow_home",))
+    reader = threading.Thread(target=registry.names)
+    reader.start()
+    while "slow_home" not in sys.modules or not hasattr(sys.modules["slow_home"], "go"):
+        time.sleep(0.01)
+    registry.register("mine")(Thing)  # at once, though the home is still being imported
+    sys.modules["slow_home"].go.set()
+    reader.join(30)
+    assert registry.names() == ["mine"]
+    del sys.modules["slow_home"]

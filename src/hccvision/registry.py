@@ -9,6 +9,7 @@ from __future__ import annotations
 import copy
 import difflib
 import importlib
+import threading
 import warnings
 from collections.abc import Callable
 from contextlib import suppress
@@ -18,6 +19,32 @@ from typing import Any, Generic, TypeVar
 T = TypeVar("T", bound=Callable[..., Any])
 
 PLUGIN_GROUP = "hccvision.plugins"
+
+
+class _Once:
+    """Run an action once in the process; other threads wait for its end, the thread that runs it passes through."""
+
+    def __init__(self) -> None:
+        self._changed = threading.Condition()
+        self._owner: int | None = None
+        self._done = False
+
+    def run(self, action: Callable[[], None], *, wait: bool = True) -> None:
+        """Run an action, or wait until another thread has; after a failure the next call runs it again."""
+        with self._changed:
+            while not self._done and self._owner not in (None, threading.get_ident()) and wait:
+                self._changed.wait()
+            if self._done or self._owner is not None:
+                return
+            self._owner = threading.get_ident()
+        done = False
+        try:
+            action()
+            done = True
+        finally:
+            with self._changed:
+                self._owner, self._done = None, done
+                self._changed.notify_all()
 
 
 class Registry(Generic[T]):
@@ -42,13 +69,13 @@ class Registry(Generic[T]):
         KeyError: "unknown shape 'sqare'; did you mean 'square'? Known: square"
     """
 
-    _plugins_loaded = False
+    _plugins_loaded = _Once()
 
     def __init__(self, kind: str, home: tuple[str, ...] = (), *, scope: str | None = None) -> None:
         self.kind = kind
         self.scope = scope
         self._home = home
-        self._home_loaded = False
+        self._home_loaded = _Once()
         self._builders: dict[str, T] = {}
         self._tags: dict[str, dict[str, Any]] = {}
 
@@ -68,7 +95,9 @@ class Registry(Generic[T]):
         """
 
         def add(builder: T) -> T:
-            self._load_home()  # so that a name of the library's own is refused here, not found taken later
+            # Load, so that a name of the library's own is refused here. Waiting for another thread that loads could
+            # deadlock: this one may hold the import lock of a module that the other imports.
+            self._home_loaded.run(self._import_home, wait=False)
             key = self._key(name, tags.get(self.scope or ""))
             taken: Any = self._builders.get(key)
             if taken is not None and not _is_rerun(taken, builder):
@@ -207,26 +236,21 @@ class Registry(Generic[T]):
         of = f" for {tags[self.scope]}" if self.scope in tags else ""
         raise KeyError(f"unknown {self.kind} {name!r}{of}; {hint}Known: {', '.join(known) or 'none'}")
 
-    def _load_home(self) -> None:
-        if self._home_loaded:
-            return
-        self._home_loaded = True  # while they load, these modules register
-        try:
-            for module in self._home:
-                importlib.import_module(module)
-        except BaseException:
-            self._home_loaded = False
-            raise
-
     def _load(self) -> None:
-        self._load_home()
-        if not Registry._plugins_loaded:
-            Registry._plugins_loaded = True
-            for entry in entry_points(group=PLUGIN_GROUP):
-                try:
-                    entry.load()
-                except Exception as error:  # a broken plug-in must not take the library down
-                    warnings.warn(f"the plug-in {entry.name!r} ({entry.value}) failed to load: {error}", stacklevel=3)
+        self._home_loaded.run(self._import_home)
+        Registry._plugins_loaded.run(_load_plugins)
+
+    def _import_home(self) -> None:
+        for module in self._home:
+            importlib.import_module(module)
+
+
+def _load_plugins() -> None:
+    for entry in entry_points(group=PLUGIN_GROUP):
+        try:
+            entry.load()
+        except Exception as error:  # a broken plug-in must not take the library down
+            warnings.warn(f"the plug-in {entry.name!r} ({entry.value}) failed to load: {error}", stacklevel=5)
 
 
 def _is_rerun(old: Any, new: Any) -> bool:
