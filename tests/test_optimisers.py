@@ -1,4 +1,4 @@
-"""What is trained, from when on and how fast: groups, freezing and thawing, and schedules equal to torch's."""
+"""Optimisers: parameter groups, freezing and thawing."""
 
 import math
 from dataclasses import replace
@@ -9,8 +9,9 @@ from torch import nn
 
 from hccvision.model.build import build_model
 from hccvision.recipes import Recipe
-from hccvision.training.optimisers import Freezer, build_optimiser, parameter_table, set_learning_rates
-from hccvision.training.schedules import rate_factor
+from hccvision.training.optimisers import Freezer, build_optimiser, parameter_table
+
+RATES = Recipe(optimiser="sgd", learning_rate=1e-3, head_learning_rate=1e-2, epochs=7)
 
 
 def classifier():
@@ -18,75 +19,6 @@ def classifier():
         "mobilenet_v1", "linear", classes=["normal", "cancer"], image_size=64, seed=0,
         backbone_options={"width": 0.1}, head_options={"hidden": (), "pool": "avg"},
     )  # fmt: skip
-
-
-def twins(recipe):
-    """An optimiser of ours, and one of torch's own with the same two rates."""
-    theirs = torch.optim.SGD(
-        [
-            {"params": [nn.Parameter(torch.zeros(()))], "lr": recipe.learning_rate},
-            {"params": [nn.Parameter(torch.zeros(()))], "lr": recipe.head_learning_rate},
-        ]
-    )
-    return build_optimiser(classifier(), recipe), theirs
-
-
-# schedules
-
-RATES = Recipe(optimiser="sgd", learning_rate=1e-3, head_learning_rate=1e-2, epochs=7)
-
-
-@pytest.mark.parametrize(
-    ("recipe", "scheduler"),
-    [
-        (RATES, lambda o: torch.optim.lr_scheduler.ConstantLR(o, factor=1.0)),
-        (replace(RATES, schedule="cosine"), lambda o: torch.optim.lr_scheduler.CosineAnnealingLR(o, T_max=7)),
-        (
-            replace(RATES, schedule="step", step_epochs=3, step_factor=0.2),
-            lambda o: torch.optim.lr_scheduler.StepLR(o, step_size=3, gamma=0.2),
-        ),
-    ],
-)
-def test_rates_by_epoch_are_those_of_torch(recipe, scheduler):
-    ours, theirs = twins(recipe)
-    schedule = scheduler(theirs)
-    for epoch in range(recipe.epochs):
-        for step in range(4):
-            set_learning_rates(ours, rate_factor(recipe, epoch, step, 4))
-            assert [g["lr"] for g in ours.param_groups] == pytest.approx([g["lr"] for g in theirs.param_groups])
-        theirs.step()
-        schedule.step()
-
-
-@pytest.mark.parametrize(("epochs", "steps", "rise"), [(7, 4, 0.3), (2, 5, 0.5), (1, 20, 0.1), (3, 1, 0.34)])
-def test_one_cycle_is_torchs_own(epochs, steps, rise):
-    recipe = replace(RATES, schedule="onecycle", epochs=epochs, rise=rise)
-    ours, theirs = twins(recipe)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(
-        theirs, max_lr=[1e-3, 1e-2], total_steps=epochs * steps, pct_start=rise, cycle_momentum=False
-    )
-    for epoch in range(epochs):
-        for step in range(steps):
-            set_learning_rates(ours, rate_factor(recipe, epoch, step, steps))
-            expected = [g["lr"] for g in theirs.param_groups]
-            assert [g["lr"] for g in ours.param_groups] == pytest.approx(expected, rel=1e-9), (epoch, step)
-            theirs.step()
-            if epoch * steps + step + 1 < epochs * steps:
-                schedule.step()
-
-
-def test_one_cycle_of_a_single_step_is_finite():
-    recipe = replace(RATES, schedule="onecycle", epochs=1)
-    assert 0 < rate_factor(recipe, 0, 0, 1) <= 1
-
-
-def test_a_warm_up_ends_where_the_schedule_goes_on():
-    recipe = replace(RATES, schedule="cosine", warmup=2.0)
-    plain = replace(recipe, warmup=0.0)
-    factors = [rate_factor(recipe, epoch, step, 5) for epoch in range(7) for step in range(5)]
-    expected = [rate_factor(plain, epoch, step, 5) for epoch in range(7) for step in range(5)]
-    assert factors[9:] == expected[9:]
-    assert factors[:10] == pytest.approx([(i + 1) / 10 * e for i, e in enumerate(expected[:10])])
 
 
 # groups

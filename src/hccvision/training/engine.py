@@ -160,7 +160,7 @@ def _require_fixed_features(model: Model, recipe: Recipe) -> None:
     if trained:
         raise ValueError(
             f"a feature cache needs a backbone that is never trained, and {trained[0]} is: set "
-            f"frozen=({', '.join(repr(part) for part in parts)},) in the recipe, or set feature_cache=False"
+            f"frozen={tuple(parts)!r} in the recipe, or set feature_cache=False"
         )
     if recipe.augmentation != "none" and recipe.views is None:
         raise ValueError(
