@@ -1,15 +1,15 @@
-"""How much does a leaking split flatter a model? The same classifier, split in three ways, beside the honest figure.
+"""How much does a leaking split inflate accuracy? One classifier, three ways of splitting, beside the true figure.
 
 python examples/leakage_study.py --phantom --weights mobilenet_v1.safetensors
 python examples/leakage_study.py --folder slices/ --positive yes --weights mobilenet_v1.safetensors
 
-a. The paper's way (Mizouri 2026): augment first, then shuffle all images and copies, and cut.
-b. Shuffle the images and cut; augment the training part alone.
-c. hv.split: what belongs together, patients or else near duplicates, stays on one side; augment the training part.
+a. As in the paper (Mizouri 2026): augment first, then split all images and copies at random.
+b. Split the images at random; augment the training part only.
+c. hv.split: slices of a patient, or else near duplicates, are on one side; augment the training part only.
 
-Before that, whole groups are put aside. Each model is also tested on them: what its figure should have been.
-hv.split refuses to make (a) and (b), so they are cut by hand. The classifier is a linear one on the frozen features of
-MobileNetV1, computed once per image and copy.
+Before that, whole groups are held out. Each model is also tested on them, which gives the true figure. hv.split refuses
+to make (a) and (b), so they are made by hand. The classifier is a linear one on the frozen features of MobileNetV1,
+which are computed once per image and copy.
 """
 
 import argparse
@@ -30,19 +30,19 @@ WAYS = ("a. augment, then split", "b. split by image", "c. split by group")
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--phantom", action="store_true", help="draw synthetic livers, with patients")
-    parser.add_argument("--folder", type=Path, help="or take a folder that holds one folder of images per class")
+    parser.add_argument("--phantom", action="store_true", help="generate synthetic livers, with patients")
+    parser.add_argument("--folder", type=Path, help="or a folder that contains one folder of images per class")
     parser.add_argument("--positive", help="name of the class folder that means disease")
     parser.add_argument("--patient", help="regular expression that finds the patient in a file name of --folder")
-    parser.add_argument("--weights", help="file of MobileNetV1 weights; without, its features are random")
+    parser.add_argument("--weights", help="file of MobileNetV1 weights; default: random features")
     parser.add_argument("--width", type=float, default=1.0, help="width multiplier of MobileNetV1")
-    parser.add_argument("--seeds", type=int, default=10, help="how often to split and train")
+    parser.add_argument("--seeds", type=int, default=10, help="number of splits to train on")
     parser.add_argument("--copies", type=int, default=5, help="augmented copies per image; the paper's are about 5")
-    parser.add_argument("--quick", action="store_true", help="small and few: to see that it runs")
+    parser.add_argument("--quick", action="store_true", help="few and small images, to see that it runs")
     parser.add_argument("--out", type=Path, default=Path("leakage_study.png"))
     args = parser.parse_args()
     if args.phantom == (args.folder is not None):
-        parser.error("give either --phantom or --folder")
+        parser.error("pass either --phantom or --folder")
     args.positive = args.positive or "cancer"
     if args.quick:
         args.seeds, args.copies = min(args.seeds, 2), min(args.copies, 2)
@@ -50,13 +50,13 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as scratch:
         data, group = phantom(Path(scratch), args) if args.phantom else from_folder(args, parser)
         more = hv.expand_dataset(data, Path(scratch, "more"), to=len(data) * (1 + args.copies))
-        print(f"{len(data)} images, {len(more)} with their copies; what belongs together: {group}")
+        print(f"{len(data)} images, {len(more)} with their copies; grouped by {group}")
         counts = study(more, group, args)
     report(counts, args)
 
 
 def study(more: Sequence[hv.Sample], group: str, args: argparse.Namespace) -> dict[str, list[int]]:
-    """Count for each way what is right and all, as claimed and then on the groups put aside."""
+    """Count the correct and all predictions of each way of splitting, on its test part and on the held-out groups."""
     features = compute_features(more, args)
     counts = {way: [0, 0, 0, 0] for way in WAYS}
     for seed in range(args.seeds):
@@ -88,7 +88,7 @@ def from_folder(args: argparse.Namespace, parser: argparse.ArgumentParser) -> tu
 def ways(
     rest: Sequence[hv.Sample], more: Sequence[hv.Sample], group: str, seed: int
 ) -> dict[str, tuple[list[hv.Sample], list[hv.Sample]]]:
-    """Cut what was not put aside into training and test part in the three ways."""
+    """Split what was not held out into training and test part in the three ways."""
     copies: dict[hv.Sample, list[hv.Sample]] = {}
     for sample in more:
         if sample.source_id is None:
@@ -114,7 +114,7 @@ def shuffle_and_cut(data: Sequence[hv.Sample], seed: int) -> tuple[list[hv.Sampl
 
 
 def compute_features(data: Sequence[hv.Sample], args: argparse.Namespace) -> dict[hv.Sample, torch.Tensor]:
-    """Take the mean and the peak of MobileNetV1's last map."""
+    """Compute the mean and the maximum of each channel of MobileNetV1's last map."""
     model = hv.build_model(
         "mobilenet_v1", "linear", classes=["a", "b"], weights=args.weights, image_size=64 if args.quick else 224,
         backbone_options={"width": args.width},
@@ -155,14 +155,14 @@ def report(counts: dict[str, list[int]], args: argparse.Namespace) -> None:
     """Print the table and draw it."""
     from matplotlib.figure import Figure
 
-    print(f"\n{'accuracy, 95 % interval':<26}{'as claimed':>26}{'on groups put aside':>26}{'inflated by':>14}")
+    print(f"\n{'accuracy, 95 % interval':<26}{'as claimed':>26}{'on held-out groups':>26}{'inflated by':>14}")
     figure = Figure(figsize=(7, 3.2), layout="constrained")
     axes = figure.add_subplot()
     for row, (way, (right, n, right_aside, n_aside)) in enumerate(counts.items()):
         cells = []
         for offset, colour, label, k, of in (
             (-0.12, "#b2182b", "as claimed", right, n),
-            (0.12, "#2166ac", "on groups put aside", right_aside, n_aside),
+            (0.12, "#2166ac", "on held-out groups", right_aside, n_aside),
         ):
             low, high = wilson(k, of)
             cells.append(f"{k / of:.1%} ({low:.1%}–{high:.1%})")
@@ -172,11 +172,11 @@ def report(counts: dict[str, list[int]], args: argparse.Namespace) -> None:
             )
         gap = 100 * (right / n - right_aside / n_aside)
         print(f"{way:<26}{cells[0]:>26}{cells[1]:>26}{gap:>+9.1f} pts")
-    print(f"Wilson intervals, pooled over {args.seeds} splits; images return, so the intervals are a little narrow.")
+    print(f"Wilson intervals, pooled over {args.seeds} splits; images recur, so the intervals are slightly too narrow.")
     axes.set_yticks(range(len(counts)), list(counts))
     axes.set_ylim(len(counts) - 0.6, -0.4)
     axes.set_xlabel("accuracy (%)")
-    axes.set_title("The same classifier, split in three ways", loc="left")
+    axes.set_title("The same classifier, three ways of splitting", loc="left")
     axes.grid(axis="x", alpha=0.3)
     axes.spines[["top", "right"]].set_visible(False)
     figure.legend(loc="outside lower center", ncols=2, frameon=False)

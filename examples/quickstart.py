@@ -1,7 +1,7 @@
-"""The main job from end to end, on synthetic livers: what `make demo` runs. Nothing is downloaded.
+"""Run the whole workflow on synthetic livers, as `make demo` does. Nothing is downloaded.
 
-A phantom data set is drawn and split by patient; a detector and a classifier are trained; both are evaluated on
-patients they have not seen; then they look at a real liver MR slice. Everything lands in demo_output/index.html.
+A phantom data set is generated and split by patient; a detector and a classifier are trained; both are evaluated on
+held-out patients and applied to a real liver MR slice. The results are in demo_output/index.html.
 """
 
 import argparse
@@ -14,7 +14,7 @@ from pathlib import Path
 import hccvision as hv
 
 OUT = Path("demo_output")
-SHOWN = 0.3  # least score of a box in pictures: so short a training leaves scores low
+SHOWN = 0.3  # lowest score of a box in pictures: scores are low after such a short training
 MARK = "<!-- made by hccvision's quickstart -->"
 
 
@@ -30,16 +30,16 @@ def main() -> None:
     width = args.width or (1.0 if args.weights else 0.5)
     epochs = args.epochs or (10 if args.weights else 20)
     start = time.perf_counter()
-    make_way(OUT)
+    clear(OUT)
 
-    print("1. drawing synthetic liver MR …")
+    print("1. generating synthetic liver MR …")
     root = hv.phantom.write_dataset(OUT / "liver", patients=args.patients, seed=0, cancer_share=0.7, level="mild")
     data = hv.read_voc_folder(root, patient=root / "patients.csv")
     train, val, test = hv.split(data, (0.7, 0.1, 0.2), group="patient", seed=0)
     print(hv.check(data))
     print(f"split by patient into {len(train)}, {len(val)} and {len(test)} slices: {hv.leakage(train, test)}")
 
-    print("2. training the detector: MobileNetV1-SSD, at 224 pixels to be quick …")
+    print("2. training the detector: MobileNetV1-SSD, at 224 pixels for speed …")
     options = {"width": width}
     recipe = replace(hv.recipes.quick(), epochs=epochs, batch=4, learning_rate=1e-3, monitor="val_voc_map")
     detector = hv.build_model(
@@ -59,22 +59,22 @@ def main() -> None:
         backbone_options=options, head_options={"hidden": (), "pool": "max", "dropout": 0.2},
     )  # fmt: skip
     recipe = replace(hv.recipes.quick(), epochs=max(1, epochs // 2))
-    sides = [with_classes(part) for part in (train, val, test)]
-    history = hv.fit(classifier, sides[0], sides[1], recipe=recipe, run=OUT / "classifier")
+    parts = [with_classes(part) for part in (train, val, test)]
+    history = hv.fit(classifier, parts[0], parts[1], recipe=recipe, run=OUT / "classifier")
     hv.plots.save(hv.plots.training_curves(history.rows, best=history.best), OUT / "classifier" / "curves.png")
-    called = hv.evaluate(classifier, sides[2])
-    print(called)
-    called.save(OUT / "classifier" / "report")
+    classified = hv.evaluate(classifier, parts[2])
+    print(classified)
+    classified.save(OUT / "classifier" / "report")
 
-    print("4. looking at a real liver MR slice …")
+    print("4. applying both to a real liver MR slice …")
     notes = predict_real(hv.CAD(classifier, detector, score_threshold=SHOWN))
 
-    write_index(found, called, notes, args.weights)
+    write_index(found, classified, notes, args.weights)
     print(f"done in {(time.perf_counter() - start) / 60:.1f} min: open {OUT / 'index.html'}")
 
 
-def make_way(out: Path) -> None:
-    """Clear what an earlier demo made; anything else is left alone."""
+def clear(out: Path) -> None:
+    """Delete the output of an earlier demo; refuse to delete anything else."""
     index = out / "index.html"
     ours = index.exists() and MARK in index.read_text(encoding="utf-8")
     unfinished = (out / ".unfinished").exists()
@@ -86,14 +86,14 @@ def make_way(out: Path) -> None:
 
 
 def with_classes(samples: list[hv.Sample]) -> list[hv.Sample]:
-    """Call a slice cancer if a lesion is drawn in it."""
+    """Label slices by their annotations: cancer if there is a lesion."""
     return [
         replace(s, class_name="cancer" if s.annotation is not None and len(s.annotation) else "normal") for s in samples
     ]
 
 
 def predict_real(cad: hv.CAD) -> str:
-    """Apply the trained models to the liver slice that ships inside pydicom; its overlay circles a lesion."""
+    """Apply the trained models to the liver slice that comes with pydicom; its overlay circles a lesion."""
     from pydicom import examples
 
     path = Path(str(examples.get_path("overlay")))
@@ -107,12 +107,13 @@ def predict_real(cad: hv.CAD) -> str:
     scores = ", ".join(f"{score:.2f}" for score in best.scores.tolist()) or "none"
     return (
         f"Probability of cancer: {answer.probabilities[1]:.2f}. The detector's three best boxes score {scores}; "
-        f"the CAD shows boxes from {cad.score_threshold} in slices called cancer: {len(answer.detections)} here."
+        f"the CAD shows boxes with a score of at least {cad.score_threshold} in slices classified as cancer: "
+        f"{len(answer.detections)} here."
     )
 
 
-def write_index(found: hv.Report, called: hv.Report, notes: str, weights: str | None) -> None:
-    """Write the page that shows it all."""
+def write_index(found: hv.Report, classified: hv.Report, notes: str, weights: str | None) -> None:
+    """Write the page with all results."""
     if weights:
         origin = f"Both models started from the weights in {Path(weights).name}."
     else:
@@ -125,7 +126,12 @@ def write_index(found: hv.Report, called: hv.Report, notes: str, weights: str | 
         f'<h2>{title}</h2><pre>{html.escape(str(report))}</pre>\n<img src="{picture}">\n<img src="{curves}">\n'
         for title, report, picture, curves in (
             ("Detector: test patients", found, "detector/report/detections.png", "detector/curves.png"),
-            ("Classifier: test patients", called, "classifier/report/confusion_matrix.png", "classifier/curves.png"),
+            (
+                "Classifier: test patients",
+                classified,
+                "classifier/report/confusion_matrix.png",
+                "classifier/curves.png",
+            ),
         )
     )
     page = f"""<!doctype html>{MARK}
@@ -139,8 +145,8 @@ pre {{ background: #f4f4f4; padding: 1em; overflow: auto }}
 <p>Trained on synthetic liver MR, split by patient. {html.escape(origin)}</p>
 {sections}
 <h2>A real liver MR slice</h2>
-<p>The slice ships inside pydicom; the green box is about where its overlay circles a lesion. Models trained on
-synthetic slices alone are not expected to read it well: this shows that the whole path works. {html.escape(notes)}</p>
+<p>The slice comes with pydicom; the green box is about where its overlay circles a lesion. Models trained on synthetic
+slices only are not expected to interpret it well: this shows that the workflow runs. {html.escape(notes)}</p>
 <img src="real_slice.png">
 <p>Not a medical device.</p>
 </html>

@@ -1,9 +1,9 @@
-"""Does transfer learning help? Cross-validate one classifier twice: from pretrained weights, and from scratch.
+"""Does transfer learning help? Cross-validate a classifier from pretrained weights and from scratch.
 
 python examples/train_classifier.py slices/ --positive yes --backbone mobilenet_v1 --weights mobilenet_v1.safetensors
 
-The folder holds one folder of images per class. Patients (--patient), or else identical files, stay on one side of
-each fold. The two results come side by side: transfer learning is the thesis of Mizouri 2026.
+The folder contains one folder of images per class. All slices of a patient (--patient), or else all copies of an image,
+are on one side of each fold. Both results are printed side by side: transfer learning is the thesis of Mizouri 2026.
 """
 
 import argparse
@@ -49,7 +49,7 @@ def main() -> None:
             cells.append(f"{statistics.mean(values):.4f} ± {statistics.stdev(values):.4f}")
         print(f"{figure:<42}" + "".join(f"{cell:>20}" for cell in cells))
     if args.weights is None:
-        print("give --weights to see what transfer learning adds")
+        print("pass --weights to see what transfer learning adds")
 
 
 def cross_validate(
@@ -58,7 +58,7 @@ def cross_validate(
     weights: str | None,
     args: argparse.Namespace,
 ) -> list[hv.Report]:
-    """Train on each fold's training part and evaluate on its test part; the last epoch counts, nothing is chosen."""
+    """Train on each fold's training part and evaluate the last epoch on its test part."""
     reports = []
     for number, (train, test) in enumerate(folds):
         model = hv.build_model(
@@ -91,7 +91,7 @@ def cross_validate(
 
 
 def lower_blocks(model: hv.Model) -> tuple[str, ...]:
-    """Name the lower 45 % of the backbone's blocks: pretrained, they see edges and textures in any kind of image."""
+    """Return the names of the lower 45 % of the backbone's blocks, whose edges and textures suit any kind of image."""
     blocks = [".".join(name.split(".")[:2]) for name, _ in model.backbone.named_parameters()]
     blocks = list(dict.fromkeys(blocks))
     return tuple(f"backbone.{block}" for block in blocks[: int(0.45 * len(blocks))])

@@ -1,9 +1,9 @@
-"""Train a MobileNetV1-SSD300 on a folder of LabelImg annotations and evaluate it on slices it hasn't seen.
+"""Train a MobileNetV1-SSD300 on a folder of LabelImg annotations and evaluate it on slices held out for testing.
 
 python examples/train_detector.py liver/ --patient "^(P[0-9]+)_" --weights mobilenet_v1.safetensors
 
 The folder holds Annotations/ and JPEGImages/, or images and XML side by side. With the lists trainval and test in
-ImageSets/Main/ these are used; otherwise a fifth of the patients is kept for testing.
+ImageSets/Main/ these are used; otherwise a fifth of the patients is held out.
 """
 
 import argparse
@@ -22,11 +22,11 @@ def main() -> None:
     parser.add_argument("--patient", help="regular expression that finds the patient in a file name")
     parser.add_argument("--width", type=float, default=1.0, help="width multiplier of MobileNetV1")
     parser.add_argument("--default-boxes", default="ssd300_mobilenet", help="ssd300_mobilenet (the paper's), lesion, …")
-    parser.add_argument("--augmentation", help="light (default), paper, none or your own")
+    parser.add_argument("--augmentation", help="light (default), paper, mri, none or your own")
     parser.add_argument("--epochs", type=int, default=50)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--run", type=Path, help="folder for checkpoints and history (default: runs/<folder>-seed<n>)")
-    parser.add_argument("--resume", action="store_true", help="go on with an interrupted run")
+    parser.add_argument("--resume", action="store_true", help="resume an interrupted run")
     parser.add_argument("--device", default="auto")
     args = parser.parse_args()
 
@@ -49,7 +49,7 @@ def main() -> None:
         head_options={"default_boxes": args.default_boxes},
         seed=args.seed,
     )
-    print(model.weight_report or "random weights: give --weights to transfer from ImageNet")
+    print(model.weight_report or "random weights: pass --weights to transfer from ImageNet")
 
     recipe = replace(hv.recipes.paper_ssd(), epochs=args.epochs, seed=args.seed)
     if args.augmentation:
@@ -59,7 +59,7 @@ def main() -> None:
     history = hv.fit(model, train, recipe=recipe, run=run, resume=args.resume, device=args.device, on_problem="skip")
     seconds = time.perf_counter() - start
     if int(os.environ.get("RANK", "0")) > 0:
-        return  # under torchrun or accelerate launch all train, and the first one goes on
+        return  # under torchrun or accelerate launch every process trains, and only the main process evaluates
     print(f"{len(history)} epochs in {seconds / 60:.1f} min: {len(history) * len(train) / seconds:.1f} images/s")
 
     report = hv.evaluate(model, test, device=args.device, on_problem="skip")
