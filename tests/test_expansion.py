@@ -1,4 +1,5 @@
 import csv
+import shutil
 from collections import Counter
 from pathlib import Path
 
@@ -208,12 +209,15 @@ def test_names_that_differ_by_their_suffix_alone_stay_apart(tmp_path):
         expand_dataset([data[0], Sample(other / "Y92.jpg", class_name="yes")], tmp_path / "clash", to=4)
 
 
-def test_a_medical_file_leaves_its_header_behind(tmp_path):
-    dicom = pytest.importorskip("pydicom").examples.get_path("ct")
-    data = [Sample(Path(str(dicom)), class_name="normal")]
+@pytest.mark.parametrize("name", ["a.dcm", "a.png", "a"])
+def test_a_medical_file_leaves_its_header_behind(tmp_path, name):
+    dicom = tmp_path / name
+    shutil.copyfile(pytest.importorskip("pydicom").examples.get_path("ct"), dicom)
+    data = [Sample(dicom, class_name="normal")]
     found = expand_dataset(data, tmp_path / "more", to=2)
     assert {p.suffix for p in (tmp_path / "more" / "normal").iterdir()} == {".png"}
-    assert np.array_equal(images.read_image(found[0].path), images.read_image(Path(str(dicom))))
+    assert np.array_equal(images.read_image(found[0].path), images.read_image(dicom))
+    assert b"DICM" not in found[0].path.read_bytes()
 
 
 def test_an_existing_folder_is_left_alone(liver, tmp_path):

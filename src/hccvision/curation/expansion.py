@@ -27,8 +27,7 @@ from hccvision.boxes.overlap import area
 from hccvision.contracts.batches import Targets
 from hccvision.contracts.samples import Annotation, Sample
 from hccvision.files import new_folder, require_empty, write_table
-from hccvision.images.formats.picture import PictureFormat
-from hccvision.images.read import read_image
+from hccvision.images.read import format_of, read_image
 from hccvision.registry import AUGMENTATIONS
 
 TABLE = "expanded.csv"
@@ -52,9 +51,9 @@ def expand_dataset(
     model more variety, and can't leak at all.
 
     Annotated samples go to the folders of the format (for ``"voc"`` ``JPEGImages/`` and ``Annotations/``), samples with
-    a class name only to a folder per class. Images are copied byte for byte, except DICOM and NIfTI, which are written
-    as PNG without their headers. The table ``expanded.csv`` has the columns ``image``, ``source_id`` and ``patient``,
-    and can be passed to the readers as ``patient=``.
+    a class name only to a folder per class. Plain pictures are copied byte for byte; images of other formats, such as
+    DICOM and NIfTI, are written as PNG without their headers. The table ``expanded.csv`` has the columns ``image``,
+    ``source_id`` and ``patient``, and can be passed to the readers as ``patient=``.
 
     Args:
         data: samples, all annotated or all with class names; those without lesions are copied too.
@@ -106,11 +105,12 @@ def expand_dataset(
         for number, (sample, place, name) in enumerate(zip(kept, places, names, strict=True)):
             pixels = _pixels(sample.path)
             annotation = _clipped(sample.annotation, pixels.shape[:2])
-            path = draft / place / f"{name}{_suffix(sample.path)}"
-            if _suffix(sample.path) == sample.path.name[len(stem(sample.path)) :]:
-                shutil.copyfile(sample.path, path)
-            else:
+            suffix = _plain_suffix(sample.path)
+            path = draft / place / f"{name}{suffix or '.png'}"
+            if suffix is None:
                 _save(pixels, path)
+            else:
+                shutil.copyfile(sample.path, path)
             original = replace(sample, path=path, annotation=annotation, problems=())
             found.append(original)
             source = sample.source_id or (name if drawn else f"{place.name}/{name}")
@@ -168,10 +168,10 @@ def _pixels(path: Path) -> np.ndarray:
     return pixels[..., :1] if (pixels == pixels[..., :1]).all() else pixels
 
 
-def _suffix(path: Path) -> str:
-    """Return the suffix of the written original: PNG unless it is a plain picture, so that no header is passed on."""
-    suffix = path.name[len(stem(path)) :]
-    return suffix if suffix.lower() in PictureFormat.suffixes else ".png"
+def _plain_suffix(path: Path) -> str | None:
+    """Return the suffix of a file that may be copied as it is; None for one whose header must not be passed on."""
+    found, suffix = format_of(path), path.name[len(stem(path)) :]
+    return suffix if found.is_plain and suffix.lower() in found.suffixes else None
 
 
 def _save(pixels: np.ndarray, path: Path) -> None:

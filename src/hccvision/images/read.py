@@ -54,6 +54,23 @@ def is_image(path: str | Path) -> bool:
     return any(image_format.matches(path, first_bytes) for image_format in formats)
 
 
+def format_of(path: str | Path) -> ImageFormat:
+    """Return the format that reads a file.
+
+    Args:
+        path: the file.
+
+    Returns:
+        Of the formats that match the file the one with the longest fitting suffix, then the first in alphabetical
+        order; the fallback, Pillow, if none matches.
+
+    Example:
+        >>> format_of("P007.nii.gz").takes_axis, format_of("P007_03.png").takes_axis
+        (True, False)
+    """
+    return _format_of(ImageFile(Path(path)))
+
+
 def read_image(
     path: str | Path,
     *,
@@ -283,7 +300,6 @@ def _find(path: str | Path, axis: str | None, source: BinaryIO | None) -> tuple[
 
 
 def _format_of(file: ImageFile) -> ImageFormat:
-    """Return the first format that matches the file, those with a longer fitting suffix first."""
     name, first_bytes = file.path.name.lower(), _first_bytes(file)
     fallback = IMAGE_FORMATS.names(fallback=True)[0]
     others = _formats(exclude=fallback)

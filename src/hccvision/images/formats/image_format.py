@@ -24,6 +24,7 @@ class ImageFormat:
         suffixes: endings of file names, in lower case with the dot.
         index_names: names of files that have the format, but hold no image.
         takes_axis: whether a file is a volume that can be sliced along any of `AXES`.
+        is_plain: whether a file may be passed on as it is: it has no header that may tell who the patient is.
 
     Example:
         >>> class NumPyFormat(ImageFormat):
@@ -38,6 +39,7 @@ class ImageFormat:
     suffixes: tuple[str, ...] = ()
     index_names: tuple[str, ...] = ()
     takes_axis: bool = False
+    is_plain: bool = False
 
     def matches(self, path: Path, first_bytes: bytes) -> bool:
         """Return whether a file has this format; by default whether its name ends with one of the suffixes.

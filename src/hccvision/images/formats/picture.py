@@ -20,6 +20,7 @@ class PictureFormat(ImageFormat):
     """Pictures decoded by Pillow. EXIF orientation is applied."""
 
     suffixes = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".gif", ".webp")
+    is_plain = True
 
     def read(self, file: ImageFile, frame: int | None, axis: str | None) -> Slice:
         """Read one picture or page; see `ImageFormat.read`."""
