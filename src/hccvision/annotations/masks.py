@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -14,7 +13,7 @@ from hccvision.annotations.components import components
 from hccvision.annotations.names import stem
 from hccvision.contracts.samples import Annotation
 from hccvision.files import new_folder, require_empty
-from hccvision.images.read import frame_count, image_size, read_image, read_labels
+from hccvision.images.read import frame_count, image_size, read_affine, read_image, read_labels
 
 
 def boxes(
@@ -99,13 +98,13 @@ def write_slices(
     min_area: int = 1,
     connectivity: int = 8,
 ) -> Path:
-    """Write the slices of a NIfTI volume as PNG, and the boxes of its mask as LabelImg XML.
+    """Write the slices of a volume as PNG, and the boxes of its mask as LabelImg XML.
 
     The slices are those of `images.read_image`, and `boxes` is applied to each slice alone. In the XML a box of one
     pixel is two wide, as Pascal VOC can't express less; see `voc.write`. The folder appears whole or not at all.
 
     Args:
-        volume: the image, such as ``P001.nii.gz``.
+        volume: the image, such as ``P001.nii.gz``, in any registered format of volumes.
         mask: label values on the same grid.
         folder: to create, with ``JPEGImages/P001_000.png``, ``Annotations/P001_000.xml`` and so on; it may exist if it
             is empty.
@@ -136,22 +135,18 @@ def write_slices(
         [0, 1]
     """
     volume, mask, folder = Path(volume), Path(mask), Path(folder)
-    for path in (volume, mask):
-        image_size(path)  # its errors name the file
+    shape, own = ((frame_count(path), *image_size(path)) for path in (volume, mask))
     require_empty(folder)
-    import nibabel
-
-    grids: list[Any] = [nibabel.load(path) for path in (volume, mask)]
-    if grids[0].shape[:3] != grids[1].shape[:3] or not np.allclose(grids[0].affine, grids[1].affine, atol=1e-3):
+    if shape != own or not _lie_alike(read_affine(volume), read_affine(mask)):
         raise ValueError(
-            f"{mask}: not on the grid of {volume.name} (shapes {grids[1].shape} and {grids[0].shape}, or another "
-            "position or orientation): resample it to the image first"
+            f"{mask}: not on the grid of {volume.name} (slices, rows, columns {own} and {shape}, or another position or "
+            "orientation): resample it to the image first"
         )
     name = stem(volume)
     with new_folder(folder) as draft:
         for part in ("JPEGImages", "Annotations"):
             (draft / part).mkdir()
-        for number in range(frame_count(volume)):
+        for number in range(shape[0]):
             image = Path("JPEGImages", f"{name}_{number:03d}.png")
             pixels = read_image(volume, channels=1, frame=number)
             Image.fromarray(pixels[..., 0]).save(draft / image)
@@ -168,6 +163,13 @@ def _whole_numbers(values: np.ndarray) -> np.ndarray:
     if values.dtype.kind not in "iu":
         raise ValueError(f"expected label values that are whole numbers, got {values.dtype}: round or convert them")
     return values
+
+
+def _lie_alike(one: np.ndarray | None, other: np.ndarray | None) -> bool:
+    """Return whether two volumes lie alike in the patient: equal affines, or none in either file."""
+    if one is None or other is None:
+        return one is other
+    return np.allclose(one, other, atol=1e-3)
 
 
 def _labels(path: Path, frame: int) -> np.ndarray:

@@ -21,6 +21,7 @@ from hccvision.images.read import (
     frame_count,
     image_size,
     is_image,
+    read_affine,
     read_image,
     read_labels,
     read_provenance,
@@ -33,8 +34,8 @@ from hccvision.images.window import DEFAULT_WINDOW, WINDOWS, Window, to_uint8
 __all__ = [
     "AXES", "DEFAULT_WINDOW", "POLICIES", "SUFFIXES", "WINDOWS", "DICOMFormat", "ImageFile", "ImageFormat",
     "NIfTIFormat", "PictureFormat", "Placement", "Provenance", "Slice", "Window", "choose_frame", "format_of",
-    "frame_count", "from_array", "image_size", "is_image", "place", "read_image", "read_labels", "read_provenance",
-    "read_values", "resize", "suffixes", "to_image", "to_uint8",
+    "frame_count", "from_array", "image_size", "is_image", "place", "read_affine", "read_image", "read_labels",
+    "read_provenance", "read_values", "resize", "suffixes", "to_image", "to_uint8",
 ]  # fmt: skip
 
 if TYPE_CHECKING:

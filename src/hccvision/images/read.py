@@ -252,6 +252,34 @@ def frame_count(path: str | Path, *, axis: str | None = None, source: BinaryIO |
         return image_format.frames(file, axis)
 
 
+def read_affine(path: str | Path, *, source: BinaryIO | None = None) -> np.ndarray | None:
+    """Read how a volume lies in the patient from the file's header.
+
+    Args:
+        path: the file.
+        source: the file opened already; see `read_image`.
+
+    Returns:
+        ``(4, 4)``, from voxel indices to mm; None where the format does not state it.
+
+    Raises:
+        FileNotFoundError: if there is no such file.
+        ImportError: if the file is NIfTI and the extra ``medical`` is not installed.
+        ValueError: if the header can't be read.
+
+    Example:
+        >>> import tempfile
+        >>> from PIL import Image
+        >>> path = Path(tempfile.mkdtemp(), "a.png")
+        >>> Image.new("L", (484, 300)).save(path)
+        >>> read_affine(path) is None
+        True
+    """
+    file, image_format = _find(path, None, source)
+    with decoding(file.path):
+        return image_format.affine(file)
+
+
 def read_provenance(
     path: str | Path, *, frame: int | None = None, axis: str | None = None, source: BinaryIO | None = None
 ) -> Provenance:

@@ -120,3 +120,14 @@ class ImageFormat:
             The details, without anything about the patient.
         """
         return Provenance()
+
+    def affine(self, file: ImageFile) -> np.ndarray | None:
+        """Return how a volume lies in the patient; by default None.
+
+        Args:
+            file: as in `read`.
+
+        Returns:
+            ``(4, 4)``, from voxel indices to mm; None where the file does not state it.
+        """
+        return None

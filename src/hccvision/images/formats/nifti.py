@@ -68,6 +68,10 @@ class NIfTIFormat(ImageFormat):
             position=round(position, 4),
         )
 
+    def affine(self, file: ImageFile) -> np.ndarray | None:
+        """Return the affine of the header; see `ImageFormat.affine`."""
+        return np.asarray(_open(file, None).image.affine)
+
 
 @dataclass(frozen=True)
 class _Volume:
