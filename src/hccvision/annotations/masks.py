@@ -139,8 +139,8 @@ def write_slices(
     require_empty(folder)
     if shape != own or not _lie_alike(read_affine(volume), read_affine(mask)):
         raise ValueError(
-            f"{mask}: not on the grid of {volume.name} (slices, rows, columns {own} and {shape}, or another position or "
-            "orientation): resample it to the image first"
+            f"{mask}: not on the grid of {volume.name} (slices, rows, columns {own} and {shape}, or another position "
+            "or orientation): resample it to the image first"
         )
     name = stem(volume)
     with new_folder(folder) as draft:
