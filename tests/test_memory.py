@@ -1,4 +1,4 @@
-"""Checkpointing changes nothing but the memory, and fit_memory finds what fits by measuring it."""
+"""Activation checkpointing changes nothing but the memory, and fit_memory finds what fits by measuring it."""
 
 import copy
 import subprocess
@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 from torch import nn
 
-from hccvision.contracts import Sample
+from hccvision.contracts.samples import Sample
 from hccvision.model.build import build_model
 from hccvision.recipes import Recipe, paper_ssd, paper_vgg16
 from hccvision.registry import BACKBONES
@@ -57,7 +57,7 @@ def test_output_gradients_and_statistics_are_the_same_with_checkpointing(name, o
             torch.testing.assert_close(other[1], one, rtol=1e-4, atol=1e-5, msg=key)
 
 
-def test_checkpointing_keeps_less_for_the_way_back():
+def test_checkpointing_keeps_less_for_the_backward_pass():
     images = torch.rand(2, 3, 96, 96)
     kept = {}
     for on in (False, True):
@@ -97,7 +97,7 @@ def test_a_training_with_checkpointing_ends_on_the_same_weights(tmp_path):
 def test_a_backbone_without_checkpointing_is_refused():
     model = classifier()
     model.backbone = nn.Conv2d(3, 3, 1)
-    with pytest.raises(ValueError, match="needs a backbone that has it, and Conv2d has not"), checkpointed(model, True):
+    with pytest.raises(ValueError, match="an attribute checkpointing, and Conv2d has none"), checkpointed(model, True):
         pass
     with checkpointed(model, False):
         pass
