@@ -90,7 +90,11 @@ def test_resamples_in_which_a_figure_is_undefined_are_left_out():
     probabilities = np.eye(2)[[1, 0, 0, 0, 0, 0, 1, 0]]
     few = Comparison(probabilities, truths, classes=CLASSES, patients=list("aabbccdd"))
     found = intervals(few, "sensitivity", resamples=400)["sensitivity"]
-    assert (found.interval, found.method) == ((0.5, 0.5), "bootstrap by patient")  # 0.75 ** 4 = 32 % have no case
+    # 0.75 ** 4 = 32 % have no case; the others all have half of theirs found, as all are of one patient
+    assert (found.interval, found.method) == (wilson(1, 2), "Wilson (every resample of patients gives the same value)")
+    found = intervals(few, "accuracy", resamples=400)["accuracy"]
+    assert found.method == "bootstrap by patient"
+    assert found.interval[0] < 0.75 < found.interval[1]
     rare = Comparison(probabilities, truths, classes=CLASSES, patients=list("aabbccdd"))
     once = Metric("rare", lambda c: 1.0 if len(c.take([0])) and (c.class_ids == 1).sum() >= 4 else math.nan)
     found = add_intervals([once], rare, {"rare": Figure(1.0)}, resamples=400)["rare"]
@@ -103,7 +107,7 @@ def test_an_undefined_figure_stays_undefined():
     comparison = Comparison([[0.9, 0.1]] * 4, [0] * 4, classes=CLASSES, patients=list("abcd"))
     found = intervals(comparison, "confusion", resamples=20)
     assert (found["sensitivity"].interval, found["sensitivity"].reason) == (None, "no case is cancer")
-    assert found["specificity"].interval == (1.0, 1.0)
+    assert found["specificity"].interval == wilson(4, 4)
 
 
 def test_a_metric_that_fails_on_a_resample_is_named():
@@ -158,3 +162,17 @@ def test_bad_options_are_refused():
         intervals(comparison, "f1", confidence=95)
     with pytest.raises(ValueError, match="resamples=0"):
         intervals(comparison, "f1", resamples=0)
+
+
+def test_where_all_resamples_agree_the_interval_is_not_a_point():
+    """Of four lesions of four patients none is found: that doesn't prove a sensitivity of 0."""
+    box = np.array([[0.0, 0, 10, 10]])
+    truths = [{"boxes": box, "labels": [0]}] * 4
+    predictions = [{"boxes": box + 50, "scores": [0.9], "labels": [0]}] * 4
+    comparison = Comparison(predictions, truths, classes=("hcc",), patients=["P1", "P2", "P3", "P4"])
+    metrics = find_metrics(["detection_counts", "voc_map"])
+    found = add_intervals(metrics, comparison, compute_metrics(metrics, comparison), resamples=50)
+    assert found["sensitivity"].interval == wilson(0, 4)
+    assert found["sensitivity"].method == "Wilson (every resample of patients gives the same value)"
+    assert found["voc_map"].interval is None
+    assert found["voc_map"].method == "no interval: every resample of patients gives the same value"

@@ -129,8 +129,9 @@ def add_intervals(
     """Add confidence intervals to the figures of a comparison.
 
     Where the patients of all images are known, whole patients are resampled (cluster bootstrap, percentile interval);
-    otherwise, figures that are a share of a count get Wilson's interval, which regards cases as independent. Counts
-    and undefined figures get none. Each figure's ``method`` says how its interval was computed, or why there is none.
+    otherwise, and where all resamples agree, figures that are a share of a count get Wilson's interval, which regards
+    cases as independent. Counts and undefined figures get none. Each figure's ``method`` says how its interval was
+    computed, or why there is none.
 
     Args:
         metrics: those that ``figures`` were computed by.
@@ -175,6 +176,9 @@ def add_intervals(
         if undefined > resamples / 2:
             method = f"no interval: undefined in {undefined} of {resamples} resamples of patients"
             found[name] = figures[name].replace(interval=None, method=method)
+        elif defined.min() == defined.max():  # the bootstrap can't see beyond what every patient has in common
+            note = "every resample of patients gives the same value"
+            found[name] = _with_wilson(figures[name], confidence, note)
         else:
             found[name] = figures[name].replace(interval=_percentiles(defined, confidence), method=BY_PATIENT)
     return found
