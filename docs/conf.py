@@ -1,4 +1,4 @@
-"""Sphinx settings: pages from docs/, the reference from docstrings. Nothing here needs a network."""
+"""Sphinx settings: pages from docs/, the reference from docstrings. The build works offline."""
 
 import inspect
 import operator
@@ -35,13 +35,13 @@ python_use_unqualified_type_names = True
 
 
 def own_types(app: Any, what: str, name: str, obj: Any, *rest: Any) -> None:
-    """Keep Sphinx from taking the types of a module's buffers for those of its constructor's arguments."""
+    """Remove the types of a module's buffers, which Sphinx would mistake for those of its constructor's arguments."""
     if what == "class" and issubclass(obj, nn.Module):
         obj.__annotations__ = {}
 
 
 def skip_member(app: Any, what: str, name: str, obj: Any, skip: bool, options: Any) -> bool | None:
-    """Leave out the fields of named tuples: their class's Args describe them."""
+    """Skip the fields of named tuples, as the Args of their class describe them."""
     return True if type(obj).__name__ == "_tuplegetter" else None
 
 

@@ -1,4 +1,4 @@
-"""Draw the pictures of the pages, and their tables, from seeds and from the slice inside pydicom: no network."""
+"""Make the figures and tables of the pages, offline: from seeds, and from the slice that comes with pydicom."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ SEED = 6
 
 
 def real_slice() -> tuple[np.ndarray, float]:
-    """The real slice and its mm per pixel."""
+    """Return the real slice and its pixel spacing in mm."""
     path = examples.get_path("overlay")
     return images.read_image(path, channels=1)[..., 0], float(dcmread(path).PixelSpacing[0])
 
 
 def phantom_slice(seed: int, scanner: str = "A", level: str = "medium", phase: str | None = None) -> phantom.Slice:
-    """The slice with the largest lesion of the first patient from a seed on that was imaged in the phase."""
+    """Return the slice with the largest lesion of the first patient, counting up from a seed, imaged in the phase."""
     while True:
         patient = phantom.draw_patient(seed, cancer=True, scanner=scanner, level=level, slices=3)
         if phase in (None, patient.phase):
@@ -38,7 +38,7 @@ def phantom_slice(seed: int, scanner: str = "A", level: str = "medium", phase: s
 
 
 def body_of(image: np.ndarray) -> np.ndarray:
-    """Where the body is: between its first and last pixels that are not air, in every row and column; no arms."""
+    """Return a mask of the body without arms: between the first and last pixels that are not air, by row and column."""
     smooth = np.asarray(Image.fromarray(image).filter(ImageFilter.GaussianBlur(2))) > 8
     empty, middle = np.flatnonzero(~smooth.any(0)), image.shape[1] / 2
     left, right = max(empty[empty < middle], default=-1), min(empty[empty > middle], default=image.shape[1])
@@ -48,7 +48,7 @@ def body_of(image: np.ndarray) -> np.ndarray:
 
 
 def statistics(image: np.ndarray, spacing: float) -> dict[str, float]:
-    """Grey levels inside the body, how they change over a mm, and the size of the body."""
+    """Return grey levels inside the body, their gradient per mm, and the size of the body."""
     body = body_of(image)
     levels = image.astype(float)
     dy, dx = np.gradient(levels, spacing)
@@ -60,7 +60,7 @@ def statistics(image: np.ndarray, spacing: float) -> dict[str, float]:
 
 
 def show(ax: plt.Axes, image: np.ndarray, spacing: float, title: str, boxes: np.ndarray | None = None) -> None:
-    """Draw a slice at the scale that all share, with its boxes."""
+    """Draw a slice with its boxes, at the same scale for all slices."""
     height, width = (side * spacing / 2 for side in image.shape)
     rows, columns = (np.flatnonzero(body_of(image).any(axis)) for axis in (1, 0))
     x, y = columns.mean() * spacing - width, rows.mean() * spacing - height
@@ -72,7 +72,7 @@ def show(ax: plt.Axes, image: np.ndarray, spacing: float, title: str, boxes: np.
 
 
 def draw_phantom(folder: Path) -> None:
-    """``phantom.png``, the phantom beside the real slice, and ``phantom.csv``, both in numbers."""
+    """Write ``phantom.png``, the phantom beside the real slice, and ``phantom.csv``, the comparison in numbers."""
     image, spacing = real_slice()
     panels = [("a real slice", image, spacing, None)]
     for phase in phantom.PHASES[:2]:
@@ -102,7 +102,7 @@ def draw_phantom(folder: Path) -> None:
 
 
 def draw_galleries(folder: Path) -> None:
-    """``augmentation-<name>.png``: what each preset makes of one and the same slice."""
+    """Write ``augmentation-<name>.png``: draws of each preset on the same slice."""
     s = phantom_slice(SEED, level="mild", phase="portal")
     scale = (np.array([300, 300, 300, 300]) / np.tile(s.image.shape[::-1], 2)).astype(np.float32)
     image, _ = images.resize(s.image[..., None], (300, 300), "stretch")

@@ -30,13 +30,13 @@ BLOCK = re.compile(
 
 
 def blocks(page: Path, language: str = "python") -> list[tuple[str, str]]:
-    """Caption and code of each block of a page."""
+    """Return caption and code of each block of a page."""
     found = BLOCK.findall(page.read_text(encoding="utf-8") + "\n")
     return [(caption, textwrap.dedent(code)) for _, name, caption, code in found if name == language]
 
 
 def run(code: str, path: Path) -> str:
-    """Run in a process of its own, as the registries are the process's."""
+    """Run code in a new process, as it changes the registries."""
     env = os.environ | {"PYTHONPATH": os.pathsep.join([str(path), *filter(None, sys.path)])}
     done = subprocess.run([sys.executable, "-c", code], env=env, cwd=path, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
@@ -149,7 +149,7 @@ def test_the_page_on_augmentation_runs(tmp_path: Path) -> None:
     assert (tmp_path / "gallery.png").exists()
 
 
-def test_the_pictures_and_tables_of_the_pages_are_made_offline(tmp_path: Path) -> None:
+def test_the_figures_and_tables_of_the_pages_are_made_offline(tmp_path: Path) -> None:
     pytest.importorskip("pydicom")
     pytest.importorskip("matplotlib")
     script = str(DOCS / "make_figures.py")
@@ -167,7 +167,7 @@ def test_the_pictures_and_tables_of_the_pages_are_made_offline(tmp_path: Path) -
     assert all(0.5 < mean / real < 2 for name, (real, mean, *_) in rows.items() if name != "level at 5 %")
 
 
-def test_what_the_page_says_of_the_phantom_is_so() -> None:
+def test_the_figures_on_the_page_on_the_phantom_are_correct() -> None:
     text = (DOCS / "phantom.rst").read_text(encoding="utf-8")
     said = re.findall(r'\* - ``"(\w+)"``\n +- ([\d.]+)\n +- (\d+) mm', text)
     assert {name: (float(contrast), float(mm)) for name, contrast, mm in said} == hv.phantom.LEVELS

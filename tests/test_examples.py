@@ -1,4 +1,4 @@
-"""The example scripts run as a user would run them, on the phantom, in miniature."""
+"""The example scripts run as a user would run them, on a small phantom."""
 
 from __future__ import annotations
 
