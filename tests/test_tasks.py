@@ -38,9 +38,9 @@ class Segmentation(hv.Task):
     def prediction(self, path, decoded, placement):
         return hv.Prediction(path, mask=placement.restore_map(decoded.cpu()))
 
-    def table(self, samples, predictions):
+    def table(self, predictions, samples):
         return ["path", "pixels"], [
-            [s.path, int((p.mask > 0).sum())] for s, p in zip(samples, predictions, strict=True)
+            [s.path, int((p.mask > 0).sum())] for p, s in zip(predictions, samples, strict=True)
         ]
 
 
@@ -171,7 +171,7 @@ class Volume(hv.Task):
     def prediction(self, path, decoded, placement):
         return hv.Prediction(path, probabilities=decoded)
 
-    def table(self, samples, predictions):
+    def table(self, predictions, samples):
         return ["path"], [[s.path] for s in samples]
 
 
@@ -179,7 +179,8 @@ def test_the_defaults_of_a_task_are_harmless() -> None:
     task = Volume(["liver"])
     sample = hv.Sample(Path("a.png"))
     task.check(sample)
-    assert (task.heading, task.details(None), task.detail_lines({}), task.pictures([], [], {})) == ("", {}, [], {})
+    assert task.heading == ", positive class: liver"
+    assert (task.details(None), task.detail_lines({}), task.pictures([], [], {})) == ({}, [], {})
     assert (task.monitor, task.annotates, task.wrapped_image_size, task.stratum(sample)) == ("val_loss", False, 224, ())
     targets = task.example_targets(3, (40, 80))
     assert (targets.boxes.shape, targets.labels.tolist()) == ((3, 1, 4), [[0]] * 3)

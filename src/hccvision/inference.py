@@ -13,12 +13,13 @@ import torch
 from PIL import Image
 from tqdm.auto import tqdm
 
+from hccvision.annotations.paths import images_in
 from hccvision.contracts.outputs import Prediction
 from hccvision.contracts.parts import Predictor
 from hccvision.contracts.samples import Sample
 from hccvision.images.arrays import to_image
 from hccvision.images.placement import Placement, place, resize
-from hccvision.images.read import is_image, read_image
+from hccvision.images.read import read_image
 from hccvision.images.window import Window
 from hccvision.tasks.task import Task, task_of
 
@@ -54,7 +55,7 @@ class Network(Protocol):
     def prepare(self, device: torch.device) -> None:
         """Move to a device and switch to evaluation mode."""
 
-    def answer(self, images: Sequence[np.ndarray], **options: Any) -> Iterable[Any]:
+    def predict_batch(self, images: Sequence[np.ndarray], **options: Any) -> Iterable[Any]:
         """Return the decoded output for a batch of ``(H, W, C) uint8`` images, one entry per image."""
 
 
@@ -137,7 +138,7 @@ def _predict_batch(
     if not loaded:
         return []
     with torch.inference_mode():
-        decoded = list(model.answer([entry.image for entry in loaded], **options))
+        decoded = list(model.predict_batch([entry.image for entry in loaded], **options))
     return place_back(task, decoded, [entry.name for entry in loaded], [entry.placement for entry in loaded])
 
 
@@ -245,7 +246,7 @@ def list_inputs(inputs: Input | Iterable[Input]) -> Iterable[Input]:
         folder = Path(inputs)
         if not folder.is_dir():
             return [inputs]
-        found = sorted(p for p in folder.iterdir() if p.is_file() and is_image(p))
+        found = images_in(folder)
         if not found:
             raise FileNotFoundError(f"{folder}: no images in this folder")
         return list(found)

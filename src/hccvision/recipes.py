@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from hccvision.registry import OPTIMISERS, SCHEDULES
+from hccvision.registry import AUGMENTATIONS, OPTIMISERS, SCHEDULES
 
 
 @dataclass(frozen=True)
@@ -111,6 +111,12 @@ class Recipe:
     optimiser_options: Mapping[str, Any] = field(default_factory=dict, hash=False)
     schedule_options: Mapping[str, Any] = field(default_factory=dict, hash=False)
     augmentation_options: Mapping[str, Any] = field(default_factory=dict, hash=False)
+
+    @property
+    def draws_each_epoch(self) -> bool:
+        """Whether every epoch augments the images anew, by random draws."""
+        tags = AUGMENTATIONS.tags(self.augmentation) if isinstance(self.augmentation, str) else {}
+        return self.views is None and bool(tags.get("random", True))
 
     def __post_init__(self) -> None:
         if isinstance(self.frozen, str):

@@ -19,8 +19,7 @@ from hccvision.contracts.samples import Sample
 from hccvision.files import write_text
 from hccvision.metrics.figure import Figure
 from hccvision.plots.saving import save
-from hccvision.registry import TASKS
-from hccvision.tasks.task import Task
+from hccvision.tasks.task import Task, build_task
 
 
 @dataclass(frozen=True, eq=False)
@@ -155,16 +154,15 @@ class Report:
         return next(iter(drawn.values()))
 
     def _task(self) -> Task:
-        task: Task = TASKS.get(self.task)(self.classes, positive=self.positive)
-        return task
+        return build_task(self.task, self.classes, positive=self.positive)
 
     def _pictures(self, count: int, score_threshold: float) -> dict[str, Any]:
         return self._task().pictures(
-            self.samples, self.predictions, self.details, count=count, score_threshold=score_threshold
+            self.predictions, self.samples, self.details, count=count, score_threshold=score_threshold
         )
 
     def _table(self) -> str:
-        header, rows = self._task().table(self.samples, self.predictions)
+        header, rows = self._task().table(self.predictions, self.samples)
         text = io.StringIO()
         csv.writer(text).writerows([header, *rows])
         return text.getvalue()

@@ -16,9 +16,8 @@ from hccvision.contracts.samples import Sample
 from hccvision.inference import predict
 from hccvision.metrics.intervals import add_intervals
 from hccvision.metrics.metric import Metric, compute_metrics, find_metrics
-from hccvision.registry import TASKS
 from hccvision.reporting import Report
-from hccvision.tasks.task import Task, task_of
+from hccvision.tasks.task import Task, build_task, task_of
 
 _ARRAY = re.compile(r"array \d+")
 _OneMetric = str | Metric | Callable[..., Any]
@@ -113,7 +112,7 @@ def score(
         >>> float(report["map_50"])
         1.0
     """
-    described: Task = TASKS.get(task)(classes, positive=positive)
+    described = build_task(task, classes, positive=positive)
     wanted = find_metrics(described.metrics if metrics is None else metrics, task)
     kept = usable(samples, on_problem)
     return _report(described, wanted, match_by_path(predictions, kept, samples), kept, on_problem, resamples)
@@ -170,6 +169,9 @@ def match_by_path(
     """
     given = list(predictions)
     if given and all(_ARRAY.fullmatch(prediction.path) for prediction in given):
+        if len(given) == len(others):
+            kept = {id(sample) for sample in samples}
+            return [prediction for prediction, sample in zip(given, others, strict=True) if id(sample) in kept]
         if len(given) != len(samples):
             raise ValueError(f"expected one prediction for each of {len(samples)} samples, got {len(given)}")
         return given

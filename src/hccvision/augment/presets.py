@@ -13,7 +13,7 @@ from hccvision.contracts.batches import Targets
 from hccvision.registry import AUGMENTATIONS
 
 
-@AUGMENTATIONS.register("none")
+@AUGMENTATIONS.register("none", random=False)
 def none() -> Augmentation:
     """Build the augmentation that changes nothing.
 

@@ -1,1 +1,1 @@
-"""Data: folders to samples, samples to batches, and splits that don't leak."""
+"""Data: samples to batches, splits that don't leak, and manifests."""

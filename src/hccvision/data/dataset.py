@@ -19,8 +19,7 @@ from hccvision.data.cache import ImageCache, hash_file, key
 from hccvision.images.placement import Placement, place, resize
 from hccvision.images.read import image_size, read_image
 from hccvision.images.window import DEFAULT_WINDOW, Window
-from hccvision.registry import TASKS
-from hccvision.tasks.task import Task
+from hccvision.tasks.task import Task, build_task
 
 CACHE_LIMIT = 4 * 2**30  # bytes of images kept in memory
 
@@ -97,7 +96,7 @@ class SliceDataset(Dataset[Item]):
         if isinstance(task, str) and classes is None:
             raise ValueError(f"the task {task!r} is given by name: pass the names of its classes too")
         self.samples = list(samples)
-        self.task: Task = TASKS.get(task)(classes) if isinstance(task, str) else task
+        self.task: Task = build_task(task, classes or ()) if isinstance(task, str) else task
         self.image_size = image_size
         self.resize = resize
         self.channels = channels

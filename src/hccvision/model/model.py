@@ -180,7 +180,7 @@ class Model(nn.Module):
         """
         self.eval().to(device)
 
-    def answer(self, images: Sequence[np.ndarray], **options: Any) -> Iterable[Any]:
+    def predict_batch(self, images: Sequence[np.ndarray], **options: Any) -> Iterable[Any]:
         """Decode a batch of images.
 
         Args:

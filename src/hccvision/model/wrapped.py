@@ -15,10 +15,8 @@ from hccvision import inference
 from hccvision.contracts.outputs import Prediction
 from hccvision.images.window import DEFAULT_WINDOW, Window
 from hccvision.model.model import class_names
-from hccvision.registry import TASKS
-from hccvision.tasks.task import Task, task_of
-
-IMAGENET = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # mean and standard deviation
+from hccvision.tasks.task import build_task, task_of
+from hccvision.weights.formats import IMAGENET_MEAN, IMAGENET_STD
 
 
 class WrappedModel:
@@ -59,7 +57,7 @@ class WrappedModel:
         if isinstance(self.model, nn.Module):
             self.model.eval().to(device)
 
-    def answer(self, images: Sequence[np.ndarray], **options: Any) -> Iterable[Any]:
+    def predict_batch(self, images: Sequence[np.ndarray], **options: Any) -> Iterable[Any]:
         """Return the decoded output for a batch of images.
 
         Args:
@@ -142,11 +140,11 @@ def wrap(
         >>> predictor.predict(np.zeros((32, 32), np.uint8), device="cpu")[0].detections.boxes.tolist()
         [[8.0, 8.0, 24.0, 24.0]]
     """
-    described: Task = TASKS.get(task)(class_names(classes), positive=positive)
+    described = build_task(task, class_names(classes), positive=positive)
     side = described.wrapped_image_size if image_size is None else image_size
     if normalisation is None and described.wrapped_image_size is not None:
         stated: Any = getattr(model, "pretrained_cfg", None) or {}
-        normalisation = stated.get("mean", IMAGENET[0]), stated.get("std", IMAGENET[1])
+        normalisation = stated.get("mean", IMAGENET_MEAN), stated.get("std", IMAGENET_STD)
     return WrappedModel(
         model,
         classes=described.classes,
@@ -182,7 +180,7 @@ class RecordedPredictions:
     def __init__(
         self, predictions: Iterable[Prediction], *, classes: Sequence[str], task: str, positive: str | None = None
     ) -> None:
-        described: Task = TASKS.get(task)(class_names(classes), positive=positive)
+        described = build_task(task, class_names(classes), positive=positive)
         self.task = task
         self.classes = described.classes
         self.positive = described.positive

@@ -128,15 +128,10 @@ class Detection(Task):
         names = tuple(self.classes[i] for i in found.labels.tolist())
         return Annotation(found.boxes.numpy(), names, size=size, verified=False)
 
-    @property
-    def heading(self) -> str:
-        """The positive class."""
-        return f", positive class: {self.positive}"
-
-    def table(self, samples: Sequence[Sample], predictions: Sequence[Prediction]) -> tuple[list[str], list[list[Any]]]:
+    def table(self, predictions: Sequence[Prediction], samples: Sequence[Sample]) -> tuple[list[str], list[list[Any]]]:
         """Return one row per detection."""
         rows = []
-        for sample, prediction in zip(samples, predictions, strict=True):
+        for prediction, sample in zip(predictions, samples, strict=True):
             found = self.compared(prediction)
             for box, score, label in zip(*(found[k].tolist() for k in ("boxes", "scores", "labels")), strict=True):
                 rows.append([sample.path, self.classes[label], f"{score:.6f}", *(f"{x:.2f}" for x in box)])
@@ -144,28 +139,28 @@ class Detection(Task):
 
     def pictures(
         self,
-        samples: Sequence[Sample],
         predictions: Sequence[Prediction],
+        samples: Sequence[Sample],
         details: Mapping[str, Any],
         *,
         count: int = 12,
         score_threshold: float = 0.5,
     ) -> dict[str, Any]:
         """Draw detections and ground truth on some of the images, those with lesions first."""
-        pairs = list(zip(samples, predictions, strict=True))
-        pairs.sort(key=lambda pair: not pair[0].annotation)  # an annotation without boxes is false
-        with_lesion = sum(bool(s.annotation) for s, _ in pairs)
+        pairs = list(zip(predictions, samples, strict=True))
+        pairs.sort(key=lambda pair: not pair[1].annotation)  # an annotation without boxes is false
+        with_lesion = sum(bool(s.annotation) for _, s in pairs)
         normal = min(len(pairs) - with_lesion, max(count // 4, count - with_lesion))
         chosen = pairs[: min(count - normal, with_lesion)] + pairs[with_lesion : with_lesion + normal]
         if not chosen:
             return {}
         figure = detections(
-            [read_image(s.path) for s, _ in chosen],
-            [p.detections for _, p in chosen if p.detections is not None],
-            [s.annotation for s, _ in chosen],
+            [read_image(s.path) for _, s in chosen],
+            [p.detections for p, _ in chosen if p.detections is not None],
+            [s.annotation for _, s in chosen],
             classes=self.classes,
             score_threshold=score_threshold,
-            titles=[s.path.name for s, _ in chosen],
+            titles=[s.path.name for _, s in chosen],
         )
         return {"detections.png": figure}
 

@@ -3,24 +3,21 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Hashable, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from hccvision.contracts.batches import Targets
-from hccvision.contracts.outputs import Prediction
 from hccvision.contracts.samples import Sample
-from hccvision.images.placement import Placement
 from hccvision.metrics.classification import YES
-from hccvision.metrics.comparison import Comparison
 from hccvision.registry import TASKS
-from hccvision.tasks.classification import NO_BOXES, Classification
+from hccvision.tasks.image_classes import ImageClasses
 
 
 @TASKS.register("multilabel")
-class Multilabel(Classification):
+class Multilabel(ImageClasses):
     """Each image shows any number of the classes, also none; predictions are one probability for each class.
 
     The ground truth is the set of classes among the image's boxes.
@@ -53,10 +50,6 @@ class Multilabel(Classification):
         shown = self.labels(sample)
         return [int(name in shown) for name in self.classes]
 
-    def target(self, sample: Sample, placement: Placement) -> Targets:
-        """Return targets with 0 or 1 for each class."""
-        return Targets(*NO_BOXES, torch.tensor([self.truth(sample)]))
-
     def example_targets(self, count: int, image_size: tuple[int, int]) -> Targets:
         """Return targets of no class."""
         labels = torch.zeros(count, len(self.classes), dtype=torch.int64)
@@ -80,28 +73,6 @@ class Multilabel(Classification):
         """Empty: no class is the positive one."""
         return ""
 
-    def details(self, comparison: Comparison) -> Mapping[str, Any]:
-        """Return nothing: several labels per image have no confusion matrix."""
-        return {}
-
-    def detail_lines(self, details: Mapping[str, Any]) -> list[str]:
-        """Return no lines."""
-        return []
-
-    def called(self, sample: Sample, probabilities: Sequence[float]) -> tuple[str, str]:
-        """Return the true and the predicted classes of an image, joined by semicolons."""
-        shown = self.labels(sample)
-        called = [c for c, p in zip(self.classes, probabilities, strict=True) if p >= YES]
-        return ";".join(c for c in self.classes if c in shown), ";".join(called)
-
-    def pictures(
-        self,
-        samples: Sequence[Sample],
-        predictions: Sequence[Prediction],
-        details: Mapping[str, Any],
-        *,
-        count: int = 12,
-        score_threshold: float = 0.5,
-    ) -> dict[str, Any]:
-        """Draw nothing."""
-        return {}
+    def predicted(self, probabilities: Sequence[float]) -> list[str]:
+        """Return the classes of a probability of at least 0.5."""
+        return [name for name, p in zip(self.classes, probabilities, strict=True) if p >= YES]

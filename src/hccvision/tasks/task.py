@@ -238,8 +238,8 @@ class Task(ABC):
 
     @property
     def heading(self) -> str:
-        """End of the first line of a report, after the number of images."""
-        return ""
+        """What the first line of a report says besides the number of images."""
+        return f", positive class: {self.positive}"
 
     def details(self, comparison: Comparison) -> Mapping[str, Any]:
         """Return the contents of a report besides its figures, as plain values ready for JSON."""
@@ -250,13 +250,13 @@ class Task(ABC):
         return []
 
     @abstractmethod
-    def table(self, samples: Sequence[Sample], predictions: Sequence[Prediction]) -> tuple[list[str], list[list[Any]]]:
+    def table(self, predictions: Sequence[Prediction], samples: Sequence[Sample]) -> tuple[list[str], list[list[Any]]]:
         """Return the header and the rows of ``predictions.csv``."""
 
     def pictures(
         self,
-        samples: Sequence[Sample],
         predictions: Sequence[Prediction],
+        samples: Sequence[Sample],
         details: Mapping[str, Any],
         *,
         count: int = 12,
@@ -265,8 +265,8 @@ class Task(ABC):
         """Draw the pictures of a report.
 
         Args:
-            samples: those evaluated.
             predictions: one for each sample.
+            samples: those evaluated.
             details: from `details`.
             count: number of images to show.
             score_threshold: lowest score of the detections shown, in [0, 1].
@@ -306,5 +306,23 @@ def task_of(predictor: HasTask) -> Task:
         >>> task_of(SimpleNamespace(task="detection", classes=("hcc",))).metrics[0]
         'voc_map'
     """
-    task: Task = TASKS.get(predictor.task)(predictor.classes, positive=getattr(predictor, "positive", None))
+    return build_task(predictor.task, predictor.classes, positive=getattr(predictor, "positive", None))
+
+
+def build_task(name: str, classes: Sequence[str], *, positive: str | None = None) -> Task:
+    """Build a registered task.
+
+    Args:
+        name: a name in ``TASKS``.
+        classes: names, in the order of the class ids.
+        positive: the class that means disease; None: the last one.
+
+    Returns:
+        The task.
+
+    Raises:
+        KeyError: for a task that isn't registered; the message lists the known ones.
+        ValueError: if ``positive`` is not among the classes.
+    """
+    task: Task = TASKS.get(name)(classes, positive=positive)
     return task

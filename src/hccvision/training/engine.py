@@ -162,7 +162,7 @@ def _require_fixed_features(model: Model, recipe: Recipe) -> None:
             f"a feature cache needs a backbone that is never trained, and {trained[0]} is: set "
             f"frozen={tuple(parts)!r} in the recipe, or set feature_cache=False"
         )
-    if recipe.augmentation != "none" and recipe.views is None:
+    if recipe.draws_each_epoch:
         raise ValueError(
             f"a feature cache needs fixed images, and the augmentation {recipe.augmentation!r} changes them in each "
             'epoch: set views=6, for example, in the recipe for six views of each image, or augmentation="none"'

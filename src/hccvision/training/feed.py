@@ -33,10 +33,9 @@ class Feed:
         if setup.recipe.views is not None:
             self.views["train"] = Views(setup.datasets["train"], setup.recipe.views)
         self.features: dict[str, FeatureCache] = {}
-        drawn = setup.recipe.augmentation != "none" and setup.recipe.views is None
         # Every process augments the whole batch and then takes its share, so that the result doesn't depend on their
         # number.
-        self._draws_alike = setup.processes.num_processes > 1 and drawn
+        self._draws_alike = setup.processes.num_processes > 1 and setup.recipe.draws_each_epoch
 
     @property
     def samples(self) -> list[Sample]:
