@@ -1,10 +1,10 @@
 """How fast are annotation files read? voc.read and read_voc_folder beside the bare parsers and LabelImg's own reader.
 
 python benchmarks/annotations.py                    # 10,000 files; results go to benchmarks/results/
-python benchmarks/annotations.py --files 20 --out d # does it run at all?
+python benchmarks/annotations.py --files 20 --out d # smoke test
 
 Files are as LabelImg writes them, with three boxes each, in a temporary folder; each has a small PNG of its own, whose
-size read_voc_folder looks up. Every reader is run twice, and the second time counts: the files are in memory then.
+size read_voc_folder looks up. Every reader runs twice and the second run is measured, when the files are in memory.
 """
 
 import argparse
@@ -44,7 +44,7 @@ def main() -> None:
 
 
 def make(root: Path, count: int) -> list[Path]:
-    """Write XML files side by side with their images."""
+    """Write XML files beside their images."""
     rng = np.random.default_rng(0)
     files = []
     for number in range(count):
@@ -58,7 +58,7 @@ def make(root: Path, count: int) -> list[Path]:
 
 
 def readers(root: Path, files: list[Path]) -> dict[str, Callable[[], int]]:
-    """Give by name what reads all files and says how many boxes there are."""
+    """Return functions that read all files and return the number of boxes, by name."""
     known: dict[str, Callable[[], int]] = {
         "xml.etree, tree only": lambda: sum(len(ElementTree.parse(f).getroot().findall("object")) for f in files),
         "xmltodict, dictionary only": lambda: sum(
@@ -88,7 +88,7 @@ def measure(name: str, reader: Callable[[], int], count: int) -> dict[str, Any]:
 
 
 def page(folder: Path) -> str:
-    """Give all results in a folder as one Markdown page."""
+    """Return all results in a folder as one Markdown page."""
     parts = ["# Reading annotation files", "Made by `benchmarks/annotations.py`: LabelImg XML of three boxes each."]
     for path in sorted(folder.glob("annotations-*.json")):
         result = json.loads(path.read_text(encoding="utf-8"))

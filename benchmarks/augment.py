@@ -2,13 +2,13 @@
 
 python benchmarks/augment.py                    # about two minutes on two idle cores
 python benchmarks/augment.py --device cuda      # on a card, beside kornia alone
-python benchmarks/augment.py --quick            # does it run at all?
+python benchmarks/augment.py --quick            # smoke test
 
-Everyone does the same: mirror image (0.3), rotation up to 25 degrees and shift up to 10 %, Gaussian noise (0.5), blur
-(0.1), with four boxes an image. The others are used as their documentation shows: kornia's AugmentationSequential on
-the batch, torchvision.transforms.v2 and albumentations image by image, the latter on 8-bit arrays, its own strength.
-Contenders take turns; figures are medians of one run, so compare within a row and not across machines. albumentations
-is left out where it isn't installed.
+All libraries do the same: horizontal flip (0.3), rotation up to 25 degrees and shift up to 10 %, Gaussian noise (0.5),
+blur (0.1), with four boxes per image. The others are used as their documentation shows: kornia's AugmentationSequential
+on the batch; torchvision.transforms.v2 and albumentations image by image, the latter on 8-bit arrays, for which it is
+made. Contenders take turns; figures are medians of one run, so compare within a row and not across machines.
+albumentations is left out if it isn't installed.
 """
 
 import argparse
@@ -61,7 +61,7 @@ def main() -> None:
 
 
 def interleaved(calls: dict[str, Callable[[], Any]], seconds: float, device: str) -> dict[str, list[float]]:
-    """Time the contenders in turns, so that what disturbs one disturbs all."""
+    """Time the contenders in turns, so that other load on the machine affects all of them."""
     times: dict[str, list[float]] = {name: [] for name in calls}
     for call in calls.values():
         call()
@@ -76,7 +76,7 @@ def interleaved(calls: dict[str, Callable[[], Any]], seconds: float, device: str
 
 
 def contenders(side: int, batch: int, device: str) -> dict[str, Callable[[], Any]]:
-    """Give everyone's way to augment one and the same batch."""
+    """Return a function for each library that augments the same batch."""
     generator = torch.Generator().manual_seed(0)
     images = torch.rand(batch, 3, side, side, generator=generator).to(device)
     corners = torch.rand(batch, LESIONS, 2, generator=generator) * 0.6
@@ -94,7 +94,7 @@ def contenders(side: int, batch: int, device: str) -> dict[str, Callable[[], Any
 
 
 def kornias(images: Tensor, boxes: Tensor) -> Callable[[], Any]:
-    """On the batch, as kornia's documentation shows."""
+    """Return kornia's augmentation of the batch, as its documentation shows."""
     from kornia import augmentation as k
 
     sequence = k.AugmentationSequential(
@@ -108,7 +108,7 @@ def kornias(images: Tensor, boxes: Tensor) -> Callable[[], Any]:
 
 
 def torchvisions(images: Tensor, boxes: Tensor, side: int) -> Callable[[], Any]:
-    """Image by image, as a data set would."""
+    """Return torchvision's augmentation image by image, as in a data set."""
     from torchvision import tv_tensors
     from torchvision.transforms import v2
 
@@ -133,7 +133,7 @@ def torchvisions(images: Tensor, boxes: Tensor, side: int) -> Callable[[], Any]:
 
 
 def albumentations(images: Tensor, boxes: Tensor) -> Callable[[], Any]:
-    """Image by image on 8-bit arrays; the batch is then made of floats, as a model takes them."""
+    """Return albumentations' augmentation image by image on 8-bit arrays, then stacked as a batch of floats."""
     import albumentations as a
 
     sequence = a.Compose(
@@ -157,7 +157,7 @@ def albumentations(images: Tensor, boxes: Tensor) -> Callable[[], Any]:
 
 
 def page(folder: Path) -> str:
-    """Give all results in a folder as one Markdown page."""
+    """Return all results in a folder as one Markdown page."""
     parts = ["# The paper's augmentation, with boxes", "Made by `benchmarks/augment.py`; images per second."]
     for path in sorted(folder.glob("augment-*.json")):
         result = json.loads(path.read_text(encoding="utf-8"))

@@ -1,7 +1,7 @@
-"""Speed of the detector's own arithmetic on this machine's CPU, beside torchvision's and qfgaohao/pytorch-ssd's.
+"""Speed of the detector's own computations on the CPU, beside torchvision's and qfgaohao/pytorch-ssd's.
 
 python benchmarks/detection_core.py --pytorch-ssd ../pytorch-ssd    # about two minutes on two cores
-python benchmarks/detection_core.py --quick                         # does it run at all? Its numbers mean nothing
+python benchmarks/detection_core.py --quick                         # smoke test; its numbers mean nothing
 
 Matching, post-processing, suppression and loss, on the paper's 3000 default boxes. Every row is one run of all
 contenders: they get the same input, must first agree on the result, and then take turns; the figure is the median.
@@ -31,19 +31,20 @@ from torchvision.ops import nms as torchvision_nms
 
 from hccvision.boxes import cxcywh_to_xyxy, nms, xyxy_to_cxcywh
 from hccvision.contracts import Detections, FeatureSpec, SSDOutput
-from hccvision.default_boxes import encode, generate, match, matched_targets
+from hccvision.default_boxes import encode, generate, matched_targets
 from hccvision.heads.ssd import SSDHead
 from hccvision.losses import multibox
+from hccvision.matchers import match
 
 OURS, PEERS = "hccvision", ("torchvision", "pytorch-ssd")
-LEAST = 0.98  # of the results must agree: pytorch-ssd adds 1e-5 to every union, torchvision nothing
+LEAST = 0.98  # share of the results that must agree: pytorch-ssd adds 1e-5 to every union, torchvision nothing
 SIDE = 300  # of the image in pixels
 GRID = generate("ssd300_mobilenet")
 CORNERS = cxcywh_to_xyxy(GRID)
 CODER = BoxCoder((10.0, 10.0, 5.0, 5.0))
 MATCHER = SSDMatcher(0.5)
 Calls = dict[str, Callable[[], Any]]
-Row = tuple[str, str, Calls, dict[str, float]]  # task, size, contenders, how much of the result each peer shares
+Row = tuple[str, str, Calls, dict[str, float]]  # task, size, contenders, share of the result that each peer agrees on
 
 
 def main() -> None:
@@ -89,7 +90,7 @@ def main() -> None:
 def pytorch_ssd(checkout: Path) -> Any:
     """Import the peer's boxes and loss from its checkout."""
     if not (checkout / "vision" / "utils" / "box_utils.py").is_file():
-        raise SystemExit(f"{checkout} is no checkout of github.com/qfgaohao/pytorch-ssd: vision/utils is not there")
+        raise SystemExit(f"{checkout} is no checkout of github.com/qfgaohao/pytorch-ssd: it has no vision/utils")
     sys.path.insert(0, str(checkout.resolve()))
     from vision.nn.multibox_loss import MultiboxLoss
     from vision.utils import box_utils
@@ -99,7 +100,7 @@ def pytorch_ssd(checkout: Path) -> Any:
 
 
 def interleaved(calls: Calls, seconds: float, *, least: int) -> dict[str, list[float]]:
-    """Time the contenders in turns, so that what disturbs one disturbs all; each warms the caches up for itself."""
+    """Time the contenders in turns, so that other load affects all; each first warms up the caches for itself."""
     names = list(calls)
     times: dict[str, list[float]] = {name: [] for name in names}
     while len(times[names[0]]) < least or sum(map(sum, times.values())) < seconds:
@@ -112,7 +113,7 @@ def interleaved(calls: Calls, seconds: float, *, least: int) -> dict[str, list[f
 
 
 def cases(old: Any, quick: bool = False) -> Iterator[Row]:
-    """Give the rows one by one, made when they are wanted."""
+    """Yield the rows one by one, so that each is built only when it is measured."""
     for batch, truths in [(1, 4)] if quick else [(1, 4), (24, 4), (24, 20)]:
         yield matching(old, batch, truths)
     for classes in [1] if quick else [20, 1]:
@@ -127,7 +128,7 @@ def cases(old: Any, quick: bool = False) -> Iterator[Row]:
 
 
 def scenes(batch: int, count: int, seed: int = 0) -> Tensor:
-    """Give ``(batch, count, 4)`` truths, no two of an image with the same best default box: peers lose one of such."""
+    """Return truths (batch, count, 4); no two of an image share their best default box, as peers would lose one."""
     generator = torch.Generator().manual_seed(seed)
     images = []
     for _ in range(batch):
@@ -161,7 +162,7 @@ def matching(old: Any, batch: int, count: int) -> Row:
 
 
 def trained(batch: int, classes: int, seed: int = 0) -> SSDOutput:
-    """Give an output as of a trained head: sure near three lesions of an image, of faint doubt elsewhere."""
+    """Return an output like a trained head's: high scores near three lesions of an image, low ones elsewhere."""
     generator = torch.Generator().manual_seed(seed)
     truths = scenes(batch, 3, seed)
     overlap, nearest = torch.stack([box_iou(boxes, CORNERS) for boxes in truths]).max(1)
@@ -215,7 +216,7 @@ def post_processing(old: Any, batch: int, classes: int) -> Row:
 
 
 def shared(ours: Detections, theirs: dict[str, Tensor]) -> int:
-    """Count the detections of ours that a peer has too; theirs count classes from 1, and may reach over the edge."""
+    """Count our detections that a peer has too; its classes start at 1, and its boxes aren't always clipped."""
     boxes, labels = theirs["boxes"].clamp(0, SIDE), theirs["labels"] - 1
     same = ((ours.boxes[:, None] - boxes).abs().amax(-1) < 0.01) & (ours.labels[:, None] == labels)
     return int((same & ((ours.scores[:, None] - theirs["scores"]).abs() < 1e-4)).any(1).sum())
@@ -225,7 +226,7 @@ def suppression(old: Any, count: int, classes: int) -> Row:
     generator = torch.Generator().manual_seed(0)
     boxes = cxcywh_to_xyxy(torch.cat((torch.rand(count, 2, generator=generator) * SIDE,
                                       torch.rand(count, 2, generator=generator) * 100 + 20), 1))  # fmt: skip
-    scores = (torch.randperm(count, generator=generator) + 1) / count  # no two the same: they tell which box was kept
+    scores = (torch.randperm(count, generator=generator) + 1) / count  # all different: they tell which box was kept
     labels = torch.randint(classes, (count,), generator=generator)
     alone = classes == 1
     calls: Calls = {
@@ -252,7 +253,7 @@ def suppression(old: Any, count: int, classes: int) -> Row:
 
 
 def loss(old: Any, batch: int, classes: int, *, backward: bool) -> Row:
-    """From the match to the loss; pytorch-ssd's own match gives boxes and labels, which are made beforehand here."""
+    """Compute the loss from a match; for pytorch-ssd the matched boxes and labels are prepared beforehand."""
     generator = torch.Generator().manual_seed(0)
     truths = scenes(batch, 4)
     labels = torch.randint(classes, (batch, 4), generator=generator)
@@ -295,7 +296,7 @@ def loss(old: Any, batch: int, classes: int, *, backward: bool) -> Row:
 
 
 def cells(row: dict[str, Any]) -> list[str]:
-    """Give a row of figures as texts."""
+    """Return a row of figures as texts."""
     texts = [row["task"], row["size"], f"{row['ms'][OURS]:.2f}"]
     for name in PEERS:
         given = name in row["ms"]
@@ -304,11 +305,11 @@ def cells(row: dict[str, Any]) -> list[str]:
 
 
 def page(folder: Path) -> str:
-    """Give all results in a folder as one Markdown page."""
+    """Return all results in a folder as one Markdown page."""
     parts = [
         "# The detector's arithmetic beside its peers'",
-        "Made by `benchmarks/detection_core.py`. Milliseconds for the whole batch, medians; in brackets how many times "
-        "as long as ours. All results of a row agree.",
+        "Made by `benchmarks/detection_core.py`. Median milliseconds for the whole batch; in brackets the time divided "
+        "by ours. All results of a row agree.",
     ]
     for path in sorted(folder.glob("detection_core-*.json")):
         result = json.loads(path.read_text(encoding="utf-8"))

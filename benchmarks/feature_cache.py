@@ -2,16 +2,17 @@
 
 python benchmarks/feature_cache.py                        # wall time of the recipe, batch 8 and 32: about 20 minutes
 python benchmarks/feature_cache.py slices/ --weights mobilenet_v1.safetensors   # accuracy, five folds
-python benchmarks/feature_cache.py --quick                # does it run at all?
+python benchmarks/feature_cache.py --quick                # smoke test
 
-Wall time: 400 phantom slices to watch and 267 to learn from, in six augmented views each, as many as the paper's 1600;
-100 epochs of Adam on the 512-512 head, the convolutions frozen. Weights are random: time hardly depends on them, and
-the accuracy means nothing. All is in the time: reading, augmenting, the features, the epochs and their validation.
+Wall time: 267 phantom slices for training, in six augmented views each (1602; the paper has 1600), and 400 for
+validation; 100 epochs of Adam on the 512-512 head with frozen convolutions. Weights are random: time hardly depends on
+them, and the accuracy means nothing. The time includes reading, augmentation, features, epochs and validation.
 
-bf16 (--precision) halves the time of the convolutions on a CPU that computes in it, see docs/training.rst.
+bf16 (--precision) halves the time of the convolutions on a CPU that supports it, see docs/training.rst.
 
-Accuracy: folders of images, no and yes, folds grouped by near-duplicate pictures; MobileNetV1 from the weights given,
-frozen, the paper's head and recipe with the views; and the same with images and augmentation drawn anew, without cache.
+Accuracy: folders of images, no and yes, in folds grouped by near-duplicate pictures; a frozen MobileNetV1 with the
+given weights, and the paper's head and recipe with fixed views; and the same without cache, with augmentation drawn
+anew in each epoch.
 """
 
 import argparse
@@ -96,7 +97,7 @@ def wall_time(args: argparse.Namespace) -> dict[str, dict[str, Any]]:
 
 
 def accuracy(args: argparse.Namespace) -> dict[str, dict[str, Any]]:
-    """Cross-validate a frozen MobileNetV1 with the paper's head, from the cache and from images."""
+    """Cross-validate a frozen MobileNetV1 with the paper's head, with the feature cache and without it."""
     data = hv.read_image_folder(args.folder, {"normal": "no", "cancer": "yes"})
     folds = list(hv.folds(data, args.folds, group=args.group, seed=args.seed, on_problem="skip"))
     pool = None if args.pool == "none" else args.pool
@@ -136,7 +137,7 @@ def accuracy(args: argparse.Namespace) -> dict[str, dict[str, Any]]:
 
 
 def page(folder: Path) -> str:
-    """Give all results in a folder as one Markdown page."""
+    """Return all results in a folder as one Markdown page."""
     folds = "Folds: `duplicate` keeps near-duplicate pictures on one side, `none` only byte-identical ones."
     parts = ["# The feature cache", "Made by `benchmarks/feature_cache.py`.", folds]
     table = [["what", "epochs", "minutes", "balanced accuracy", "AUC", "machine"], ["---"] * 6]

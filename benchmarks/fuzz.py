@@ -1,13 +1,13 @@
 """Feed broken files to the XML, COCO, YOLO and DICOM readers, and count what they do with them.
 
 python benchmarks/fuzz.py --seconds 600                         # each reader; random mutations
-python benchmarks/fuzz.py --seconds 600 --readers dicom --seeds slices/   # with your own files to begin with
+python benchmarks/fuzz.py --seconds 600 --readers dicom --seeds slices/   # with your own files as seeds
 python benchmarks/fuzz.py --seconds 600 --atheris               # guided by coverage (pip install atheris)
 
-A reader may give samples, with problems or without, or raise ValueError (voc.read, read_coco, read_image: the file is
-refused by name). All else is a finding: another exception, a call of more than --hang seconds, the death of the
-process, a box that is not finite and not empty, and an object that is neither read nor named in a problem. Each
-reader runs in a process of its own; findings are kept in --keep.
+A reader may return samples, with or without problems, or raise ValueError (voc.read, read_coco, read_image: the message
+names the file). Anything else is a finding: another exception, a call of more than --hang seconds, a crash of the
+process, a box that is infinite, NaN or empty, and an object that is neither read nor named in a problem. Each reader
+runs in a process of its own; inputs with findings are kept in --keep.
 """
 
 import argparse
@@ -77,11 +77,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seconds", type=float, default=60, help="for each reader")
     parser.add_argument("--readers", nargs="+", choices=list(READERS), default=list(READERS))
-    parser.add_argument("--seeds", type=Path, help="folder of files to begin with, beside the built-in ones")
+    parser.add_argument("--seeds", type=Path, help="folder of seed files, besides the built-in ones")
     parser.add_argument("--hang", type=float, default=10, help="seconds after which a call counts as hung")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--atheris", action="store_true", help="mutate by coverage instead of at random")
-    parser.add_argument("--keep", type=Path, default=Path("runs") / "fuzz", help="folder for inputs that are findings")
+    parser.add_argument("--keep", type=Path, default=Path("runs") / "fuzz", help="folder for inputs with findings")
     parser.add_argument("--child", help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.child is not None:
@@ -96,7 +96,7 @@ def main() -> None:
 
 
 def in_child(name: str, args: argparse.Namespace) -> dict[str, Any]:
-    """Run one reader in a process of its own, which keeps its figures and the input at hand in files."""
+    """Run one reader in a process of its own, which keeps its figures and the current input in files."""
     with tempfile.TemporaryDirectory() as folder:
         work = Path(folder)
         command = [sys.executable, __file__, "--child", json.dumps([name, folder]), "--seconds", str(args.seconds)]
@@ -138,7 +138,7 @@ def child(args: argparse.Namespace) -> None:
         began = time.monotonic()
         try:
             outcomes[reader(data)] += 1
-        except (ValueError, FileNotFoundError) as error:  # FileNotFoundError: the input itself made a list of nothing
+        except (ValueError, FileNotFoundError) as error:  # FileNotFoundError: the input lists no image
             outcomes[f"refused: {type(error).__name__}"] += 1
         except Exception as error:
             text = re.sub(r"\d+", "n", " ".join(f"{type(error).__name__}: {error}".split()))[:120]
@@ -192,7 +192,7 @@ def child(args: argparse.Namespace) -> None:
 
 @contextlib.contextmanager
 def instrumented() -> Iterator[None]:
-    """Let atheris see which branches the readers take: those of ours, and of the parsers written in Python."""
+    """Let atheris trace the branches of our readers and of the parsers written in Python."""
     import atheris
 
     with atheris.instrument_imports(include=["hccvision", "xmltodict", "json", "pydicom"]):
@@ -200,7 +200,7 @@ def instrumented() -> Iterator[None]:
 
 
 def mutate(rng: random.Random, seeds: list[bytes]) -> bytes:
-    """Change a seed in a few places: bytes, words, pieces moved, doubled, cut or taken from another seed."""
+    """Change a seed in a few places: replace bytes or words; move, repeat or delete pieces; insert another seed's."""
     data = bytearray(rng.choice(seeds))
     for _ in range(rng.choice((1, 1, 2, 4, 16))):
         at, end = sorted(rng.randrange(len(data) + 1) for _ in range(2))
@@ -228,18 +228,18 @@ def mutate(rng: random.Random, seeds: list[bytes]) -> bytes:
 
 
 def keep(folder: Path, name: str, data: bytes) -> None:
-    """Keep an input for a human to look at."""
+    """Keep an input for inspection."""
     folder.mkdir(parents=True, exist_ok=True)
     (folder / f"{name}-{hashlib.sha256(data).hexdigest()[:16]}").write_bytes(data)
 
 
 def sound(sample: Any, folder: Path) -> None:
-    """Check what must hold for any sample."""
+    """Check what must be true of every sample."""
     if not sample.path.resolve().is_relative_to(folder.resolve()):
-        raise Finding(f"a sample leads out of the folder: {sample.path}")
+        raise Finding(f"a sample's image is outside the folder: {sample.path}")
     boxes = np.zeros((0, 4)) if sample.annotation is None else sample.annotation.boxes
     if not np.isfinite(boxes).all() or (boxes[:, 2:] <= boxes[:, :2]).any():
-        raise Finding("a box is not finite or empty")
+        raise Finding("a box is infinite, NaN or empty")
 
 
 def xml(work: Path) -> Callable[[bytes], str]:
@@ -261,14 +261,14 @@ def xml(work: Path) -> Callable[[bytes], str]:
             again = voc.read(voc.write(folder / "b.xml", annotation))
             (folder / "b.xml").unlink()
             if not np.array_equal(again.boxes, annotation.boxes) or again.names != annotation.names:
-                raise Finding("written and read again, it is another annotation")
+                raise Finding("the annotation changes when it is written and read again")
         return "problems" if annotation.problems else "good"
 
     return read
 
 
 def count_objects(data: bytes) -> int:
-    """Count the elements <object> right below the root, by Python's own parser."""
+    """Count the elements <object> directly below the root with Python's own parser."""
     depth = count = 0
 
     def start(name: str, attributes: dict[str, str]) -> None:
@@ -366,7 +366,7 @@ def pictures(work: Path) -> Path:
 
 
 def dicom_seeds() -> list[bytes]:
-    """Give small DICOM files: those inside pydicom's package (its own listing downloads more), none above 200 kB."""
+    """Return the DICOM files inside pydicom's package that are smaller than 200 kB (pydicom can download others)."""
     import pydicom.data
 
     paths = sorted((Path(pydicom.data.__file__).parent / "test_files").glob("*.dcm"))

@@ -4,14 +4,15 @@ python benchmarks/lesion_sizes.py slices/ --weights mobilenet_v1.safetensors    
 python benchmarks/lesion_sizes.py --phantom --weights mobilenet_v1.safetensors     # synthetic liver MR
 python benchmarks/lesion_sizes.py slices/ more/ --phantom --coverage               # no training: what boxes can reach
 
-MobileNetV1-SSD300 is trained by the paper's recipe once per fold and contender, a contender being a set of default
-boxes with an augmentation. Folds are grouped by patient (--patient), or else by identical file; predictions of all
-folds are pooled, so each lesion counts once. Finished folds are kept in --work and not trained again.
+MobileNetV1-SSD300 is trained with the paper's recipe once per fold and contender; a contender is a set of default boxes
+with an augmentation. Folds are grouped by patient (--patient), or else by identical file; predictions of all folds are
+pooled, so each lesion counts once. Finished folds are kept in --work and not trained again.
 """
 
 import argparse
 import itertools
 import json
+import math
 import statistics
 import tempfile
 import time
@@ -26,6 +27,7 @@ from low_end import describe, write
 
 import hccvision as hv
 from hccvision.annotations.problems import usable
+from hccvision.tasks.task import task_of
 
 FIGURES = ("mAP@0.5", "COCO mAP")
 
@@ -33,7 +35,7 @@ FIGURES = ("mAP@0.5", "COCO mAP")
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folders", nargs="*", type=Path, help="of LabelImg annotations, each with all its images")
-    parser.add_argument("--phantom", action="store_true", help="also draw a synthetic data set and take that")
+    parser.add_argument("--phantom", action="store_true", help="also use a synthetic data set")
     parser.add_argument("--patients", type=int, default=40, help="of the phantom")
     parser.add_argument("--level", default="mild", help="of the phantom's difficulty: mild, medium or hard")
     parser.add_argument("--patient", help="regular expression that finds the patient in a file name")
@@ -45,8 +47,8 @@ def main() -> None:
     parser.add_argument("--width", type=float, default=1.0)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--threads", type=int, help="of torch; one each lets two of these run side by side")
-    parser.add_argument("--coverage", action="store_true", help="only say which lesions each set of boxes can reach")
-    parser.add_argument("--rounds", type=int, default=15, help="of the timing that goes with --coverage")
+    parser.add_argument("--coverage", action="store_true", help="only compute which lesions each set can reach")
+    parser.add_argument("--rounds", type=int, default=15, help="of the timing done with --coverage")
     parser.add_argument(
         "--work", type=Path, default=Path("runs") / "lesion_sizes", help="where finished folds are kept"
     )
@@ -72,7 +74,7 @@ def main() -> None:
 
 
 def sets(args: argparse.Namespace) -> list[tuple[str, list[hv.Sample]]]:
-    """Read the folders and draw the phantom."""
+    """Read the folders and create the phantom."""
     found = []
     for folder in args.folders:
         found.append((folder.name, usable(hv.read_voc_folder(folder, patient=args.patient), "skip")))
@@ -84,7 +86,7 @@ def sets(args: argparse.Namespace) -> list[tuple[str, list[hv.Sample]]]:
 
 
 def truth_boxes(data: Sequence[hv.Sample]) -> torch.Tensor:
-    """Give all boxes, (N, 4) xyxy in shares of the image sides."""
+    """Return all boxes, (N, 4) xyxy in fractions of the image sides."""
     shares = [torch.zeros(0, 4)]
     for sample in data:
         if sample.annotation is not None and len(sample.annotation):
@@ -94,7 +96,7 @@ def truth_boxes(data: Sequence[hv.Sample]) -> torch.Tensor:
 
 
 def coverage(data: Sequence[hv.Sample]) -> dict[str, Any]:
-    """Say for every preset, and for a set fitted to the data, which lesions reach IoU 0.5 with a default box."""
+    """Count the lesions that reach IoU 0.5 with a default box, for every preset and for a set fitted to the data."""
     truths = truth_boxes(data)
     rows = {}
     for name in hv.default_boxes.PRESETS:
@@ -113,7 +115,7 @@ def cost(args: argparse.Namespace) -> dict[str, Any]:
     """Time MobileNetV1-SSD with every preset, in turns: prediction of one image, and a training step of five."""
     models, rows = {}, {}
     for name in hv.default_boxes.PRESETS:
-        options = {"default_boxes": name, "prior": 0.001}  # as a trained head, it calls most boxes background
+        options = {"default_boxes": name, "prior": 0.001}  # like a trained head, it calls most boxes background
         side = 512 if name == "ssd512" else 300
         model = hv.build_model(
             "mobilenet_v1", "ssd", classes=["hcc"], image_size=side, head_options=options,
@@ -136,7 +138,7 @@ def cost(args: argparse.Namespace) -> dict[str, Any]:
     return {
         name: {
             "boxes": row["boxes"],
-            "predict_ms": statistics.median(row["predict"][1:]),  # the first is to warm up
+            "predict_ms": statistics.median(row["predict"][1:]),  # the first one is a warm-up
             "train_ms": statistics.median(row["train"][1:]),
             "threads": torch.get_num_threads(),
         }
@@ -147,7 +149,7 @@ def cost(args: argparse.Namespace) -> dict[str, Any]:
 def cross_validate(
     name: str, data: list[hv.Sample], boxes: str, augmentation: str, args: argparse.Namespace
 ) -> dict[str, Any]:
-    """Train on every fold, and score the pooled predictions of the parts left out."""
+    """Train on every fold, and score the pooled predictions of the held-out parts."""
     patients = all(s.patient is not None for s in data)
     folds = hv.folds(data, args.folds, group="patient" if patients else "duplicate", seed=args.seed)
     classes = sorted({n for s in data for n in s.names})
@@ -172,15 +174,16 @@ def cross_validate(
             unfinished.replace(kept)
         saved = torch.load(kept, weights_only=True)
         predictions += saved["found"]
-        truths += ground_truth(test, model)
+        truths += [task_of(model).truth(sample) for sample in test]
         seconds += saved["seconds"]
         print(f"{key}: {hv.metrics.detection.voc_map(predictions, truths, classes=classes)}", flush=True)
     voc = hv.metrics.detection.voc_map(predictions, truths, classes=classes)
     coco = hv.metrics.detection.coco_map(predictions, truths, classes=classes)
+    by_size = hv.metrics.detection.sensitivity_by_size(predictions, truths, classes=classes)
     return {
         "mAP@0.5": voc["voc_map"],
         "COCO mAP": coco["map"],
-        "by size": hv.metrics.detection.sensitivity_by_size(predictions, truths, classes=classes),
+        "by size": {name: figure for name, figure in by_size.items() if not math.isnan(figure)},
         "minutes": seconds / 60,
         "epochs": args.epochs,
         "weights": Path(args.weights).name if args.weights else "random",
@@ -190,14 +193,14 @@ def cross_validate(
 
 
 def record(path: Path, key: str, result: dict[str, Any]) -> None:
-    """Put a result among those there are."""
+    """Add a result to those in a file."""
     results = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
     results[key] = {"date": str(date.today()), "machine": describe(), "result": result}
     write(path, json.dumps(results, indent=2) + "\n")
 
 
 def page(path: Path) -> str:
-    """Give all results in a file as one Markdown page."""
+    """Return all results in a file as one Markdown page."""
     results = json.loads(path.read_text(encoding="utf-8"))
     covered = path.stem == "default_box_coverage"
     title = "Which lesions default boxes can reach" if covered else "Sensitivity by lesion size"
@@ -240,7 +243,7 @@ def page(path: Path) -> str:
         table.append([key, *cells, f"{row['minutes']:.0f}"])
     parts += [
         "Share of the lesions found at one false positive per image, with Wilson's 95 % intervals; cross-validated. "
-        "They take lesions as independent: for several slices of one patient they are too narrow.",
+        "The intervals assume independent lesions: for several slices of one patient they are too narrow.",
         lines(table),
     ]
     facts = {f"{e['machine']['cpu']}, torch {e['machine']['torch']}, {e['date']}" for e in results.values()}
@@ -248,7 +251,7 @@ def page(path: Path) -> str:
 
 
 def lines(table: list[list[str]]) -> str:
-    """Give rows of cells as a Markdown table."""
+    """Return rows of cells as a Markdown table."""
     return "\n".join(f"| {' | '.join(row)} |" for row in table)
 
 

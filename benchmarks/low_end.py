@@ -1,12 +1,12 @@
 """Speed and memory of the paper's two models on this machine: training and inference, on the CPU and in 2 GB of CUDA.
 
 python benchmarks/low_end.py            # a few minutes on two cores; results go to benchmarks/results/
-python benchmarks/low_end.py --quick    # does it run at all? Tiny images, its numbers mean nothing
+python benchmarks/low_end.py --quick    # smoke test with tiny images; its numbers mean nothing
 
 VGG-16 with the paper's 512-512 head at 224 pixels, batch 8; MobileNetV1-SSD300 at 300 pixels, batch 5; float32,
-channels last. A training step is forward, loss, backward and optimiser; inference is forward and decoding; reading and
-augmenting images is in neither. The whole recipe is `hv.fit` with the paper's recipe on files, all included, in float32
-and in half precision. Weights are random, so the SSD decodes more candidates than it would when trained. Each row is
+channels last. A training step is forward, loss, backward and optimiser; inference is forward and decoding; neither
+includes reading or augmenting images. The whole recipe is `hv.fit` with the paper's recipe on files, all included, in
+float32 and in half precision. Weights are random, so the SSD decodes more candidates than a trained one. Each row is
 measured in a process of its own.
 """
 
@@ -30,7 +30,7 @@ from pathlib import Path
 from typing import Any
 
 GB = 2**30
-CAP, SMALL_CARD = 2 * GB, 4.5 * GB  # of CUDA memory; a card of up to 4 GB is not capped: it shows its own speed
+CAP, SMALL_CARD = 2 * GB, 4.5 * GB  # of CUDA memory; a card of up to 4 GB is not capped, to show its own speed
 MODELS = {"VGG-16": ("vgg16", "linear", ["normal", "cancer"]), "MobileNetV1-SSD300": ("mobilenet_v1", "ssd", ["hcc"])}
 CASES = (  # model, work, batch
     ("VGG-16", "training, convolutions frozen", 8),
@@ -55,7 +55,7 @@ def main() -> None:
     args = parser.parse_args()
     if args.child is not None:
         row = measure(json.loads(args.child))
-        print(json.dumps([describe(), row]))  # in this order: to describe the card takes memory
+        print(json.dumps([describe(), row]))  # after measuring, because describing the card takes memory
         return
 
     seconds, cases = (0.2, [CASES[0], CASES[6], CASES[7]]) if args.quick else (args.seconds, CASES)
@@ -85,17 +85,17 @@ def main() -> None:
 
 
 def in_child(task: dict[str, Any]) -> list[dict[str, Any]]:
-    """Measure in a process of its own; this one never imports torch, as a child starts at its parent's peak memory."""
+    """Measure in a process of its own; this one never imports torch, as a child inherits its parent's peak memory."""
     env = os.environ | dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS"), str(task["threads"]))
     command = [sys.executable, __file__, "--child", json.dumps(task)]
     done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=900)
     if done.returncode:
-        raise SystemExit(f"{task} failed with code {done.returncode} (−9: no memory left):\n{done.stderr}")
+        raise SystemExit(f"{task} failed with code {done.returncode} (−9: out of memory):\n{done.stderr}")
     return json.loads(done.stdout.splitlines()[-1])
 
 
 def describe() -> dict[str, Any]:
-    """Say what this machine is; no names, no paths."""
+    """Describe this machine, without names and paths."""
     import psutil  # comes with accelerate
     import torch
 
@@ -114,7 +114,7 @@ def describe() -> dict[str, Any]:
 
 
 def measure(task: dict[str, Any]) -> dict[str, Any]:
-    """Build a model, time its steps and take the peak memory."""
+    """Build a model, time its steps and measure the peak memory."""
     import torch
 
     import hccvision as hv
@@ -153,7 +153,7 @@ def measure(task: dict[str, Any]) -> dict[str, Any]:
 
 
 def figures(times: list[float], batch: int, device: str) -> dict[str, Any]:
-    """Say what so many seconds for each step of a batch mean, and how much memory there was at most."""
+    """Compute the figures of a row from the seconds of each step, and the peak memory."""
     import torch
 
     median = statistics.median(times)
@@ -167,7 +167,7 @@ def figures(times: list[float], batch: int, device: str) -> dict[str, Any]:
 
 
 def epochs(network: Any, recipe: Any, device: str, task: dict[str, Any]) -> list[float]:
-    """Train on files of the phantom; give the seconds for a batch, twice: the mean of three epochs."""
+    """Train on files of the phantom; return the mean seconds for a batch over three epochs, twice."""
     import hccvision as hv
 
     with tempfile.TemporaryDirectory() as folder:
@@ -182,13 +182,13 @@ def epochs(network: Any, recipe: Any, device: str, task: dict[str, Any]) -> list
                 hv.fit(network, data, recipe=replace(recipe, epochs=count), device=device)
             return time.perf_counter() - start
 
-        seconds(1)  # to warm up
+        seconds(1)  # warm-up
         epoch = max(seconds(4) - seconds(1), 1e-3) / 3
     return [epoch * recipe.batch / len(data)] * 2
 
 
 def training_step(network: Any, images: Any, targets: Any, recipe: Any) -> Callable[[], object]:
-    """Give forward, loss, backward and optimiser as the recipe says."""
+    """Return a training step of a recipe: forward, loss, backward and optimiser."""
     import torch
 
     network.train()
@@ -206,7 +206,7 @@ def training_step(network: Any, images: Any, targets: Any, recipe: Any) -> Calla
 
 
 def timed(step: Callable[[], object], seconds: float, *, least: int) -> list[float]:
-    """Warm up, then time steps for so many seconds, and at least so many steps."""
+    """Warm up, then time steps for at least `seconds` and at least `least` steps."""
     import torch
 
     def once() -> float:
@@ -226,12 +226,12 @@ def timed(step: Callable[[], object], seconds: float, *, least: int) -> list[flo
 
 
 def cap_memory() -> dict[str, Any]:
-    """Leave torch as much of a big card as a 2 GB card would: 2 GB less what CUDA itself takes."""
+    """Limit torch to the memory that a 2 GB card would have for it: 2 GB less the CUDA context."""
     import torch
 
     torch.zeros(1, device="cuda")
     free, total = torch.cuda.mem_get_info()
-    context = min(total - free, GB // 2)  # CUDA's own; more than that belongs to other programs
+    context = min(total - free, GB // 2)  # of CUDA; more than that belongs to other programs
     if total > SMALL_CARD:
         torch.cuda.set_per_process_memory_fraction((CAP - context) / total)
     limit = CAP if total > SMALL_CARD else total
@@ -239,7 +239,7 @@ def cap_memory() -> dict[str, Any]:
 
 
 def peak_memory() -> int:
-    """Give the most memory this process has had, in bytes."""
+    """Return the peak memory of this process in bytes."""
     if platform.system() == "Windows":
         import psutil
 
@@ -250,17 +250,17 @@ def peak_memory() -> int:
 
 
 def cells(row: dict[str, Any]) -> list[str]:
-    """Give a row of figures as texts."""
+    """Return a row of figures as texts."""
     where = "CUDA" if row["device"] == "cuda" else f"{row['threads']} thread{'s' if row['threads'] > 1 else ''}"
     texts = [row["model"], row["work"], str(row["batch"]), where, *"––––"]
     if "images_per_second" in row:
-        p95 = f"{row['ms_p95']:.1f}" if row["batch"] == 1 else "–"  # of a few steps it means nothing
+        p95 = f"{row['ms_p95']:.1f}" if row["batch"] == 1 else "–"  # meaningless for a few steps
         texts[4:] = [f"{row['images_per_second']:.1f}", f"{row['ms_median']:.1f}", p95, str(row["peak_mb"])]
     return texts + (["yes" if row["fits"] else "no"] if "fits" in row else [])
 
 
 def page(folder: Path) -> str:
-    """Give all results in a folder as one Markdown page."""
+    """Return all results in a folder as one Markdown page."""
     parts = ["# The paper's models on small machines", "Made by `benchmarks/low_end.py`."]
     for path in sorted(folder.glob("low_end-*.json")):
         result = json.loads(path.read_text(encoding="utf-8"))
@@ -271,7 +271,7 @@ def page(folder: Path) -> str:
             note = "Memory is CUDA's." + " The cap shows what fits, not how fast a small card is." * rows[0]["capped"]
         else:
             before = max(row["before_model_mb"] for row in rows)
-            note = f"Memory is the whole process's; {before} MB of it are Python and torch before there is a model."
+            note = f"Memory is the whole process's; {before} MB of it are Python and torch, without a model."
         facts = ", ".join(f"{k.removesuffix('_gb')} {v}{' GB' * k.endswith('_gb')}" for k, v in machine.items() if v)
         table = [HEAD + fits, ["---"] * len(HEAD + fits), *map(cells, rows)]
         lines = "\n".join(f"| {' | '.join(texts)} |" for texts in table)
@@ -280,7 +280,7 @@ def page(folder: Path) -> str:
 
 
 def write(path: Path, text: str) -> Path:
-    """Write a file whole or not at all."""
+    """Write a file completely or not at all."""
     path.parent.mkdir(parents=True, exist_ok=True)
     unfinished = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     unfinished.write_text(text, encoding="utf-8")

@@ -1,12 +1,12 @@
 """How fast is a training step of MobileNetV1-SSD300? Ours beside pytorch-ssd's network, matcher and loss.
 
 python benchmarks/training.py --pytorch-ssd ../pytorch-ssd    # a few minutes on two idle cores
-python benchmarks/training.py --quick                         # does it run at all?
+python benchmarks/training.py --quick                         # smoke test
 
-A step takes images and boxes that are in memory already, matches, predicts, scores, goes back and lets SGD change the
-weights, by the paper's rates. Each contender is a process of its own; they take turns, so that what disturbs one
-disturbs all, and each waits while another runs. Both are measured as they are, and with the C library's allocator tuned
-by `hccvision.training.memory.tune_allocator`, which is as good for the peer as for us. Weights are random.
+A step takes images and boxes from memory: matching, forward, loss, backward, and SGD with the paper's rates. Each
+contender is a process of its own; they take turns, so that other load on the machine affects all of them, and each
+waits while another runs. Both are measured as they are, and with the C library's allocator tuned by
+`hccvision.training.memory.tune_allocator`, which helps the peer as much as us. Weights are random.
 """
 
 import argparse
@@ -65,7 +65,7 @@ def main() -> None:
 
 
 def race(contenders: list[str], batch: int, args: argparse.Namespace) -> dict[str, float]:
-    """Start a process for each contender and let them run in turns; the median of each counts."""
+    """Start a process for each contender and let them run in turns; return the median speed of each."""
     env = os.environ | dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS"), str(args.threads))
     more = [] if args.pytorch_ssd is None else ["--pytorch-ssd", str(args.pytorch_ssd)]
     running = {}
@@ -82,7 +82,7 @@ def race(contenders: list[str], batch: int, args: argparse.Namespace) -> dict[st
             answer = process.stdout.readline()
             if not answer:
                 raise SystemExit(f"{name} at batch {batch} ended with code {process.wait()}")
-            if turn:  # the first turn is to warm up
+            if turn:  # the first turn is a warm-up
                 speeds[name].append(float(answer))
     for process in running.values():
         process.communicate()
@@ -90,13 +90,13 @@ def race(contenders: list[str], batch: int, args: argparse.Namespace) -> dict[st
 
 
 def serve(contender: str, batch: int, classes: int, checkout: Path | None) -> None:
-    """Make as many steps as each line of the input says, and answer with the images per second."""
+    """Make the number of steps that each line of the input states, and print the images per second."""
     import torch
 
     from hccvision.training.memory import tune_allocator
 
     if contender.endswith(TUNED) and not tune_allocator():
-        raise SystemExit("the allocator can be tuned on Linux with glibc only")
+        raise SystemExit("the allocator can only be tuned on Linux with glibc")
     torch.manual_seed(0)
     step = peer(batch, classes, checkout) if contender.startswith(PEER) else ours(batch, classes)
     for line in sys.stdin:
@@ -108,7 +108,7 @@ def serve(contender: str, batch: int, classes: int, checkout: Path | None) -> No
 
 
 def scene(batch: int, classes: int) -> tuple[Any, Any, Any]:
-    """Give images (B, 3, 300, 300) in [0, 1], boxes (B, 4, 4) in shares of the sides, and labels from 0."""
+    """Return images (B, 3, 300, 300) in [0, 1], boxes (B, 4, 4) in fractions of the sides, and labels from 0."""
     import torch
 
     corners = torch.rand(batch, LESIONS, 2) * 0.6
@@ -117,7 +117,7 @@ def scene(batch: int, classes: int) -> tuple[Any, Any, Any]:
 
 
 def ours(batch: int, classes: int) -> Callable[[], None]:
-    """Give a step of the library."""
+    """Return a training step of hccvision."""
     import torch
 
     import hccvision as hv
@@ -141,11 +141,11 @@ def ours(batch: int, classes: int) -> Callable[[], None]:
 
 
 def peer(batch: int, classes: int, checkout: Path | None) -> Callable[[], None]:
-    """Give a step as in the checkout's train_ssd.py, with its own matcher."""
+    """Return a training step as in the checkout's train_ssd.py, with its own matcher."""
     if checkout is None or not (checkout / "vision" / "ssd" / "mobilenetv1_ssd.py").is_file():
-        raise SystemExit(f"{checkout} is no checkout of github.com/qfgaohao/pytorch-ssd: vision/ssd is not there")
+        raise SystemExit(f"{checkout} is no checkout of github.com/qfgaohao/pytorch-ssd: it has no vision/ssd")
     sys.path.insert(0, str(checkout.resolve()))
-    sys.modules.setdefault("cv2", types.ModuleType("cv2"))  # for its reading of images, which isn't measured
+    sys.modules.setdefault("cv2", types.ModuleType("cv2"))  # only needed for reading images, which isn't measured
     import torch
     from vision.nn.multibox_loss import MultiboxLoss
     from vision.ssd.config import mobilenetv1_ssd_config as config
@@ -174,7 +174,7 @@ def peer(batch: int, classes: int, checkout: Path | None) -> Callable[[], None]:
 
 
 def page(folder: Path) -> str:
-    """Give all results in a folder as one Markdown page."""
+    """Return all results in a folder as one Markdown page."""
     parts = ["# A training step of MobileNetV1-SSD300", "Made by `benchmarks/training.py`; images per second."]
     for path in sorted(folder.glob("training-*.json")):
         result = json.loads(path.read_text(encoding="utf-8"))

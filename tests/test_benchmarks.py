@@ -1,4 +1,4 @@
-"""The benchmarks run, and write what they measured and nothing that tells whose machine it was."""
+"""Benchmarks: they run, write their results, and write nothing that identifies the machine's owner."""
 
 from __future__ import annotations
 
@@ -64,11 +64,11 @@ def test_cases_are_both_models_in_training_and_inference(low_end: ModuleType) ->
 def test_steps_are_timed_for_long_enough(low_end: ModuleType) -> None:
     steps: list[int] = []
     times = low_end.timed(lambda: steps.append(1), 0.0, least=4)
-    assert (len(times), len(steps)) == (4, 5)  # one to warm up
+    assert (len(times), len(steps)) == (4, 5)  # one is a warm-up
     assert sum(low_end.timed(lambda: None, 0.01, least=1)) >= 0.01
 
 
-def test_page_of_a_capped_card_says_whose_speed_it_is(low_end: ModuleType, tmp_path: Path) -> None:
+def test_page_of_a_capped_card_names_the_card_whose_speed_it_is(low_end: ModuleType, tmp_path: Path) -> None:
     row = {"model": "VGG-16", "work": "inference", "batch": 8, "device": "cuda", "threads": 2}
     limits = {"fits": True, "capped": True, "limit_gb": 2.0, "context_mb": 300}
     figures = {"images_per_second": 900.0, "ms_median": 8.9, "ms_p95": 9.0, "repeats": 99, "peak_mb": 700}
@@ -128,7 +128,7 @@ def test_a_wrong_checkout_of_pytorch_ssd_is_said_so(tmp_path: Path) -> None:
 SIZES = SCRIPT.with_name("lesion_sizes.py")
 
 
-def test_lesion_sizes_says_what_default_boxes_reach(tmp_path: Path) -> None:
+def test_lesion_sizes_counts_what_default_boxes_reach(tmp_path: Path) -> None:
     command = [sys.executable, str(SIZES), "--phantom", "--patients", "6", "--coverage", "--out", str(tmp_path)]
     command += ["--rounds", "1", "--width", "0.1"]
     done = subprocess.run(command, capture_output=True, text=True)
@@ -143,7 +143,7 @@ def test_lesion_sizes_says_what_default_boxes_reach(tmp_path: Path) -> None:
     assert f"| lesion | {rows['lesion']['boxes']} |" in page
 
 
-def test_lesion_sizes_cross_validates_and_goes_on_where_it_stopped(tmp_path: Path) -> None:
+def test_lesion_sizes_cross_validates_and_resumes_after_finished_folds(tmp_path: Path) -> None:
     command = [
         sys.executable, str(SIZES), "--phantom", "--patients", "4", "--default-boxes", "lesion", "--epochs", "1",
         "--folds", "2", "--width", "0.1", "--threads", "1", "--work", str(tmp_path / "work"), "--out", str(tmp_path),
@@ -151,7 +151,7 @@ def test_lesion_sizes_cross_validates_and_goes_on_where_it_stopped(tmp_path: Pat
     for _ in range(2):
         done = subprocess.run(command, capture_output=True, text=True)
         assert done.returncode == 0, done.stderr
-    assert "epoch" not in done.stdout  # the second time both folds were there
+    assert "epoch" not in done.stdout  # the second run found both folds finished
     assert len(list((tmp_path / "work").glob("*.pt"))) == 2
     (entry,) = json.loads((tmp_path / "lesion_sizes.json").read_text("utf-8")).values()
     sizes = entry["result"]["by size"]
@@ -191,7 +191,7 @@ def test_the_fuzzer_finds_nothing_in_a_second(tmp_path: Path) -> None:
 
 
 def quick_run(name: str, folder: Path, *more: str) -> dict:
-    """Run a benchmark's smoke test; gives what it wrote."""
+    """Run a benchmark's smoke test and return its results."""
     command = [sys.executable, str(SCRIPT.parent / f"{name}.py"), "--quick", "--out", str(folder), *more]
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
