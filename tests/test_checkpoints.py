@@ -143,7 +143,9 @@ def test_a_run_folder_is_not_overwritten(slices, fails_at, tmp_path):
     recipe = replace(RECIPE, epochs=1)
     fit(classifier(), slices, recipe=recipe, run=run, device="cpu")
     before = files(run)
-    with pytest.raises(FileExistsError, match=f"{run}: this folder is not empty; .* or resume the run in it with resume=True"):
+    with pytest.raises(
+        FileExistsError, match=f"{run}: this folder is not empty; .* or resume the run in it with resume=True"
+    ):
         fit(classifier(), slices, recipe=recipe, run=run, device="cpu")
     assert files(run) == before
 
@@ -182,7 +184,7 @@ def test_a_part_given_as_an_object_is_noted_in_the_run_and_asked_for(slices, fai
 @pytest.mark.parametrize(
     ("optimiser", "error"), [("adamw", KeyboardInterrupt()), ("sgd", RuntimeError("the power went out"))]
 )
-def test_an_interrupted_run_goes_on_to_the_very_same_end(optimiser, error, slices, fails_at, tmp_path):
+def test_an_interrupted_run_resumes_to_the_very_same_end(optimiser, error, slices, fails_at, tmp_path):
     recipe = replace(RECIPE, optimiser=optimiser)
     whole = classifier()
     expected = fit(whole, slices, slices, recipe=recipe, run=tmp_path / "whole", device="cpu")
@@ -215,7 +217,7 @@ def test_a_run_interrupted_in_its_first_epoch_starts_again(slices, fails_at, tmp
     assert_same_state(resumed.state_dict(), whole.state_dict())
 
 
-def test_a_run_stopped_while_it_wrote_goes_on_from_the_epoch_before(slices, fails_at, tmp_path, monkeypatch):
+def test_a_run_stopped_while_it_wrote_resumes_from_the_epoch_before(slices, fails_at, tmp_path, monkeypatch):
     whole = classifier()
     fit(whole, slices, slices, recipe=RECIPE, run=tmp_path / "whole", device="cpu")
     run = tmp_path / "run"
@@ -301,7 +303,7 @@ STEPS = replace(RECIPE, batch=1, epochs=3, augmentation="paper", ema=0.9, patien
 
 
 @pytest.mark.parametrize("stop", [1, 2, 4, 5, 7, 10])  # four steps an epoch
-def test_a_run_stopped_at_any_step_goes_on_to_the_very_same_end(stop, slices, tmp_path, monkeypatch):
+def test_a_run_stopped_at_any_step_resumes_to_the_very_same_end(stop, slices, tmp_path, monkeypatch):
     build = classifier if stop % 2 else detector
     data = slices if stop % 2 else boxed(slices)
     whole = build()

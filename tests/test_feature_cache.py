@@ -152,7 +152,7 @@ def test_features_beyond_half_precision_are_an_error_not_an_infinity(slices, mon
         fit(model, slices, recipe=RECIPE, device="cpu", feature_cache=True)
 
 
-def test_an_interrupted_run_goes_on_from_features_computed_again(slices, tmp_path, monkeypatch):
+def test_an_interrupted_run_resumes_from_features_computed_again(slices, tmp_path, monkeypatch):
     whole = classifier()
     expected = fit(whole, slices, slices, recipe=RECIPE, device="cpu", feature_cache=True)
     step, made = torch.optim.Adam.step, []

@@ -23,7 +23,7 @@ def data() -> list[hv.Sample]:
 
 @pytest.fixture
 def one_thread():
-    """Train on one thread, as the fixtures were made: sums over several round differently, and training amplifies it."""
+    """Train on one thread, as the fixtures were made: sums over more round differently, and training amplifies that."""
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     yield

@@ -49,7 +49,7 @@ def test_the_table_has_each_parameter_once_and_says_how_it_is_trained():
 # steps
 
 
-def test_after_a_step_that_the_loss_scaler_skips_sgd_steps_as_ever():
+def test_after_a_step_that_the_loss_scaler_skips_sgd_steps_as_usual():
     recipe = Recipe(optimiser="sgd", learning_rate=0.1, momentum=0.9, precision="fp16")
     model = classifier()
     parameters = list(model.parameters())

@@ -123,7 +123,10 @@ def test_the_papers_detector_trains_all_of_mobilenet_and_head(slices):
         ({"schedule": None}, "schedule is a registered name or a callable, got None"),
         ({"augmentation": None}, "augmentation is a registered name or a callable, got None"),
         ({"loss": 0.5}, "loss is a registered name or a callable, got 0.5"),
-        ({"loss": {"object": "mine.loss"}}, "loss of this recipe was given as the object mine.loss, .* pass the object"),
+        (
+            {"loss": {"object": "mine.loss"}},
+            "loss of this recipe was given as the object mine.loss, .* pass the object",
+        ),
     ],
 )
 def test_a_value_out_of_its_range_is_refused(values, message):

@@ -50,7 +50,7 @@ def test_a_cap_that_binds_nobody_is_a_shuffle():
     assert epoch != sorted(epoch)
 
 
-def test_each_epoch_draws_anew_and_in_the_end_every_slice_was_there():
+def test_each_epoch_draws_anew_and_over_many_every_slice_is_drawn():
     drawn = sampler(["a"] * 30 + ["b"] * 2, 5)
     epochs = [list(drawn) for _ in range(60)]
     assert len({tuple(sorted(epoch)) for epoch in epochs}) > 50

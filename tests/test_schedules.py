@@ -134,7 +134,7 @@ def test_a_schedule_that_warms_up_by_itself_states_it_as_a_tag(own_schedules):
 
 
 @pytest.mark.parametrize("schedule", SCHEDULES.names())
-def test_every_schedule_stays_between_nought_and_the_highest_rate(schedule):
+def test_every_schedule_stays_between_zero_and_the_highest_rate(schedule):
     recipe = replace(RATES, schedule=schedule)
     factors = [rate_factor(recipe, epoch, step, 5) for epoch in range(recipe.epochs) for step in range(5)]
     assert all(0 <= factor <= 1 + 1e-12 and math.isfinite(factor) for factor in factors)
