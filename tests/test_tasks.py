@@ -181,7 +181,7 @@ def test_the_defaults_of_a_task_are_harmless() -> None:
     task.check(sample)
     assert task.heading == ", positive class: liver"
     assert (task.details(None), task.detail_lines({}), task.pictures([], [], {})) == ({}, [], {})
-    assert (task.monitor, task.annotates, task.wrapped_image_size, task.stratum(sample)) == ("val_loss", False, 224, ())
+    assert (task.annotates, task.wrapped_image_size, task.stratum(sample)) == (False, 224, ())
     targets = task.example_targets(3, (40, 80))
     assert (targets.boxes.shape, targets.labels.tolist()) == ((3, 1, 4), [[0]] * 3)
     assert targets.boxes[0, 0].tolist() == pytest.approx([24, 12, 48, 24])

@@ -183,7 +183,7 @@ def test_options_of_optimiser_and_augmentation_are_used_and_saved(slices, tmp_pa
     assert {(group["nesterov"], group["momentum"]) for group in groups} == {(True, 0.5)}
     fit(plain, slices, recipe=replace(recipe, augmentation_options={}), device="cpu")
     assert changed(weights(model), plain)
-    with pytest.raises(TypeError, match=r"options \(factor\) are for a augmentation given by name"):
+    with pytest.raises(TypeError, match=r"options \(factor\) are for an augmentation given by name"):
         fit(classifier(), slices, recipe=replace(recipe, augmentation=mirror), device="cpu")
 
 

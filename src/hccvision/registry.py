@@ -204,7 +204,7 @@ class Registry(Generic[T]):
             return self.build(part, *args, **options)
         if options:
             raise TypeError(
-                f"options ({', '.join(options)}) are for a {self.kind} given by name, and this one is a "
+                f"options ({', '.join(options)}) are for {_article(self.kind)} given by name, and this one is a "
                 f"{type(part).__name__}: set them when building it"
             )
         return part
@@ -251,6 +251,10 @@ def _load_plugins() -> None:
             entry.load()
         except Exception as error:  # a broken plug-in must not take the library down
             warnings.warn(f"the plug-in {entry.name!r} ({entry.value}) failed to load: {error}", stacklevel=5)
+
+
+def _article(noun: str) -> str:
+    return f"{'an' if noun[0] in 'aeiou' else 'a'} {noun}"
 
 
 def _is_rerun(old: Any, new: Any) -> bool:

@@ -35,7 +35,6 @@ class Task(ABC):
     answer: ClassVar[str]  # the field of `Prediction` that is set
     metrics: ClassVar[tuple[str, ...]]  # default metrics of `evaluate`
     training_metrics: ClassVar[tuple[str, ...]]  # default metrics of `fit`, computed after each epoch
-    monitor: ClassVar[str] = "val_loss"  # default figure by which the best epoch is chosen
     annotates: ClassVar[bool] = False  # whether predictions can be written as annotations, see `annotation`
     wrapped_image_size: ClassVar[int | None] = 224  # default input side of wrapped models; None: images keep their size
 
