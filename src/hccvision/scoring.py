@@ -52,6 +52,17 @@ def evaluate(
         ValueError: for samples with problems or images that could not be predicted (unless skipped); for samples
             without ground truth, or of classes that the model doesn't know; for a metric of another task.
         KeyError: for an unknown metric; the message lists the known ones.
+
+    Example:
+        >>> import tempfile
+        >>> from hccvision import phantom
+        >>> from hccvision.annotations.voc_folder import read_voc_folder
+        >>> from hccvision.model.build import build_model
+        >>> data = read_voc_folder(phantom.write_dataset(tempfile.mkdtemp() + "/liver", patients=2, slices=1))
+        >>> model = build_model("mobilenet_v1", "ssd", classes=["hcc"], backbone_options={"width": 0.25})
+        >>> report = evaluate(model, data, ["detection_counts"], device="cpu")
+        >>> len(report.samples), "sensitivity" in report.figures
+        (2, True)
     """
     task = task_of(model)
     wanted = find_metrics(task.metrics if metrics is None else metrics, task.name)
