@@ -11,6 +11,7 @@ from torch.utils.data import Sampler
 from tqdm.auto import tqdm
 
 from hccvision.data.samplers import build_sampler
+from hccvision.finite import require_finite_weights
 from hccvision.training.batches import cut
 from hccvision.training.checkpoints import Run
 from hccvision.training.feed import Feed
@@ -141,6 +142,7 @@ class Training:
     def _close_epoch(self) -> None:
         """Validate, compare with the best epoch, and save."""
         state, monitor = self.state, self.monitor
+        self._require_finite_weights()
         row: dict[str, float] = {
             "epoch": state.epoch + 1,
             "learning_rate": float(state.optimiser.param_groups[-1]["lr"]),
@@ -167,10 +169,17 @@ class Training:
         stop = any(gather(self.interrupted, self.processes))
         due = self.setup.save_every is not None and steps % self.setup.save_every == 0
         if in_epoch and (stop or due):
+            self._require_finite_weights()
             self._save_state()
             if stop:
                 self._print(f"saved in epoch {self.state.epoch + 1} after {self.state.step} steps")
                 raise KeyboardInterrupt
+
+    def _require_finite_weights(self) -> None:
+        when = f"in epoch {self.state.epoch + 1}, by step {self.state.step}"
+        require_finite_weights(self.setup.model, when)
+        if self.state.validated is not self.setup.model:
+            require_finite_weights(self.state.validated, when)
 
     def _save_state(self) -> None:
         if self.history.run is None:
