@@ -7,11 +7,12 @@ import os
 from pathlib import Path
 from typing import Any
 
+from torch import Tensor
 from torch.utils.data import Sampler
 from tqdm.auto import tqdm
 
 from hccvision.data.samplers import build_sampler
-from hccvision.finite import require_finite_weights
+from hccvision.finite import first_not_finite, require_finite_weights
 from hccvision.training.batches import cut
 from hccvision.training.checkpoints import Run
 from hccvision.training.feed import Feed
@@ -85,11 +86,25 @@ class Training:
             )
             state = self.folder.load()
             if state is not None:
-                saved = state, read_tensors(self.folder.best) if state["history"] else None
+                saved = state, self._read_best(self.folder.best) if state["history"] else None
         self.history.run = Path(run)
         saved = broadcast(saved, self.processes)
         if saved is not None:
-            self.state.load_state_dict(*saved)
+            try:
+                self.state.load_state_dict(*saved)
+            except (RuntimeError, KeyError, TypeError, AttributeError, IndexError) as error:
+                raise ValueError(
+                    f"{Path(run) / 'state.pt'}: not the state of this training ({error}): start again in another folder"
+                ) from error
+
+    def _read_best(self, path: Path) -> dict[str, Tensor]:
+        tensors, own = read_tensors(path), self.setup.model.state_dict()
+        if {k: v.shape for k, v in tensors.items()} != {k: v.shape for k, v in own.items()}:
+            raise ValueError(f"{path}: its tensors are not those of this run's model: start again in another folder")
+        odd = first_not_finite(tensors.items())
+        if odd is not None:
+            raise ValueError(f"{path}: the tensor {odd} holds infinite numbers or NaN: start again in another folder")
+        return tensors
 
     def run(self) -> None:
         """Train from the current state to the end."""
