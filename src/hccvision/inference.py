@@ -17,6 +17,7 @@ from hccvision.annotations.paths import images_in
 from hccvision.contracts.outputs import Prediction
 from hccvision.contracts.parts import Predictor
 from hccvision.contracts.samples import Sample
+from hccvision.finite import is_finite
 from hccvision.images.arrays import to_image
 from hccvision.images.placement import Placement, place, resize
 from hccvision.images.read import read_image
@@ -24,6 +25,7 @@ from hccvision.images.window import Window
 from hccvision.tasks.task import Task, task_of
 
 Input = str | os.PathLike[str] | np.ndarray | torch.Tensor | Image.Image | Sample
+NOT_FINITE = "the model's output is not finite (infinite or NaN): check its weights, mean and std, or train it again"
 EXPECTED = "a path, an array, a tensor, a PIL image or a Sample"
 
 
@@ -56,7 +58,10 @@ class Network(Protocol):
         """Move to a device and switch to evaluation mode."""
 
     def predict_batch(self, images: Sequence[np.ndarray], **options: Any) -> Iterable[Any]:
-        """Return the decoded output for a batch of ``(H, W, C) uint8`` images, one entry per image."""
+        """Return the decoded output for a batch of ``(H, W, C) uint8`` images, one entry per image.
+
+        An entry may be an exception: why there is no answer for that image.
+        """
 
 
 class Loaded(NamedTuple):
@@ -149,12 +154,12 @@ def place_back(
 
     Args:
         task: of the model.
-        decoded: one entry per image, as the head's ``decode`` returns it.
+        decoded: one entry per image, as the head's ``decode`` returns it, or an exception.
         names: of the images.
         placements: how each image lies in the model's input.
 
     Returns:
-        One prediction per image.
+        One prediction per image; it has an ``error`` if the entry is an exception, or holds a number that isn't finite.
 
     Raises:
         ValueError: if the number of decoded entries is not that of the images.
@@ -165,7 +170,50 @@ def place_back(
             f"decoding returned {len(entries)} entries for a batch of {len(names)} images: expected one per image"
         )
     rows = zip(names, entries, placements, strict=True)
-    return [task.prediction(name, entry, placement) for name, entry, placement in rows]
+    return [
+        Prediction(name, error=f"{name}: {entry}")
+        if isinstance(entry, Exception)
+        else require_finite(task.prediction(name, entry, placement), entry)
+        for name, entry, placement in rows
+    ]
+
+
+def answer_finite(
+    model: Network, images: Sequence[np.ndarray], finite: Sequence[bool], options: dict[str, Any]
+) -> list[Any]:
+    """Answer the images of a batch whose raw output is finite, without the others, so that these can't spoil it.
+
+    Args:
+        model: a network.
+        images: of the batch.
+        finite: for each of them, whether its raw output is finite; not all are.
+        options: of ``predict_batch``.
+
+    Returns:
+        The decoded output of each; a `FloatingPointError` for those whose output isn't finite.
+    """
+    kept = [image for image, fine in zip(images, finite, strict=True) if fine]
+    decoded = iter(model.predict_batch(kept, **options) if kept else ())
+    return [next(decoded) if fine else FloatingPointError(NOT_FINITE) for fine in finite]
+
+
+def require_finite(prediction: Prediction, output: Any = None) -> Prediction:
+    """Return a prediction, or one with an error in its place if a number of it is infinite or NaN.
+
+    Args:
+        prediction: of any predictor.
+        output: from which it was made, to be checked as well.
+
+    Returns:
+        The prediction, or one that has only an ``error``: what is not a number says nothing of a lesion.
+
+    Example:
+        >>> require_finite(Prediction("a.png", torch.tensor([torch.nan, torch.nan]))).error[-28:]
+        ' std, or train it again'
+    """
+    if is_finite(prediction) and is_finite(output):
+        return prediction
+    return Prediction(prediction.path, error=f"{prediction.path}: {NOT_FINITE}")
 
 
 def predict(model: Predictor, inputs: Input | Iterable[Input], **options: Any) -> list[Prediction]:
@@ -197,7 +245,7 @@ def predict(model: Predictor, inputs: Input | Iterable[Input], **options: Any) -
         >>> found[0].probabilities.shape, found[1].error[:11]
         (torch.Size([2]), 'missing.png')
     """
-    return list(model.predict(inputs, **options))
+    return [require_finite(prediction) for prediction in model.predict(inputs, **options)]
 
 
 def choose_device(device: str = "auto") -> torch.device:

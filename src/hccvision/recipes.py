@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
+from numbers import Real
 from typing import Any
 
 from hccvision.registry import AUGMENTATIONS, OPTIMISERS, SCHEDULES
@@ -119,11 +120,18 @@ class Recipe:
         return self.views is None and bool(tags.get("random", True))
 
     def __post_init__(self) -> None:
+        self._check_kinds()
         if isinstance(self.frozen, str):
             raise ValueError(f"frozen is a tuple of names, got the string {self.frozen!r}; write ({self.frozen!r},)")
+        if not isinstance(self.frozen, Sequence) or not all(isinstance(name, str) for name in self.frozen):
+            raise ValueError(f"frozen is a tuple of names, got {self.frozen!r:.200}")
         object.__setattr__(self, "frozen", tuple(self.frozen))  # a list if read from JSON
         object.__setattr__(self, "thaw", _thaw(self.thaw))
         if self.class_weights is not None and not isinstance(self.class_weights, str):
+            if not isinstance(self.class_weights, Sequence) or not all(map(_is_number, self.class_weights)):
+                raise ValueError(
+                    f"class_weights are 'balanced', a tuple of numbers, or None, got {self.class_weights!r}"
+                )
             object.__setattr__(self, "class_weights", tuple(self.class_weights))
         for name, registry in {"optimiser": OPTIMISERS, "schedule": SCHEDULES}.items():
             value = getattr(self, name)
@@ -135,7 +143,7 @@ class Recipe:
             raise ValueError(f"unknown precision {self.precision!r}; known: {', '.join(PRECISIONS)}")
         for name in ("epochs", "batch", "accumulate", "step_epochs", "views", "per_patient", "patience"):
             value, optional = getattr(self, name), name in ("views", "per_patient", "patience")
-            if not (optional and value is None) and (not isinstance(value, int) or value < 1):
+            if not (optional and value is None) and (type(value) is not int or not 1 <= value < _LARGEST):
                 raise ValueError(f"{name} is a whole number from 1{', or None' * optional}, got {value!r}")
         for name in ("learning_rate", "head_learning_rate", "step_factor"):
             value = getattr(self, name)
@@ -159,6 +167,18 @@ class Recipe:
             raise ValueError(f"the schedule {self.schedule!r} has its own warm-up: set warmup=0, and see rise")
         self._check_class_weights()
 
+    def _check_kinds(self) -> None:
+        """Check the types of values, as a recipe may come from a file."""
+        for entry in fields(self):
+            value, kind = getattr(self, entry.name), str(entry.type).removesuffix(" | None")
+            if kind not in _KINDS or (value is None and kind != entry.type):
+                continue
+            noun, right = _KINDS[kind]
+            if not right(value):
+                raise ValueError(f"{entry.name} is {noun}{', or None' * (kind != entry.type)}, got {value!r:.200}")
+        if type(self.seed) is not int or not -_LARGEST <= self.seed < _LARGEST:
+            raise ValueError(f"seed is a whole number of at most 63 bits, got {self.seed!r:.200}")
+
     def _check_part(self, name: str) -> None:
         value = getattr(self, name)
         if isinstance(value, str) or callable(value) or (name == "loss" and value is None):
@@ -179,11 +199,28 @@ class Recipe:
             raise ValueError(f"class_weights are above 0 and finite, got {weights}")
 
 
+def _is_number(value: Any) -> bool:
+    return (
+        isinstance(value, Real) and not isinstance(value, bool) and not (type(value) is int and abs(value) >= _LARGEST)
+    )
+
+
+_LARGEST = 2**63
+_KINDS: dict[str, tuple[str, Callable[[Any], bool]]] = {
+    "float": ("a number", _is_number),
+    "bool": ("True or False", lambda value: isinstance(value, bool)),
+    "str": ("a text", lambda value: isinstance(value, str)),
+    "Mapping[str, Any]": ("a dictionary of options by name", lambda value: isinstance(value, Mapping)),
+}
 PRECISIONS = ("fp32", "bf16", "fp16")
 
 
 def _thaw(entries: Iterable[Sequence[Any]]) -> tuple[tuple[int, str], ...]:
     pairs = []
+    if not isinstance(entries, Sequence):
+        raise ValueError(
+            f"thaw holds pairs of epochs from 1 and a name, as in ((3, 'backbone'),), got {entries!r:.200}"
+        )
     for entry in entries:
         match entry:
             case (int(epochs), str(part)) if epochs >= 1:

@@ -13,7 +13,7 @@ from hccvision.annotations.problems import usable
 from hccvision.contracts.outputs import Prediction
 from hccvision.contracts.parts import Predictor
 from hccvision.contracts.samples import Sample
-from hccvision.inference import predict
+from hccvision.inference import predict, require_finite
 from hccvision.metrics.intervals import add_intervals
 from hccvision.metrics.metric import Metric, compute_metrics, find_metrics
 from hccvision.reporting import Report
@@ -140,6 +140,7 @@ def _report(
     """Score one prediction per sample, in the same order."""
     if len(predictions) != len(samples):
         raise ValueError(f"expected one prediction for each of {len(samples)} samples, got {len(predictions)}")
+    predictions = [require_finite(prediction) for prediction in predictions]
     failed = [p.error for p in predictions if p.error is not None]
     if len(failed) == len(samples) or (failed and on_problem == "raise"):
         raise ValueError(f"{len(failed)} of {len(samples)} images could not be predicted, first {failed[0]}")

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import difflib
+import re
+from collections.abc import Mapping
 from typing import Any
 
 from torch import Tensor, nn
@@ -68,6 +70,23 @@ class TimmBackbone(nn.Module):
             return next((f"body.{name}" for name in names if name in own), None)
 
         self.formats = (WeightFormat("timm", rename, self.mean, self.std),)
+
+    @staticmethod
+    def check_saved(options: Mapping[str, Any]) -> None:
+        """Raise for a model name that timm would fetch or look for in a folder: a file may only name timm's own models.
+
+        Args:
+            options: of a backbone in a model file.
+
+        Raises:
+            ValueError: for a name with a place, such as ``"hf-hub:…"`` or ``"local-dir:…"``.
+        """
+        name = options.get("model_name", "resnet18")
+        if not isinstance(name, str) or re.fullmatch(r"[A-Za-z0-9_]+(\.[A-Za-z0-9_]+)?", name) is None:
+            raise ValueError(
+                f"expected the name of a model of timm, got model_name={str(name)[:200]!r}: a file may not say where "
+                "to look for a model"
+            )
 
     @property
     def checkpointing(self) -> bool:

@@ -38,6 +38,8 @@ class Backbone(Protocol):
     - ``formats``: `WeightFormat` objects of the files whose weights it reads; none if it is missing.
     - ``hub`` and ``hub_options``: timm's tag of its ImageNet weights, and options of that timm model.
     - ``checkpointing``: settable, turns activation checkpointing on and off.
+    - ``check_saved``: static method, raises a ValueError for options that a model file may not give it, such as a place
+      to fetch from; of necks and heads likewise.
     """
 
     channels: tuple[int, ...]

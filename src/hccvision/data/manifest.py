@@ -12,6 +12,7 @@ from typing import Any
 from hccvision.contracts.samples import Sample
 from hccvision.curation.facts import FACTS
 from hccvision.curation.sources import ties
+from hccvision.documents import kind_of, read_document
 from hccvision.files import write_text
 
 _FORMAT = "hccvision split 1"
@@ -122,7 +123,7 @@ def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
         for a, b in zip(old, new, strict=False):
             if a["image"] != b["image"]:
                 faults.append(f"{a['image']}: its place in {part} is taken by {b['image']}")
-            elif a["sha256"] != b["sha256"]:
+            elif a.get("sha256") != b.get("sha256"):
                 faults.append(f"{a['image']}: has changed")
             elif a != b:
                 keys = [key for key in dict.fromkeys([*a, *b]) if a.get(key) != b.get(key)]
@@ -143,18 +144,13 @@ def load_split(path: str | os.PathLike[str], data: Sequence[Sample]) -> list[lis
 
     Raises:
         FileNotFoundError: if there is no such manifest.
-        ValueError: if the file is not a manifest; if a file of the data is missing, new, has changed, or has another
-            patient, class, series or source, naming the files; or if parts share what must be in one.
+        ValueError: if the file is not a manifest (see `read_split`); if a file of the data is missing, new, has
+            changed, or has another patient, class, series or source, naming the files; or if parts share what must be
+            in one.
     """
     path = Path(path)
-    try:
-        document = json.loads(path.read_text(encoding="utf-8"))
-        parts = {name: part["files"] for name, part in document["parts"].items()}
-        if document["format"] != _FORMAT:
-            raise ValueError(f"its format is {document['format']!r}")
-        wanted = {str(entry["image"]) for entries in parts.values() for entry in entries}
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise ValueError(f"{path}: not a split saved by save_split ({error!r}): split the data again") from error
+    parts = {name: part["files"] for name, part in read_split(path)["parts"].items()}
+    wanted = {entry["image"] for entries in parts.values() for entry in entries}
     places: dict[str, list[Sample]] = {name: [] for name in wanted}
     faults = []
     for sample in data:
@@ -183,6 +179,46 @@ def load_split(path: str | os.PathLike[str], data: Sequence[Sample]) -> list[lis
         )
     _check_undivided(loaded, list(parts))
     return loaded
+
+
+def read_split(path: str | os.PathLike[str]) -> dict[str, Any]:
+    """Read a split as `save_split` writes it, without comparing it with any data.
+
+    Args:
+        path: of the manifest.
+
+    Returns:
+        The document.
+
+    Raises:
+        OSError: if the file can't be read.
+        ValueError: if it isn't a manifest.
+    """
+    try:
+        document = read_document(path)
+        _check_document(document)
+    except ValueError as error:
+        reason = str(error).removeprefix(f"{path}: ")
+        raise ValueError(f"{path}: not a split saved by save_split ({reason}): split the data again") from error
+    return document
+
+
+def _check_document(document: Mapping[str, Any]) -> None:
+    if document.get("format") != _FORMAT:
+        raise ValueError(f"its format is {kind_of(document.get('format'))}")
+    parts = document.get("parts")
+    if not isinstance(parts, dict) or not parts:
+        raise ValueError(f"expected an object of parts, got {kind_of(parts)}")
+    for name, part in parts.items():
+        files = part.get("files") if isinstance(part, dict) else None
+        if not isinstance(files, list):
+            raise ValueError(f"expected a list of files in the part {name!r:.60}, got {kind_of(part)}")
+        for entry in files:
+            if not isinstance(entry, dict) or not isinstance(entry.get("image"), str) or not entry["image"]:
+                raise ValueError(f"expected an entry with its image in the part {name!r:.60}, got {kind_of(entry)}")
+            odd = [key for key, value in entry.items() if value is not None and not isinstance(value, str)]
+            if odd:
+                raise ValueError(f"expected text for {odd[0]!r:.60} of {entry['image']!r:.200}")
 
 
 def _files(sample: Sample) -> dict[str, Path]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -14,10 +14,12 @@ from torch import Tensor, nn
 
 from hccvision.contracts.parts import Head
 from hccvision.files import file_sha256
+from hccvision.finite import first_not_finite
 from hccvision.images.window import DEFAULT_WINDOW, Window
 from hccvision.model.features import features_of
 from hccvision.model.file import read_settings, saved_settings
 from hccvision.model.model import Model, class_names
+from hccvision.model.settings import REGISTRIES, check_saved_options, window_of
 from hccvision.registry import BACKBONES, HEADS, NECKS
 from hccvision.weights.formats import HCCVISION, recognise
 from hccvision.weights.hub import hub_preprocessing, hub_tensors
@@ -25,6 +27,7 @@ from hccvision.weights.input_channels import preprocessing
 from hccvision.weights.loading import load_head, load_into
 from hccvision.weights.reading import fingerprint, read_tensors
 from hccvision.weights.report import WeightReport
+from hccvision.weights.wrapping import unprefixed
 
 
 @dataclass(frozen=True)
@@ -195,7 +198,7 @@ def load_model(
     Raises:
         FileNotFoundError: if there is no such file.
         ValueError: if it isn't a model file of hccvision, its tensors don't fit, or it needs a part that was not given.
-        KeyError: if it names a part that isn't registered here.
+        UnknownPart: a ValueError, if it names a part that isn't registered here.
     """
     settings = read_settings(path)
     parts: dict[str, Any] = {}
@@ -204,24 +207,37 @@ def load_model(
         parts[kind], part_options[kind] = _saved_part(path, kind, settings.get(kind), given)
     names = ("classes", "resize", "mean", "std", "positive")
     with torch.random.fork_rng(devices=[]):
-        model = assemble(
-            BACKBONES.resolve(parts["backbone"], **part_options["backbone"]),
-            parts["head"],
-            parts["neck"],
-            head_options=part_options["head"],
-            neck_options=part_options["neck"],
-            settings={
-                **{name: settings[name] for name in names},
-                "image_size": tuple(settings["image_size"]),
-                "window": Window(**settings["window"]),
-            },
-        )
-    model.weights = settings.get("weights")
+        try:
+            model = assemble(
+                BACKBONES.resolve(parts["backbone"], **part_options["backbone"]),
+                parts["head"],
+                parts["neck"],
+                head_options=part_options["head"],
+                neck_options=part_options["neck"],
+                settings={
+                    **{name: settings[name] for name in names},
+                    "image_size": tuple(settings["image_size"]),
+                    "window": window_of(settings["window"]),
+                },
+            )
+        except Exception as error:  # whatever a builder raises for the options of a file
+            raise ValueError(f"{path}: no model can be built from its settings: {error}") from error
+    model.weights = settings["weights"]
+    tensors, own = read_tensors(path), model.state_dict()
+    odd = first_not_finite((k, v.to(own[k].dtype)) for k, v in tensors.items() if k in own)
+    if odd is not None:
+        raise ValueError(f"{path}: the tensor {odd} holds infinite numbers or NaN: use another file")
     try:
-        model.load_state_dict(read_tensors(path))
+        model.load_state_dict(tensors)
     except RuntimeError as error:
         raise ValueError(f"{path}: its tensors don't fit the parts that it names: {error}") from error
     return model.eval()
+
+
+class UnknownPart(ValueError, KeyError):
+    """A file names a part that isn't registered here."""
+
+    __str__ = Exception.__str__
 
 
 def _saved_part(
@@ -235,7 +251,24 @@ def _saved_part(
             f"{path}: its {kind} was given as an object of {saved['object']}, which a file can't name: build one and "
             f"load with load_model({str(path)!r}, {kind}=…), or register it and build it by name"
         )
-    return (None, {}) if saved is None else (saved[0], saved[1])
+    if saved is None:
+        return None, {}
+    try:
+        REGISTRIES[kind].get(saved[0])
+    except KeyError as error:
+        raise UnknownPart(f"{path}: {error.args[0]}") from error
+    _check_saved(path, kind, saved)
+    return saved[0], saved[1]
+
+
+def _check_saved(path: str | os.PathLike[str], kind: str, saved: Any) -> None:
+    try:
+        check_saved_options(kind, saved)
+    except ValueError as error:
+        raise ValueError(
+            f"{path}: its {kind}: {error}; if you trust it, build that {kind} yourself and load with "
+            f"load_model({str(path)!r}, {kind}=…)"
+        ) from error
 
 
 @dataclass
@@ -262,8 +295,12 @@ class _Source:
             formats = getattr(BACKBONES.get(backbone), "formats", ())
             if self.saved is not None:
                 own = self.saved["backbone"]
-                options = {**(own[1] if isinstance(own, list) and own[0] == backbone else {}), **options}
+                if isinstance(own, list) and own[0] == backbone:
+                    saved = {key: value for key, value in own[1].items() if key not in options}
+                    _check_saved(str(self.weights), "backbone", [backbone, saved])
+                    options = {**saved, **options}
             elif self.tensors is not None and formats:
+                self.tensors = unprefixed(self.tensors, formats, _keys(backbone, options))
                 options = {**recognise(self.tensors, formats, str(self.weights)).options, **options}
         body: nn.Module = BACKBONES.resolve(backbone, **options)
         self.mean, self.std = getattr(body, "mean", (0.5,)), getattr(body, "std", (0.5,))
@@ -277,10 +314,12 @@ class _Source:
         if self.tensors is None:
             source = tag = _hub_tag(self.weights, body)
             self.tensors = hub_tensors(tag, **getattr(body, "hub_options", {}))
+        if self.saved is None:
+            self.tensors = unprefixed(self.tensors, getattr(body, "formats", ()), body.state_dict())
         fmt = HCCVISION if self.saved else recognise(self.tensors, getattr(body, "formats", ()), source)
         if self.saved is not None:
             self.mean, self.std = self.saved["mean"], self.saved["std"]
-            self.window = Window(**self.saved["window"])
+            self.window = window_of(self.saved["window"])
         elif fmt is HCCVISION:
             raise ValueError(
                 f"{self.weights}: it has the tensors of a model of hccvision without its settings: pass the file that "
@@ -300,6 +339,13 @@ class _Source:
         assert self.tensors is not None
         model.weight_report = report = load_head(model.head, self.tensors, self.report)
         model.weights = {"source": Path(report.source).name, "format": report.format, "sha256": report.sha256}
+
+
+def _keys(backbone: str, options: Mapping[str, Any]) -> Container[str]:
+    """Return the keys of a backbone's tensors, without making these."""
+    with torch.random.fork_rng(devices=[]), torch.device("meta"):
+        body: nn.Module = BACKBONES.build(backbone, **options)
+    return body.state_dict().keys()
 
 
 def _hub_tag(weights: str, backbone: nn.Module) -> str:

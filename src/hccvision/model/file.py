@@ -12,9 +12,7 @@ from typing import Any
 from torch import Tensor
 
 from hccvision.files import write_atomically
-from hccvision.images.window import DEFAULT_WINDOW
-
-FILE_FORMAT = 1
+from hccvision.model.settings import parse_settings
 
 
 def write(path: str | os.PathLike[str], tensors: Mapping[str, Tensor], settings: Mapping[str, Any]) -> Path:
@@ -79,7 +77,7 @@ def read_settings(path: str | os.PathLike[str]) -> dict[str, Any]:
 
     Raises:
         FileNotFoundError: if there is no such file.
-        ValueError: if it isn't a model file of hccvision.
+        ValueError: if it isn't a model file of hccvision, or its settings are out of bounds.
     """
     if not Path(path).is_file():
         raise FileNotFoundError(f"{path}: no such model file")
@@ -102,7 +100,7 @@ def saved_settings(path: str | os.PathLike[str]) -> dict[str, Any] | None:
         The settings; None for a file that isn't a model file of hccvision.
 
     Raises:
-        ValueError: for a model file of a newer version.
+        ValueError: for a model file of a newer version, or one whose settings are out of bounds.
     """
     from safetensors import SafetensorError, safe_open
 
@@ -113,10 +111,4 @@ def saved_settings(path: str | os.PathLike[str]) -> dict[str, Any] | None:
         return None
     if text is None:
         return None
-    settings: dict[str, Any] = json.loads(text)
-    if settings.get("format") != FILE_FORMAT:
-        raise ValueError(
-            f"{path}: a model file of format {settings.get('format')}, and this version of hccvision reads "
-            f"{FILE_FORMAT}: update hccvision"
-        )
-    return {"window": dataclasses.asdict(DEFAULT_WINDOW), **settings}  # files of early versions have no window
+    return parse_settings(text, path)

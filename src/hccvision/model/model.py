@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
@@ -18,11 +19,15 @@ from hccvision.contracts.batches import Loss, Targets
 from hccvision.contracts.outputs import Prediction
 from hccvision.contracts.samples import Sample
 from hccvision.data.dataset import SliceDataset, collate, to_float
+from hccvision.documents import MAX_LENGTH
+from hccvision.finite import finite_rows
 from hccvision.images.placement import POLICIES
 from hccvision.images.window import DEFAULT_WINDOW, Window
 from hccvision.model import file
+from hccvision.model.settings import FILE_FORMAT, MAX_CLASSES, MAX_PIXELS, MAX_SIDE
 from hccvision.registry import AUGMENTATIONS
 from hccvision.tasks.task import task_of
+from hccvision.weights.input_channels import require_normalisation
 from hccvision.weights.report import WeightReport
 
 
@@ -42,8 +47,8 @@ class Model(nn.Module):
         window: how grey levels of any depth are mapped to 8 bits.
 
     Raises:
-        ValueError: for class names that are empty or not unique, a ``positive`` that isn't among them, or an unknown
-            resize policy.
+        ValueError: for class names that are empty or not unique, a ``positive`` that isn't among them, an unknown
+            resize policy, an image size beyond the limits, or a mean or std that images can't be normalised by.
         TypeError: if the window is not a `Window`.
 
     Example:
@@ -81,6 +86,14 @@ class Model(nn.Module):
             raise ValueError(f"unknown resize policy {resize!r}; known: {', '.join(POLICIES)}")
         if not isinstance(window, Window):
             raise TypeError(f"window is an images.Window, got {window!r}: write hv.images.Window(kind, low, high)")
+        require_normalisation(mean, std)
+        channels = getattr(backbone, "in_channels", 3)
+        if len(mean) not in (1, channels):
+            raise ValueError(f"expected one mean and std, or one per channel ({channels}), got {len(mean)}")
+        if max(image_size) > MAX_SIDE or math.prod(image_size) > MAX_PIXELS:
+            raise ValueError(
+                f"expected an image_size of at most {MAX_SIDE} pixels a side and {MAX_PIXELS} in all, got {image_size}"
+            )
         self.backbone = backbone
         self.neck = neck
         self.head = head
@@ -188,10 +201,14 @@ class Model(nn.Module):
             options: of the head's ``decode``.
 
         Returns:
-            One entry per image, as `decode` returns them.
+            One entry per image, as `decode` returns them; a `FloatingPointError` where the raw output isn't finite.
         """
         pixels = torch.from_numpy(np.stack(images)).to(self.device).permute(0, 3, 1, 2)  # channels last in memory
-        decoded: Iterable[Any] = self.decode(self(pixels.float() / 255), **options)
+        output = self(pixels.float() / 255)
+        finite = finite_rows(output, len(images))
+        if not all(finite):
+            return inference.answer_finite(self, images, finite, options)
+        decoded: Iterable[Any] = self.decode(output, **options)
         return decoded
 
     def predict(self, inputs: Any, **options: Any) -> list[Prediction]:
@@ -291,7 +308,7 @@ class Model(nn.Module):
         """
         parts = {kind: part for kind in ("backbone", "neck", "head") if (part := getattr(self, kind)) is not None}
         return {
-            "format": file.FILE_FORMAT,
+            "format": FILE_FORMAT,
             **{k: [*p.built_from] if hasattr(p, "built_from") else file.note(p) for k, p in parts.items()},
             "classes": list(self.classes),
             "positive": self.positive,
@@ -336,11 +353,16 @@ def class_names(classes: Sequence[str]) -> tuple[str, ...]:
         The names as a tuple.
 
     Raises:
-        ValueError: if they are a single string, empty or not unique.
+        ValueError: if they are a single string, empty, not unique, too many or too long.
     """
     if isinstance(classes, str):
         raise ValueError(f"classes is a list of names, got the string {classes!r}; write [{classes!r}]")
     names = tuple(classes)
     if not names or any(not isinstance(n, str) or not n for n in names) or len(set(names)) != len(names):
         raise ValueError(f"classes must be different, non-empty names, got {list(names)}")
+    if len(names) > MAX_CLASSES or max(map(len, names)) > MAX_LENGTH:
+        raise ValueError(
+            f"classes are at most {MAX_CLASSES} names of at most {MAX_LENGTH} characters, got {len(names)} of up to "
+            f"{max(map(len, names))}"
+        )
     return names

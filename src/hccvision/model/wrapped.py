@@ -13,10 +13,12 @@ from torch import Tensor, nn
 
 from hccvision import inference
 from hccvision.contracts.outputs import Prediction
+from hccvision.finite import finite_rows
 from hccvision.images.window import DEFAULT_WINDOW, Window
 from hccvision.model.model import class_names
 from hccvision.tasks.task import build_task, task_of
 from hccvision.weights.formats import IMAGENET_MEAN, IMAGENET_STD
+from hccvision.weights.input_channels import require_normalisation
 
 
 class WrappedModel:
@@ -66,10 +68,13 @@ class WrappedModel:
                 keyword arguments.
 
         Returns:
-            One entry per image.
+            One entry per image; a `FloatingPointError` where the model's output isn't finite.
         """
         pixels = [self._tensor(image) for image in images]
         output = self.model(pixels if self.image_size is None else torch.stack(pixels))
+        finite = finite_rows(output, len(images))
+        if not all(finite):
+            return inference.answer_finite(self, images, finite, options)
         if self.decode is not None:
             return self.decode(output, **options)
         return task_of(self).decode(output, first_label=self.first_label, **options)
@@ -130,7 +135,8 @@ def wrap(
 
     Raises:
         KeyError: for an unknown task; the message lists the known ones.
-        ValueError: for class names that are empty or not unique, or a ``positive`` that isn't among them.
+        ValueError: for class names that are empty or not unique, a ``positive`` that isn't among them, or a mean or std
+            that images can't be normalised by.
 
     Example:
         >>> def detect_centre(images):
@@ -145,6 +151,8 @@ def wrap(
     if normalisation is None and described.wrapped_image_size is not None:
         stated: Any = getattr(model, "pretrained_cfg", None) or {}
         normalisation = stated.get("mean", IMAGENET_MEAN), stated.get("std", IMAGENET_STD)
+    if normalisation is not None:
+        require_normalisation(*normalisation)
     return WrappedModel(
         model,
         classes=described.classes,

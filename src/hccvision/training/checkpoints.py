@@ -12,7 +12,6 @@ import io
 import json
 import math
 import os
-import pickle
 import platform
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -22,7 +21,8 @@ import torch
 from tqdm.auto import tqdm
 
 from hccvision.contracts.samples import Sample
-from hccvision.data.manifest import differences, split_document
+from hccvision.data.manifest import differences, read_split, split_document
+from hccvision.documents import kind_of, read_document
 from hccvision.files import write_atomically
 from hccvision.model.file import plain, read_settings
 from hccvision.model.model import Model
@@ -124,7 +124,8 @@ class Run:
                 continue
             try:
                 state = torch.load(path, map_location="cpu", weights_only=True)
-            except (RuntimeError, OSError, EOFError, ValueError, KeyError, pickle.UnpicklingError) as error:
+                _check_state(state)
+            except Exception as error:  # a damaged file can raise anything
                 faults.append(f"{path}: can't be read ({str(error).splitlines()[0] if str(error) else error!r})")
                 continue
             if path == self.previous:
@@ -198,6 +199,9 @@ class Run:
         self._require_same("recipe", defaults | _read_json(recipe_file), self.made_by["recipe"])
         if run_file.is_file():
             before = _read_json(run_file)
+            for key in ("model", "libraries"):
+                if not isinstance(before.get(key), dict):
+                    raise ValueError(f"{run_file}: expected an object {key!r} in it, got {kind_of(before.get(key))}")
             self._require_same("model", before["model"], self.made_by["model"])
             now = self.made_by["libraries"]
             changed = [f"{k} {v} then, {now.get(k)} now" for k, v in before["libraries"].items() if now.get(k) != v]
@@ -206,7 +210,7 @@ class Run:
         elif self.last.is_file():  # a run of hccvision 0.1
             self._require_same("model", read_settings(self.last), self.made_by["model"])
         if split is not None and split_file.is_file():
-            faults = differences(_read_json(split_file), split)
+            faults = differences(read_split(split_file), split)
             if faults:
                 more = f"; and {len(faults) - 3} more" if len(faults) > 3 else ""
                 raise ValueError(
@@ -218,8 +222,8 @@ class Run:
         for key, value in now.items():
             if before.get(key) != value:
                 raise ValueError(
-                    f"{self.folder}: this run has another {kind} ({key}: {before.get(key)!r} then, {value!r} now); "
-                    f"resume it with the same {kind}, or start in another folder"
+                    f"{self.folder}: this run has another {kind} ({key}: {before.get(key)!r:.500} then, {value!r:.500} "
+                    f"now); resume it with the same {kind}, or start in another folder"
                 )
 
     def _write(self, path: Path, write: Callable[[Path], object], *, keep: Path | None = None) -> None:
@@ -279,7 +283,31 @@ def _tensorboard(folder: Path) -> Any:
 
 
 def _read_json(path: Path) -> dict[str, Any]:
-    return json.loads(path.read_text(encoding="utf-8"))
+    return read_document(path)
+
+
+def _check_state(state: Any) -> None:
+    """Raise for anything other than a state as `TrainingState.state_dict` returns it."""
+    if not isinstance(state, dict):
+        raise ValueError(f"expected a state of a training, got a {type(state).__name__}")
+    kinds = {"model": dict, "optimiser": dict, "history": list, "random": list}
+    odd = [key for key, kind in kinds.items() if not isinstance(state.get(key), kind)]
+    rows = state.get("history")
+    if not odd and not all(isinstance(row, dict) and all(map(_is_real, row.values())) for row in rows or ()):
+        odd = ["history"]
+    best, step, totals = state.get("best"), state.get("step", 0), state.get("totals", {})
+    if best is not None and (type(best) is not int or not 0 <= best < len(rows or ())):
+        odd.append("best")
+    if type(step) is not int or step < 0:
+        odd.append("step")
+    elif step and not (isinstance(totals, dict) and isinstance(totals.get("sums"), dict) and "count" in totals):
+        odd.append("totals")
+    if odd:
+        raise ValueError(f"its {odd[0]!r} is not that of a state of a training")
+
+
+def _is_real(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
 
 
 def _plain(settings: Mapping[str, Any]) -> dict[str, Any]:

@@ -95,7 +95,8 @@ def fit(
             model; when resuming, for another recipe, model or data; for a feature cache of a backbone that is trained.
         TypeError: for an unknown option, or an object without any method of a `Hook`.
         FileExistsError: if the run folder is in use and ``resume`` is False.
-        FloatingPointError: if the loss becomes infinite or NaN; the message names the batch's files.
+        FloatingPointError: if the loss, a gradient or a weight becomes infinite or NaN; the message names epoch, step
+            and files, and what was saved of earlier epochs remains.
         OSError: if the run folder can't be written to; the files in it remain as they were.
 
     Example:

@@ -7,10 +7,12 @@ import os
 from pathlib import Path
 from typing import Any
 
+from torch import Tensor
 from torch.utils.data import Sampler
 from tqdm.auto import tqdm
 
 from hccvision.data.samplers import build_sampler
+from hccvision.finite import first_not_finite, require_finite_weights
 from hccvision.training.batches import cut
 from hccvision.training.checkpoints import Run
 from hccvision.training.feed import Feed
@@ -84,11 +86,25 @@ class Training:
             )
             state = self.folder.load()
             if state is not None:
-                saved = state, read_tensors(self.folder.best) if state["history"] else None
+                saved = state, self._read_best(self.folder.best) if state["history"] else None
         self.history.run = Path(run)
         saved = broadcast(saved, self.processes)
         if saved is not None:
-            self.state.load_state_dict(*saved)
+            try:
+                self.state.load_state_dict(*saved)
+            except (RuntimeError, KeyError, TypeError, AttributeError, IndexError) as error:
+                raise ValueError(
+                    f"{Path(run) / 'state.pt'}: not the state of this training ({error}): start again in another folder"
+                ) from error
+
+    def _read_best(self, path: Path) -> dict[str, Tensor]:
+        tensors, own = read_tensors(path), self.setup.model.state_dict()
+        if {k: v.shape for k, v in tensors.items()} != {k: v.shape for k, v in own.items()}:
+            raise ValueError(f"{path}: its tensors are not those of this run's model: start again in another folder")
+        odd = first_not_finite(tensors.items())
+        if odd is not None:
+            raise ValueError(f"{path}: the tensor {odd} holds infinite numbers or NaN: start again in another folder")
+        return tensors
 
     def run(self) -> None:
         """Train from the current state to the end."""
@@ -141,6 +157,7 @@ class Training:
     def _close_epoch(self) -> None:
         """Validate, compare with the best epoch, and save."""
         state, monitor = self.state, self.monitor
+        self._require_finite_weights()
         row: dict[str, float] = {
             "epoch": state.epoch + 1,
             "learning_rate": float(state.optimiser.param_groups[-1]["lr"]),
@@ -167,10 +184,17 @@ class Training:
         stop = any(gather(self.interrupted, self.processes))
         due = self.setup.save_every is not None and steps % self.setup.save_every == 0
         if in_epoch and (stop or due):
+            self._require_finite_weights()
             self._save_state()
             if stop:
                 self._print(f"saved in epoch {self.state.epoch + 1} after {self.state.step} steps")
                 raise KeyboardInterrupt
+
+    def _require_finite_weights(self) -> None:
+        when = f"in epoch {self.state.epoch + 1}, by step {self.state.step}"
+        require_finite_weights(self.setup.model, when)
+        if self.state.validated is not self.setup.model:
+            require_finite_weights(self.state.validated, when)
 
     def _save_state(self) -> None:
         if self.history.run is None:

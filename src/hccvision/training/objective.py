@@ -61,10 +61,11 @@ class BatchLoss:
         samples: of the whole batch, for messages.
         epoch: whole epochs before this one, for messages.
         processes: of `processes.accelerator`.
+        step: steps of the epoch before this one, for messages; None: this is no step of a training.
     """
 
-    def __init__(self, samples: Sequence[Sample], epoch: int, processes: Any) -> None:
-        self.samples, self.epoch, self.processes = samples, epoch, processes
+    def __init__(self, samples: Sequence[Sample], epoch: int, processes: Any, *, step: int | None = None) -> None:
+        self.samples, self.epoch, self.processes, self.step = samples, epoch, processes, step
         self.sums: dict[str, float] = {}
         self.count = 0.0
 
@@ -93,11 +94,14 @@ class BatchLoss:
         total = sum(losses.values())
         if not math.isfinite(total):
             raise FloatingPointError(
-                f"the loss became {total} in epoch {self.epoch + 1}, on the batch of "
+                f"the loss became {total} in epoch {self.epoch + 1}{self._where()}, on the batch of "
                 f"{', '.join(str(s.path) for s in self.samples)}: look at these files with hv.check, or lower the "
                 "learning rate"
             )
         return {"loss": total, **losses}, divisor
+
+    def _where(self) -> str:
+        return ", in validation" if self.step is None else f", step {self.step + 1}"
 
 
 def _options(setup: Setup) -> dict[str, Any]:

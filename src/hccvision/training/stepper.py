@@ -15,6 +15,8 @@ from hccvision.training.processes import average_batch_norms, sum_gradients
 from hccvision.training.setup import Setup
 from hccvision.training.state import TrainingState
 
+MAX_SKIPPED = 50  # the loss scaler halves its scale at each
+
 
 class Stepper:
     """Makes the steps of a training.
@@ -28,6 +30,7 @@ class Stepper:
 
     def __init__(self, setup: Setup, feed: Feed, objective: Objective, state: TrainingState) -> None:
         self.setup, self.feed, self.objective, self.state = setup, feed, objective, state
+        self.skipped = 0  # steps in a row that the loss scaler of fp16 skipped
 
     def __call__(self, batch: Batch | None, samples: Sequence[Sample]) -> dict[str, float]:
         """Make a step on a batch, of which each process computes its share.
@@ -44,10 +47,11 @@ class Stepper:
             The loss of the whole batch and its parts.
 
         Raises:
-            FloatingPointError: if the loss is infinite or NaN; no weight is changed then.
+            FloatingPointError: if the loss or a gradient is infinite or NaN; no weight is changed then. In fp16, whose
+                loss scaler skips such a step and lowers its scale, only after many skipped steps in a row.
         """
         model, processes = self.setup.model, self.setup.processes
-        total = BatchLoss(samples, self.state.epoch, processes)
+        total = BatchLoss(samples, self.state.epoch, processes, step=self.state.step)
         parts = self.feed.training_parts(batch, self.state.random.draws)
         first = None
         for part in parts:
@@ -61,14 +65,38 @@ class Stepper:
         elif processes.scaler is not None:  # a loss scaler must have scaled something before it can step
             processes.scaler.scale(torch.zeros((), device=processes.device))
         sum_gradients(model, processes)
+        if processes.scaler is None:
+            self._require_finite_gradients(samples)
         average_batch_norms(model, sum(len(part.targets) for part in parts), processes)
         if self.setup.recipe.clip_norm is not None:
             processes.clip_grad_norm_(model.parameters(), self.setup.recipe.clip_norm)
         self.state.optimiser.step()
         self.state.optimiser.zero_grad(set_to_none=True)
+        if processes.scaler is not None:
+            self._count_skipped(samples)
         if self.state.average is not None:
             self.state.average.update_parameters(model)
         return losses
+
+    def _require_finite_gradients(self, samples: Sequence[Sample]) -> None:
+        gradients = {n: p.grad for n, p in self.setup.model.named_parameters() if p.grad is not None}
+        if bool(torch.nn.utils.get_total_norm(gradients.values()).isfinite()):
+            return
+        odd = next((n for n, g in gradients.items() if not bool(g.norm().isfinite())), "of all weights together")
+        raise FloatingPointError(
+            f"the gradient is infinite or NaN ({odd}) in epoch {self.state.epoch + 1}, step {self.state.step + 1}, on "
+            f"the batch of {', '.join(str(s.path) for s in samples)}: lower the learning rate, train with "
+            'precision="fp32" or larger images, or look at these files with hv.check'
+        )
+
+    def _count_skipped(self, samples: Sequence[Sample]) -> None:
+        self.skipped = self.skipped + 1 if self.setup.processes.optimizer_step_was_skipped else 0
+        if self.skipped >= MAX_SKIPPED:
+            raise FloatingPointError(
+                f"the gradients were infinite or NaN in {self.skipped} steps in a row, up to epoch "
+                f"{self.state.epoch + 1}, step {self.state.step + 1}, on the batch of "
+                f'{", ".join(str(s.path) for s in samples)}: train with precision="fp32", or lower the learning rate'
+            )
 
     def _rescale(self, divided_by: float, divisor: float) -> None:
         """Turn gradients of a loss divided by one number into those of the loss divided by another."""

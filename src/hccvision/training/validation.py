@@ -31,7 +31,7 @@ def validate(model: Model, setup: Setup, feed: Feed, objective: Objective, *, ep
         Figures by name, the same in all processes.
 
     Raises:
-        FloatingPointError: if the loss is infinite or NaN; the message names the batch's files.
+        FloatingPointError: if the loss or an output is infinite or NaN; the message names the files.
     """
     dataset, recipe = setup.datasets["val"], setup.recipe
     model.eval()
@@ -46,6 +46,9 @@ def validate(model: Model, setup: Setup, feed: Feed, objective: Objective, *, ep
             own = part.indices.tolist()
             names, placements = [str(dataset.samples[i].path) for i in own], [dataset.placement(i) for i in own]
             placed = place_back(setup.task, model.decode(output), names, placements)
+            for prediction in placed:
+                if prediction.error is not None:
+                    raise FloatingPointError(f"validation in epoch {epoch + 1}: {prediction.error}")
             predictions |= zip(own, placed, strict=True)
         totals.add(total.normalised()[0], len(numbers))
     for others in gather(predictions, setup.processes):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import torch
 from torch import Tensor, nn
 
 from hccvision.weights.formats import WeightFormat
@@ -39,6 +40,26 @@ def first_convolution(weight: Tensor, channels: int, rule: str = "sum") -> Tenso
         return weight
     scale = old / channels if rule == "sum" else 1.0
     return (weight.mean(1, keepdim=True) * scale).expand(-1, channels, -1, -1).contiguous()
+
+
+def require_normalisation(mean: Sequence[float], std: Sequence[float]) -> None:
+    """Raise unless images can be normalised by a mean and a std.
+
+    Args:
+        mean: per channel.
+        std: per channel.
+
+    Raises:
+        ValueError: if there is not one of each per channel, a mean is infinite or NaN, or a std isn't above 0 and
+            finite, in float32.
+    """
+    means, stds = (torch.as_tensor(v, dtype=torch.float32).flatten() for v in (mean, std))
+    if not len(means) or len(means) != len(stds):
+        raise ValueError(f"expected one mean and one std per channel, got {len(means)} and {len(stds)}")
+    if not bool(means.isfinite().all()):
+        raise ValueError(f"the mean of each channel is a finite number, got {means.tolist()}")
+    if not bool((stds.isfinite() & (stds > 0)).all()):
+        raise ValueError(f"the std of each channel is above 0 and finite, got {stds.tolist()}")
 
 
 def preprocessing(

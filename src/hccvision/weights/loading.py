@@ -7,6 +7,7 @@ from dataclasses import replace
 
 from torch import Tensor, nn
 
+from hccvision.finite import first_not_finite
 from hccvision.weights.formats import HCCVISION_HEAD, WeightFormat
 from hccvision.weights.input_channels import fit_first
 from hccvision.weights.report import WeightReport
@@ -38,15 +39,16 @@ def load_into(
         Which tensors matched, were missing, left over and left out.
 
     Raises:
-        ValueError: if nothing matches, or a tensor of a matching name has another shape.
+        ValueError: if nothing matches, a tensor of a matching name has another shape, or one isn't finite.
     """
     own = module.state_dict()
     found: dict[str, Tensor] = {}
+    keys: dict[str, str] = {}
     left_over = []
     for key, tensor in tensors.items():
         name = fmt.rename(key)
         if name in own:
-            found[name] = tensor
+            found[name], keys[name] = tensor, key
         else:
             left_over.append(key)
     if not found and not partly:
@@ -67,6 +69,9 @@ def load_into(
     missing = tuple(k for k in own if k not in found and (k in learned or k.endswith(("running_mean", "running_var"))))
     for key in wrong:
         del found[key]
+    odd = first_not_finite((keys[k], v.to(own[k].dtype)) for k, v in found.items())  # as loaded: float64 may overflow
+    if odd is not None:
+        raise ValueError(f"{source}: the tensor {odd} holds infinite numbers or NaN: use another file")
     module.load_state_dict(found, strict=False)
     return WeightReport(source, fmt.name, tuple(found), missing, tuple(left_over), tuple(shapes))
 

@@ -12,21 +12,23 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from hccvision.weights.wrapping import state_dict_in
+
 
 def read_tensors(path: str | os.PathLike[str]) -> dict[str, Tensor]:
     """Read the tensors of a ``.safetensors``, ``.pth``, ``.pt`` or ``.pth.tar`` file, without running code from it.
 
     Args:
-        path: the file. A checkpoint with its tensors under ``state_dict``, ``model_state_dict`` or ``model`` is
-            unpacked, and the prefix ``module.`` or ``_orig_mod.`` of DataParallel or torch.compile is removed from the
-            keys.
+        path: the file. A checkpoint with its tensors in a dictionary such as ``state_dict``, ``model`` or ``model_ema``
+            is unpacked, and the prefix ``module.`` or ``_orig_mod.`` of DataParallel, AveragedModel or torch.compile is
+            removed from the keys.
 
     Returns:
         Tensors by key, on the CPU.
 
     Raises:
         FileNotFoundError: if the file doesn't exist.
-        ValueError: if it isn't a weights file, or a pickle that could run code.
+        ValueError: if it isn't a weights file, is a pickle that could run code, or holds tensors of several networks.
     """
     path = Path(path)
     if not path.is_file():
@@ -52,17 +54,10 @@ def read_tensors(path: str | os.PathLike[str]) -> dict[str, Tensor]:
         raise ValueError(
             f"{path}: not a readable weights file ({error}); expected .safetensors, or a PyTorch checkpoint"
         ) from error
-    for key in ("state_dict", "model_state_dict", "model"):
-        if isinstance(content, dict) and isinstance(content.get(key), dict):
-            content = content[key]
-    if not isinstance(content, dict):
-        raise ValueError(f"{path}: expected a dictionary of tensors, got a {type(content).__name__}")
-    tensors = {k: v for k, v in content.items() if isinstance(v, Tensor)}
-    if not tensors:
-        raise ValueError(f"{path}: there is no tensor in it; expected a state_dict")
-    for wrapper in ("_orig_mod.", "module.", "_orig_mod."):
-        if all(k.startswith(wrapper) for k in tensors):
-            tensors = {k.removeprefix(wrapper): v for k, v in tensors.items()}
+    tensors = state_dict_in(content, path)
+    odd = next((key for key, tensor in tensors.items() if tensor.layout != torch.strided or tensor.is_quantized), None)
+    if odd is not None:
+        raise ValueError(f"{path}: the tensor {odd} is sparse or quantised: save it as a plain one")
     return tensors
 
 
