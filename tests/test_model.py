@@ -1,6 +1,8 @@
 import dataclasses
 import json
 import os
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -491,3 +493,38 @@ def test_default_boxes_given_as_data_survive_json():
     options = json.loads(text)["head"][1]
     features = FeatureSpec((64, 64), (16, 32), ((4, 4), (2, 2)), (64, 64))
     assert torch.equal(SSDHead(features, 1, **options).default_boxes, model.head.default_boxes)
+
+
+THREADS = """
+import threading
+import torch
+import hccvision as hv
+
+def build(seed):
+    model = hv.build_model("mobilenet_v1", "ssd", classes=["hcc"], image_size=64,
+                           backbone_options={"width": 0.25}, seed=seed)
+    return torch.cat([p.detach().flatten() for p in model.parameters()])
+
+start, found, faults = threading.Barrier(4), {}, []
+
+def work(seed):
+    start.wait()
+    try:
+        found[seed] = build(seed)
+    except Exception as error:
+        faults.append(repr(error))
+
+before = torch.random.get_rng_state()
+threads = [threading.Thread(target=work, args=(seed,)) for seed in range(4)]
+[thread.start() for thread in threads]
+[thread.join() for thread in threads]
+assert not faults, faults
+assert torch.equal(before, torch.random.get_rng_state())
+assert all(torch.equal(found[seed], build(seed)) for seed in range(4))
+print("ok")
+"""
+
+
+def test_models_built_in_several_threads_have_the_weights_of_their_seeds():
+    done = subprocess.run([sys.executable, "-c", THREADS], capture_output=True, text=True, timeout=300)
+    assert done.stdout.strip() == "ok", done.stderr

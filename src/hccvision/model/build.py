@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import os
-from collections.abc import Container, Mapping, Sequence
+import threading
+from collections.abc import Container, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -105,8 +107,7 @@ def build_model(
             f"weight_options are channel_rule and channel_order, for weights that are given; got "
             f"{', '.join(map(repr, odd)) or 'them with weights=None'}"
         )
-    with torch.random.fork_rng(devices=[]):
-        torch.default_generator.manual_seed(more.seed)
+    with _borrowed_generator(more.seed):
         source = _Source.open(weights)
         body = source.backbone(backbone, dict(more.backbone_options or {}))
         source.load(body, dict(more.weight_options or {}))
@@ -129,6 +130,17 @@ def build_model(
         )
         source.load_head(model)
     return model
+
+
+_BORROWED = threading.RLock()  # torch's global generator: threads that build models take turns
+
+
+@contextmanager
+def _borrowed_generator(seed: int = 0) -> Iterator[None]:
+    """Seed torch's global generator on the CPU, and restore it afterwards."""
+    with _BORROWED, torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(seed)
+        yield
 
 
 def assemble(
@@ -206,7 +218,7 @@ def load_model(
     for kind, given in (("backbone", backbone), ("neck", neck), ("head", head)):
         parts[kind], part_options[kind] = _saved_part(path, kind, settings.get(kind), given)
     names = ("classes", "resize", "mean", "std", "positive")
-    with torch.random.fork_rng(devices=[]):
+    with _borrowed_generator():
         try:
             model = assemble(
                 BACKBONES.resolve(parts["backbone"], **part_options["backbone"]),
