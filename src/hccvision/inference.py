@@ -208,7 +208,7 @@ def require_finite(prediction: Prediction, output: Any = None) -> Prediction:
         The prediction, or one that has only an ``error``: what is not a number says nothing of a lesion.
 
     Example:
-        >>> require_finite(Prediction("a.png", torch.tensor([torch.nan, torch.nan]))).error[-28:]
+        >>> require_finite(Prediction("a.png", torch.tensor([torch.nan, torch.nan]))).error[-23:]
         ' std, or train it again'
     """
     if is_finite(prediction) and is_finite(output):

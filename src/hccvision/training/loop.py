@@ -157,7 +157,6 @@ class Training:
     def _close_epoch(self) -> None:
         """Validate, compare with the best epoch, and save."""
         state, monitor = self.state, self.monitor
-        self._require_finite_weights()
         row: dict[str, float] = {
             "epoch": state.epoch + 1,
             "learning_rate": float(state.optimiser.param_groups[-1]["lr"]),
@@ -169,6 +168,7 @@ class Training:
             row |= {f"val_{name}": value for name, value in found.items()}
         if validates or not monitor.of_validation:
             monitor.require(row)
+        self._require_finite_weights()
         is_best = state.add_epoch(row, monitor.name, higher_is_better=monitor.higher_is_better)
         if self.folder is not None:
             self.folder.save_epoch(state.validated, self.history, is_best=is_best)

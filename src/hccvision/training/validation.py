@@ -45,14 +45,13 @@ def validate(model: Model, setup: Setup, feed: Feed, objective: Objective, *, ep
             total.add(objective(model, output, part.targets))
             own = part.indices.tolist()
             names, placements = [str(dataset.samples[i].path) for i in own], [dataset.placement(i) for i in own]
-            placed = place_back(setup.task, model.decode(output), names, placements)
-            for prediction in placed:
-                if prediction.error is not None:
-                    raise FloatingPointError(f"validation in epoch {epoch + 1}: {prediction.error}")
-            predictions |= zip(own, placed, strict=True)
+            predictions |= zip(own, place_back(setup.task, model.decode(output), names, placements), strict=True)
         totals.add(total.normalised()[0], len(numbers))
     for others in gather(predictions, setup.processes):
         predictions |= others
+    failed = [prediction.error for prediction in predictions.values() if prediction.error is not None]
+    if failed:
+        raise FloatingPointError(f"validation in epoch {epoch + 1}: {failed[0]}")
     comparison = setup.task.comparison([predictions[i] for i in range(len(dataset))], dataset.samples)
     figures = compute_metrics(setup.metrics, comparison)
     return totals.means() | {name: float(figure) for name, figure in figures.items()}
