@@ -142,3 +142,16 @@ def test_brain_slices_of_all_modes(shared):
                 assert images.image_size(path) == expected.shape[:2]
     assert len(files) == 253
     assert seen == {"RGB", "L", "RGBA", "P"}
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_an_uncompressed_tiff_is_turned_as_its_exif_says(tmp_path, orientation):
+    """Pillow maps such a file into memory, with width and height swapped for orientations 5 to 8."""
+    pixels = np.random.default_rng(0).integers(0, 256, (17, 23), np.uint8)
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    Image.fromarray(pixels).save(tmp_path / "t.tif", exif=exif)
+    Image.fromarray(pixels).save(tmp_path / "t.png", exif=exif)
+    assert np.array_equal(images.read_image(tmp_path / "t.tif"), images.read_image(tmp_path / "t.png"))
+    with (tmp_path / "t.tif").open("rb") as file:
+        assert np.array_equal(images.read_image(tmp_path / "t.tif", source=file), images.read_image(tmp_path / "t.png"))

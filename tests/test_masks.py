@@ -226,3 +226,9 @@ def test_the_liver_lies_where_the_volume_has_it(shared, tmp_path):
         [columns.min(), rows.min(), columns.max() + 1, rows.max() + 1],
         abs=2,  # specks below min_area
     )
+
+
+def test_a_picture_may_number_more_instances_than_a_byte_holds(tmp_path):
+    mask = np.kron(np.arange(400, dtype=np.uint16).reshape(20, 20), np.ones((3, 3), np.uint16))
+    Image.fromarray(mask).save(tmp_path / "instances.png")
+    assert len(np.unique(masks.read(tmp_path / "instances.png"))) == 400

@@ -501,3 +501,10 @@ def test_a_thread_that_registers_while_another_loads_does_not_wait(tmp_path, mon
     reader.join(30)
     assert registry.names() == ["mine"]
     del sys.modules["slow_home"]
+
+
+@pytest.mark.parametrize("name", [None, 3, "", Thing])
+def test_a_name_is_a_text(things, name):
+    with pytest.raises(TypeError, match="expected the name of a thing"):
+        things.register(name)
+    assert things.names() == ["brick", "stone"]

@@ -245,3 +245,49 @@ def test_a_coco_results_file_is_scored(lesions, tmp_path):
     (tmp_path / "results.json").write_text(json.dumps(rows))
     read = hv.read_predictions(tmp_path / "results.json", lesions, classes=["hcc"], coco=coco)
     assert float(hv.score(read, lesions, classes=["hcc"], task="detection")["map"]) == pytest.approx(1.0)
+
+
+def test_a_predictor_may_index_its_inputs_and_answer_in_any_order(lesions):
+    class Backwards:
+        classes, task = ("hcc",), "detection"
+
+        def predict(self, inputs):
+            found = []
+            for i in reversed(range(len(inputs))):
+                boxes = torch.from_numpy(next(s for s in lesions if s.path == inputs[i]).annotation.boxes)
+                count = len(boxes)
+                found.append(
+                    hv.Prediction(
+                        str(inputs[i]),
+                        detections=hv.Detections(boxes, torch.ones(count), torch.zeros(count, dtype=torch.int64)),
+                    )
+                )
+            return found
+
+    assert float(hv.evaluate(Backwards(), lesions, ["voc_map"])["voc_map"]) == 1.0
+
+
+def test_a_wrapped_detector_may_find_nothing_and_lengths_must_agree():
+    empty = {"boxes": [], "scores": torch.zeros(0), "labels": torch.zeros(0)}
+    (found,) = hv.predict(hv.wrap(lambda images: [empty], classes=["a"]), np.zeros((8, 8), np.uint8))
+    assert found.detections.boxes.shape == (0, 4)
+    odd = {"boxes": torch.zeros(2, 4), "scores": torch.zeros(1), "labels": torch.zeros(2)}
+    with pytest.raises(ValueError, match=r"expected boxes \(N, 4\), scores \(N,\) and labels \(N,\)"):
+        hv.predict(hv.wrap(lambda images: [odd], classes=["a"]), np.zeros((8, 8), np.uint8))
+
+
+def test_classes_of_scores_are_a_list_of_names(lesions):
+    with pytest.raises(ValueError, match="classes is a list of names, got the string 'hcc'"):
+        hv.score([], lesions, classes="hcc", task="detection")
+    with pytest.raises(ValueError, match="non-empty names"):
+        hv.score([], lesions, classes=[], task="detection")
+
+
+def test_proposals_go_down_to_the_score_asked_for(tmp_path):
+    Image.new("L", (40, 30)).save(tmp_path / "a.png")
+    model = hv.build_model("mobilenet_v1", "ssd", classes=["hcc"], image_size=64, backbone_options={"width": 0.1})
+    for conv in model.head.class_convs:
+        torch.nn.init.zeros_(conv.weight)
+        conv.bias.data[0::2], conv.bias.data[1::2] = 5.0, 0.0  # a score of 0.0067 everywhere
+    (proposal,) = hv.propose(model, tmp_path, score_threshold=0.005, device="cpu")
+    assert proposal.boxes > 0

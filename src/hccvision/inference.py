@@ -64,6 +64,22 @@ class Network(Protocol):
         """
 
 
+class Tracked(list[Any]):
+    """A list that shows a progress bar while it is iterated over.
+
+    Args:
+        items: of the list.
+        description: shown beside the bar.
+    """
+
+    def __init__(self, items: Iterable[Any], description: str) -> None:
+        super().__init__(items)
+        self.description = description
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter(tqdm(super().__iter__(), total=len(self), desc=self.description, disable=None))
+
+
 class Loaded(NamedTuple):
     """One input, read and resized.
 

@@ -9,14 +9,15 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from tqdm.auto import tqdm
 
 from hccvision.annotations.formats import ImageWriter, image_writer
 from hccvision.contracts.outputs import Detections, Prediction
 from hccvision.contracts.parts import Predictor
 from hccvision.images.read import image_size
-from hccvision.inference import Input, list_inputs, predict
+from hccvision.inference import Input, Tracked, list_inputs, predict
 from hccvision.tasks.task import task_of
+
+DEFAULT_SCORE = 0.01  # the lowest score that the SSD head returns unless asked for others
 
 
 class CAD:
@@ -80,6 +81,7 @@ class CAD:
             for i, p in enumerate(classified)
             if p.probabilities is not None and p.probabilities[positive] >= self.threshold
         ]
+        options |= _low_scores(self.score_threshold)
         located = dict(zip(cancer, predict(self.detector, [items[i] for i in cancer], **options), strict=True))
         return [self._joined(p, located.get(i)) for i, p in enumerate(classified)]
 
@@ -153,8 +155,9 @@ def propose(
     if not root.is_dir():
         raise FileNotFoundError(f"{root}: no such folder")
     paths = [Path(str(path)) for path in list_inputs(root)]
+    options |= _low_scores(score_threshold)
     missing = [path for path in paths if not writer.annotation_path(path).exists()]
-    found = dict(zip(missing, predict(model, tqdm(missing, desc="propose", disable=None), **options), strict=True))
+    found = dict(zip(missing, predict(model, Tracked(missing, "propose"), **options), strict=True))
     proposals = []
     for path in paths:
         file, prediction = writer.annotation_path(path), found.get(path)
@@ -165,3 +168,8 @@ def propose(
         writer.write_one(path, replace(annotation, filename=path.name), classes=task.classes)
         proposals.append(Proposal(path, file, len(annotation), True))
     return proposals
+
+
+def _low_scores(score_threshold: float) -> dict[str, Any]:
+    """Return the option that asks a detector for scores below those it returns by default."""
+    return {} if score_threshold >= DEFAULT_SCORE else {"score_threshold": score_threshold}

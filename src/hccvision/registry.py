@@ -93,6 +93,8 @@ class Registry(Generic[T]):
             ValueError: if the name is taken; but a definition that is run again in ``__main__``, as in a notebook,
                 replaces itself.
         """
+        if not isinstance(name, str) or not name:
+            raise TypeError(f'expected the name of a {self.kind}, got {name!r}: write @….register("name")')
 
         def add(builder: T) -> T:
             # Load, so that a name of the library's own is refused here. Waiting for another thread that loads could

@@ -7,15 +7,14 @@ import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
-from tqdm.auto import tqdm
-
 from hccvision.annotations.problems import usable
 from hccvision.contracts.outputs import Prediction
 from hccvision.contracts.parts import Predictor
 from hccvision.contracts.samples import Sample
-from hccvision.inference import predict, require_finite
+from hccvision.inference import Tracked, predict, require_finite
 from hccvision.metrics.intervals import add_intervals
 from hccvision.metrics.metric import Metric, compute_metrics, find_metrics
+from hccvision.model.model import class_names
 from hccvision.reporting import Report
 from hccvision.tasks.task import Task, build_task, task_of
 
@@ -69,7 +68,9 @@ def evaluate(
     samples = usable(data, on_problem)
     for sample in samples:  # now rather than after the predictions, which take time
         task.check(sample)
-    predictions = predict(model, tqdm([s.path for s in samples], desc="predict", disable=None), **options)
+    predictions = predict(model, Tracked([s.path for s in samples], "predict"), **options)
+    if sorted(p.path for p in predictions) == sorted(str(s.path) for s in samples):
+        predictions = match_by_path(predictions, samples)
     return _report(task, wanted, predictions, samples, on_problem, resamples)
 
 
@@ -123,7 +124,7 @@ def score(
         >>> float(report["map_50"])
         1.0
     """
-    described = build_task(task, classes, positive=positive)
+    described = build_task(task, class_names(classes), positive=positive)
     wanted = find_metrics(described.metrics if metrics is None else metrics, task)
     kept = usable(samples, on_problem)
     return _report(described, wanted, match_by_path(predictions, kept, samples), kept, on_problem, resamples)

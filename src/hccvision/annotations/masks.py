@@ -13,7 +13,7 @@ from hccvision.annotations.components import components
 from hccvision.annotations.names import stem
 from hccvision.contracts.samples import Annotation
 from hccvision.files import new_folder, require_empty
-from hccvision.images.read import frame_count, image_size, read_affine, read_image, read_labels
+from hccvision.images.read import format_of, frame_count, image_size, read_affine, read_image, read_labels
 
 
 def boxes(
@@ -183,6 +183,7 @@ def _labels(path: Path, frame: int) -> np.ndarray:
         values = _whole_numbers(values)
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from None
-    if (count := len(np.unique(values))) > 256:
+    # a volume of so many values is an image; pictures may number instances
+    if (count := len(np.unique(values))) > 256 and format_of(path).takes_axis:
         raise ValueError(f"{path}: expected at most 256 label values in a slice, got {count}: is it an image?")
     return values

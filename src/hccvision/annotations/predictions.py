@@ -76,23 +76,25 @@ def read_predictions(
         raise ValueError(f"expected class names that are unique, got {names}: correct classes=")
     match = PathMatcher(path, samples)
     if path.suffix.lower() == ".json":
-        return _detections(path, match, _results(path, names, coco))
+        return _detections(path, match, _results(path, names, coco), unique=True)
     if path.suffix.lower() != ".csv":
         raise ValueError(f"{path}: expected predictions in a .csv or a .json file: rename or convert it")
     header, rows = _table(path)
     if set(DETECTION_COLUMNS) <= set(header):
-        return _detections(path, match, _detection_rows(path, names, rows))
+        return _detections(path, match, _detection_rows(path, names, rows), unique=False)  # rounding makes rows equal
     return _probabilities(path, match, names, header, rows)
 
 
-def _detections(path: Path, match: PathMatcher, rows: Iterable[tuple[str, str, Detection]]) -> list[Prediction]:
+def _detections(
+    path: Path, match: PathMatcher, rows: Iterable[tuple[str, str, Detection]], *, unique: bool
+) -> list[Prediction]:
     """Build a detector's predictions from rows of ``(label for messages, image, detection)``."""
     found: dict[int, list[Detection]] = defaultdict(list)
     seen: dict[tuple[int, Detection], str] = {}
     for row, image, detection in rows:
         number = match(image, row)
         first = seen.setdefault((number, detection), row)
-        if first != row:
+        if unique and first != row:
             raise ValueError(f"{path}: {row} is the same detection as {first}: keep one of them")
         found[number].append(detection)
     predictions = []

@@ -53,7 +53,7 @@ class Metric:
         try:
             inspect.signature(self.compute).bind(None, **self.options)
         except TypeError as error:
-            known = ", ".join(self.settings) or "none"
+            known = ", ".join(self._defaults()) or "none"
             raise TypeError(f"the metric {self.name!r}: {error}; its options are: {known}") from error
         except ValueError:  # a builtin without a signature
             return
@@ -61,13 +61,15 @@ class Metric:
     @property
     def settings(self) -> dict[str, Any]:
         """All keyword options of ``compute``: those given, and the defaults of the others."""
+        return {**self._defaults(), **self.options}
+
+    def _defaults(self) -> dict[str, Any]:
         try:
             parameters = list(inspect.signature(self.compute).parameters.values())[1:]
         except ValueError:
             parameters = []
         kinds = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
-        defaults = {p.name: p.default for p in parameters if p.kind not in kinds}
-        return {**defaults, **self.options}
+        return {p.name: p.default for p in parameters if p.kind not in kinds}
 
     def __call__(self, comparison: Comparison) -> dict[str, Figure]:
         """Compute the figures.

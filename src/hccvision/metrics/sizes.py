@@ -55,11 +55,11 @@ def compute_sensitivity_by_size(
         raise ValueError(f"expected edges ascending within (0, 1), got {tuple(edges)}")
     if not false_positives >= 0:
         raise ValueError(f"expected 0 or more false positives per image, got {false_positives}")
+    m = comparison.matches((iou_threshold,))
     image_sizes = comparison.per_image(_image_size)
     if np.isnan(image_sizes).any():
         index = int(np.flatnonzero(np.isnan(image_sizes).any(1))[0])
         raise ValueError(f"truths[{index}] lacks 'size', the (height, width) of its image in pixels")
-    m = comparison.matches((iou_threshold,))
     hits = m.hits[0]
     misses = m.scores[~hits & ~m.ignored[0]]  # descending
     allowed = int(false_positives * m.num_images)

@@ -99,6 +99,13 @@ class Detection(Task):
                     f"{', '.join(missing)}: pass a callable, wrap(…, decode=…)"
                 )
             boxes, scores, labels = (torch.as_tensor(entry[key]) for key in ("boxes", "scores", "labels"))
+            boxes = boxes.reshape(-1, 4) if boxes.numel() == 0 else boxes
+            if boxes.shape != (len(scores), 4) or scores.shape != labels.shape or scores.ndim != 1:
+                raise ValueError(
+                    f"expected boxes (N, 4), scores (N,) and labels (N,) for each image, and entry {number} has "
+                    f"{tuple(boxes.shape)}, {tuple(scores.shape)} and {tuple(labels.shape)}: pass a callable, "
+                    "wrap(…, decode=…)"
+                )
             labels = labels.long() - first_label
             known = (labels >= 0) & (labels < len(self.classes))
             if not known.all():

@@ -53,7 +53,7 @@ class ImageClasses(Task):
 
     def prediction(self, path: str, decoded: Any, placement: Placement) -> Prediction:
         """Return the probabilities of the image."""
-        return Prediction(path, probabilities=decoded.detach().cpu().clone())
+        return Prediction(path, probabilities=torch.as_tensor(decoded).detach().cpu().clone())
 
     def compared(self, prediction: Prediction) -> np.ndarray:
         """Return the probabilities, ``(K,)``."""

@@ -34,13 +34,13 @@ class PictureFormat(ImageFormat):
             if image.format in ("JPEG", "MPO"):
                 raise ValueError(f"{file.path}: JPEG blurs label values: save the mask as PNG")
             image.seek(choose_frame(file.path, frame, _pages(image)))
-            return np.array(ImageOps.exif_transpose(image))
+            return np.array(_upright(image))
 
     def size(self, file: ImageFile, axis: str | None) -> tuple[int, int]:
         """Return ``(height, width)`` from the header; see `ImageFormat.size`."""
         with Image.open(file.content) as image:
             turned = image.getexif().get(_ORIENTATION) in (5, 6, 7, 8)
-            width, height = ImageOps.exif_transpose(image).size if turned else image.size
+            width, height = _upright(image).size if turned else image.size
             return height, width
 
     def frames(self, file: ImageFile, axis: str | None) -> int:
@@ -64,7 +64,7 @@ def slice_of(image: Image.Image) -> Slice:
         (2, 4, 3)
     """
     white_is_zero = isinstance(image, TiffImageFile) and image.tag_v2.get(_PHOTOMETRIC) == 0
-    image = ImageOps.exif_transpose(image)
+    image = _upright(image)
     if image.mode.startswith(("I", "F")):  # Pillow itself inverts only up to 8 bits
         return Slice(np.array(image), inverted=white_is_zero)
     if image.has_transparency_data:
@@ -72,6 +72,13 @@ def slice_of(image: Image.Image) -> Slice:
     else:
         mode = "L" if image.mode == "L" else "RGB"
     return Slice(np.array(image.convert(mode)))
+
+
+def _upright(image: Image.Image) -> Image.Image:
+    """Return the image turned as its EXIF orientation says."""
+    if isinstance(image, TiffImageFile):
+        image.filename = ""  # Pillow maps an uncompressed turned TIFF into memory with width and height swapped
+    return ImageOps.exif_transpose(image)
 
 
 def _pages(image: Image.Image) -> int:
