@@ -16,6 +16,7 @@ from hccvision.training.setup import Setup
 from hccvision.training.state import TrainingState
 
 MAX_SKIPPED = 50  # the loss scaler halves its scale at each
+UNSET = 1e8  # no gradient in bf16 is larger; memory that was never written may hold anything
 
 
 class Stepper:
@@ -66,6 +67,7 @@ class Stepper:
             processes.scaler.scale(torch.zeros((), device=processes.device))
         sum_gradients(model, processes)
         if processes.scaler is None:
+            self._reset_unset_gradients()
             self._require_finite_gradients(samples)
         average_batch_norms(model, sum(len(part.targets) for part in parts), processes)
         if self.setup.recipe.clip_norm is not None:
@@ -77,6 +79,16 @@ class Stepper:
         if self.state.average is not None:
             self.state.average.update_parameters(model)
         return losses
+
+    def _reset_unset_gradients(self) -> None:
+        """Set to 0 what torch left unset: in bf16 on a CPU, the gradients of weights that see nothing but padding.
+
+        A divergence is not hidden by this: it makes the next loss infinite or NaN.
+        """
+        if self.setup.recipe.precision == "bf16":
+            for parameter in self.setup.model.parameters():
+                if parameter.grad is not None:
+                    parameter.grad.masked_fill_(~(parameter.grad.abs() < UNSET), 0.0)
 
     def _require_finite_gradients(self, samples: Sequence[Sample]) -> None:
         gradients = {n: p.grad for n, p in self.setup.model.named_parameters() if p.grad is not None}
