@@ -28,7 +28,7 @@ from hccvision.curation.facts import FACTS, stamp
 from hccvision.files import file_sha256, write_atomically
 from hccvision.images.placement import Placement
 
-READER_VERSION = 2  # to be raised whenever images.read_image or images.resize returns other pixels for a file
+READER_VERSION = 1  # to be raised whenever images.read_image or images.resize returns other pixels for a file
 LIMIT = 32 * 2**30
 
 _SETTLED = 2.0  # seconds: a file hashed sooner after its last change may change again within the same time stamp
