@@ -291,7 +291,10 @@ def _object(
 ) -> dict[str, Any]:
     """Return the fields of one object in order: those that were read, updated where the annotation differs."""
     name, pose = check_name(annotation.names[number], path), check_text(annotation.poses[number], path)
-    flags = {"truncated": annotation.truncated[number], "difficult": annotation.difficult[number]}
+    flags = {
+        "truncated": annotation.truncated[number],
+        "difficult": annotation.difficult[number] or annotation.crowd[number],
+    }
     item = dict(annotation.object_extras[number])
     is_new = not item
     if is_new or text_of(item, "name") != name:
