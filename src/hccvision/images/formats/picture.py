@@ -7,6 +7,7 @@ from PIL import Image, ImageOps
 from PIL.TiffImagePlugin import TiffImageFile
 
 from hccvision.images.formats.checks import choose_frame
+from hccvision.images.formats.deep_colour import deep_colour
 from hccvision.images.formats.image_format import ImageFormat
 from hccvision.images.image_file import ImageFile
 from hccvision.images.slices import Slice
@@ -58,11 +59,16 @@ def slice_of(image: Image.Image) -> Slice:
     Returns:
         ``(H, W)`` values for grey of any depth, otherwise ``(H, W, 2)`` grey with alpha, ``(H, W, 3)`` RGB or
         ``(H, W, 4)`` RGBA, uint8. Modes I, I;16 and F are raw values; they are inverted where a TIFF file says so.
+        Colours of 16 bits per channel, of a file that is not loaded yet, are ``(H, W, 3)`` raw values, composited over
+        black.
 
     Example:
         >>> slice_of(Image.new("CMYK", (4, 2))).values.shape
         (2, 4, 3)
     """
+    deep = deep_colour(image)
+    if deep is not None:
+        return Slice(_upright(_over_black(deep), image.getexif().get(_ORIENTATION)))
     white_is_zero = isinstance(image, TiffImageFile) and image.tag_v2.get(_PHOTOMETRIC) == 0
     image = ImageOps.exif_transpose(image)
     if image.mode.startswith(("I", "F")):  # Pillow itself inverts only up to 8 bits
@@ -72,6 +78,22 @@ def slice_of(image: Image.Image) -> Slice:
     else:
         mode = "L" if image.mode == "L" else "RGB"
     return Slice(np.array(image.convert(mode)))
+
+
+def _over_black(colours: np.ndarray) -> np.ndarray:
+    """Return ``(H, W) or (H, W, 3) uint16`` of colours with or without alpha."""
+    if colours.shape[2] % 2 == 0:
+        colours = (colours[..., :-1] * (colours[..., -1:] / np.float64(2**16 - 1))).round().astype(np.uint16)
+    return colours[..., 0] if colours.shape[2] == 1 else colours
+
+
+def _upright(pixels: np.ndarray, orientation: int | None) -> np.ndarray:
+    """Turn pixels as `ImageOps.exif_transpose` turns an image."""
+    if orientation in (5, 6, 7, 8):
+        pixels = np.swapaxes(pixels, 0, 1)
+    rows = slice(None, None, -1 if orientation in (3, 4, 7, 8) else 1)
+    columns = slice(None, None, -1 if orientation in (2, 3, 6, 7) else 1)
+    return pixels[rows, columns]
 
 
 def _pages(image: Image.Image) -> int:
