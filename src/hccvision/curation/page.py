@@ -88,7 +88,7 @@ def _figure(file: str, sample: Sample | None, drawn: dict[str, str]) -> str:
     if key not in drawn:
         try:
             drawn[key] = f'<img alt="" src="data:image/jpeg;base64,{_thumbnail(sample)}">'
-        except (OSError, ValueError, ImportError):
+        except (OSError, ValueError, ImportError, MemoryError):
             drawn[key] = '<div class="none">can’t be read</div>'
     label = f" ({sample.class_name})" if sample.class_name is not None else ""
     caption = escape(sample.path.name + label)

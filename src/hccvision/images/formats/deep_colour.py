@@ -1,7 +1,8 @@
 """Colours of 16 bits in PNG and TIFF files, of which Pillow keeps only the upper 8.
 
 Pillow decodes 16-bit grey in full. So the channels are decoded as grey images: those of a PNG file one by one, since
-its filters work on each byte of a pixel alone, and those of a TIFF file side by side, as one image of n times the width.
+its filters work on each byte of a pixel alone, and those of a TIFF file side by side, as one image of n times the
+width.
 
 Source: PNG (Third Edition), W3C, sections 8 and 9; TIFF 6.0, Adobe, sections 2 and 14.
 """

@@ -6,7 +6,7 @@ import numpy as np
 from PIL import Image, ImageOps
 from PIL.TiffImagePlugin import TiffImageFile
 
-from hccvision.images.formats.checks import choose_frame
+from hccvision.images.formats.checks import choose_frame, require_plausible_size
 from hccvision.images.formats.deep_colour import deep_colour
 from hccvision.images.formats.image_format import ImageFormat
 from hccvision.images.image_file import ImageFile
@@ -25,13 +25,13 @@ class PictureFormat(ImageFormat):
 
     def read(self, file: ImageFile, frame: int | None, axis: str | None) -> Slice:
         """Read one picture or page; see `ImageFormat.read`."""
-        with Image.open(file.content) as image:
+        with _opened(file) as image:
             image.seek(choose_frame(file.path, frame, _pages(image)))
             return slice_of(image)
 
     def labels(self, file: ImageFile, frame: int | None, axis: str | None) -> np.ndarray:
         """Return the stored values, of a palette its indices; see `ImageFormat.labels`."""
-        with Image.open(file.content) as image:
+        with _opened(file) as image:
             if image.format in ("JPEG", "MPO"):
                 raise ValueError(f"{file.path}: JPEG blurs label values: save the mask as PNG")
             image.seek(choose_frame(file.path, frame, _pages(image)))
@@ -39,7 +39,7 @@ class PictureFormat(ImageFormat):
 
     def size(self, file: ImageFile, axis: str | None) -> tuple[int, int]:
         """Return ``(height, width)`` from the header; see `ImageFormat.size`."""
-        with Image.open(file.content) as image:
+        with _opened(file) as image:
             turned = image.getexif().get(_ORIENTATION) in (5, 6, 7, 8)
             width, height = ImageOps.exif_transpose(image).size if turned else image.size
             return height, width
@@ -48,6 +48,17 @@ class PictureFormat(ImageFormat):
         """Return the number of pages; see `ImageFormat.frames`."""
         with Image.open(file.content) as image:
             return _pages(image)
+
+
+def _opened(file: ImageFile) -> Image.Image:
+    """Open a picture of a plausible size; nothing is decoded yet."""
+    image = Image.open(file.content)
+    try:
+        require_plausible_size(file.path, image.height, image.width)
+    except ValueError:
+        image.close()
+        raise
+    return image
 
 
 def slice_of(image: Image.Image) -> Slice:
