@@ -230,3 +230,13 @@ def test_a_broken_file_of_16_bits_is_named(tmp_path):
     path.write_bytes(path.read_bytes()[:-60])
     with pytest.raises(ValueError, match=r"a\.png: can't be read as an image"):
         images.read_image(path)
+
+
+@pytest.mark.parametrize(("limit", "most"), [("MAX_PIXELS", 5 * 7 - 1), ("MAX_BYTES", 60)])
+def test_a_picture_beyond_the_limits_is_refused_before_it_is_decoded(tmp_path, monkeypatch, limit, most):
+    monkeypatch.setattr(f"hccvision.images.formats.checks.{limit}", most)
+    monkeypatch.setattr(Image.Image, "load", lambda self: pytest.fail("decoded"))
+    path = deep_png(tmp_path / "a.png", COLOURS)
+    for read in (images.read_image, images.image_size, images.read_labels):
+        with pytest.raises(ValueError, match=rf"a\.png: .*more than the {most} that can be read"):
+            read(path)
