@@ -67,6 +67,7 @@ class Run:
             "recipe": recipe_values(recipe),
             "model": _plain(model.settings()),
             "libraries": _libraries(),
+            "machine": _machine(),
             "processes": processes,
         }
         split = split_document(parts, known=hashes) if parts else None
@@ -83,7 +84,7 @@ class Run:
                 path.unlink(missing_ok=True)
         self.folder.mkdir(parents=True, exist_ok=True)
         self._write_json("recipe.json", self.made_by["recipe"])
-        self._write_json("run.json", {key: self.made_by[key] for key in ("model", "libraries", "processes")})
+        self._write_json("run.json", {key: self.made_by[key] for key in ("model", "libraries", "machine", "processes")})
         if split is not None:
             text = self._write_json("split.json", split)
             self.made_by["data"] = hashlib.sha256(text.encode()).hexdigest()
@@ -199,8 +200,8 @@ class Run:
         if run_file.is_file():
             before = _read_json(run_file)
             self._require_same("model", before["model"], self.made_by["model"])
-            now = self.made_by["libraries"]
-            changed = [f"{k} {v} then, {now.get(k)} now" for k, v in before["libraries"].items() if now.get(k) != v]
+            now, then = ({**made_by["libraries"], **made_by.get("machine", {})} for made_by in (self.made_by, before))
+            changed = [f"{k} {v} then, {now.get(k)} now" for k, v in then.items() if now.get(k) != v]
             if changed:
                 tqdm.write(f"{self.folder}: {'; '.join(changed)}: the run may end with slightly different weights")
         elif self.last.is_file():  # a run of hccvision 0.1
@@ -268,6 +269,15 @@ def _libraries() -> dict[str, str]:
         with contextlib.suppress(importlib.metadata.PackageNotFoundError):
             versions[name] = importlib.metadata.version(name)
     return versions
+
+
+def _machine() -> dict[str, Any]:
+    """Return what the order of sums depends on: the processor and the number of threads."""
+    name = platform.processor() or platform.machine()
+    with contextlib.suppress(OSError, StopIteration):
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
+        name = next(line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    return {"CPU": name, "instructions": torch.backends.cpu.get_cpu_capability(), "threads": torch.get_num_threads()}
 
 
 def _tensorboard(folder: Path) -> Any:
