@@ -460,6 +460,17 @@ def test_an_image_too_large_for_the_memory_does_not_end_the_check(tmp_path, monk
     ]
 
 
+def test_control_characters_of_names_are_escaped_in_text_and_page(tmp_path):
+    nasty = "a\n\x1b[2Jhcc\x07"
+    path = tmp_path / f"{nasty}.png"
+    sample = Sample(path, class_name=nasty, problems=(problem(str(path)),))
+    report = check([sample, Sample(tmp_path / "b.png", class_name="b")], classes=["b"])
+    folder = report.save(tmp_path / "report")
+    for text in (str(report), str(sample.problems[0]), *((folder / f"check.{x}").read_text() for x in ("txt", "html"))):
+        assert not set(text) & set("\x1b\x07")
+        assert "a\\n\\x1b[2Jhcc\\x07.png" in text
+
+
 @pytest.mark.shared_data
 def test_the_copies_among_the_brain_slices(shared):
     data = read_image_folder(shared / "data/brain_mri_253", {"no": "no", "yes": "yes"})

@@ -68,6 +68,13 @@ def test_crowds_and_ignored_objects_are_not_the_same(root):
         (root / "again.json").unlink()
 
 
+def test_a_category_of_a_megabyte_is_refused_in_a_few_words(root):
+    with pytest.raises(ValueError, match="a name of 1 to 1000 characters") as caught:
+        read(root, categories=[{"id": 3, "name": "hcc" * 400_000}])
+    assert len(str(caught.value)) < 500
+    read(root, categories=[{"id": 3, "name": "h" * 1000}])
+
+
 def test_patients_and_another_folder_of_images(root, tmp_path_factory):
     path = tmp_path_factory.mktemp("json") / "c.json"
     path.write_text(json.dumps(document()))

@@ -14,6 +14,24 @@ from typing import Any
 import numpy as np
 
 
+def printable(text: str) -> str:
+    r"""Return a text with its control characters, and what else a terminal can't print, as escapes.
+
+    Args:
+        text: such as a file name, which may hold line breaks and terminal commands.
+
+    Returns:
+        The text in one line.
+
+    Example:
+        >>> print(printable("Läsion\n\x1b[2J"))
+        Läsion\n\x1b[2J
+    """
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text)
+
+
 @dataclass(frozen=True)
 class Problem:
     """One problem of a file; readers collect these, and nothing is dropped silently.
@@ -35,7 +53,7 @@ class Problem:
     usable: bool = True
 
     def __str__(self) -> str:
-        return f"{self.path}: {self.message}"
+        return printable(f"{self.path}: {self.message}")
 
 
 @dataclass(frozen=True, eq=False)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import csv
 import dataclasses
+import errno
 import hashlib
 import importlib.metadata
 import importlib.util
@@ -227,9 +228,10 @@ class Run:
         try:
             write_atomically(path, write, keep=keep)
         except (OSError, RuntimeError) as error:
+            remedy = "free disk space" if _lacks_room(error) else "mend the cause"
             raise OSError(
-                f"{path}: could not be written ({error}); the files of the run are as before: free disk space, then "
-                "resume it with resume=True"
+                f"{path}: could not be written ({error}); the files of the run are as before: {remedy}, then resume it "
+                "with resume=True"
             ) from error
 
     def _write_text(self, name: str, text: str) -> None:
@@ -256,6 +258,13 @@ def recipe_values(recipe: Recipe) -> dict[str, Any]:
 def _save(state: dict[str, Any], path: Path) -> None:
     with path.open("wb") as file:
         torch.save(state, file)
+
+
+def _lacks_room(error: BaseException) -> bool:
+    """Return whether a disk, a quota or a limit of file sizes is full; also where torch hides the reason."""
+    if isinstance(error, OSError):
+        return error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+    return error.__context__ is None or _lacks_room(error.__context__)
 
 
 def _is_leftover(path: Path) -> bool:
