@@ -2,6 +2,7 @@
 
 import contextlib
 import csv
+import errno
 import hashlib
 import json
 import shutil
@@ -24,6 +25,7 @@ from hccvision.files import write_atomically
 from hccvision.model.build import build_model, load_model
 from hccvision.recipes import Recipe
 from hccvision.registry import AUGMENTATIONS
+from hccvision.training.checkpoints import Run
 from hccvision.training.engine import fit
 
 WRITTEN = {
@@ -112,7 +114,10 @@ def test_a_run_folder_holds_recipe_history_models_and_state(slices, fails_at, tm
     for name in ("train", "val"):
         assert [Path(entry["image"]).name for entry in split[name]["files"]] == [s.path.name for s in slices]
         assert split[name]["files"][0]["sha256"] == hashlib.sha256(slices[0].path.read_bytes()).hexdigest()
-    assert json.loads((run / "run.json").read_text())["libraries"]["torch"] == version("torch")
+    about = json.loads((run / "run.json").read_text())
+    assert about["libraries"]["torch"] == version("torch")
+    assert about["machine"]["threads"] == torch.get_num_threads()
+    assert about["machine"]["CPU"]
 
     written = json.loads((run / "history.json").read_text())
     assert written == {"best": history.best, "epochs": history.rows}
@@ -505,6 +510,48 @@ def test_killed_fifty_times_a_run_stays_readable_and_ends_the_same(program, tmp_
     inside_a_write = kill_at_random_moments(program, tmp_path, kills=50, seed=1)
     print(f"{inside_a_write} of 50 kills were inside a write")
     assert inside_a_write
+
+
+def full_behind_torch():
+    """The error of torch.save on a full disk: a RuntimeError raised while the OSError is handled."""
+    try:
+        try:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        finally:
+            raise RuntimeError("unexpected pos 64 vs 0")
+    except RuntimeError as error:
+        return error
+
+
+@pytest.mark.parametrize(
+    ("error", "remedy"),
+    [
+        (OSError(errno.ENOSPC, "No space left on device"), "free disk space"),
+        (OSError(errno.EFBIG, "File too large"), "free disk space"),
+        (full_behind_torch(), "free disk space"),
+        (PermissionError(errno.EACCES, "Permission denied"), "mend the cause"),
+    ],
+)
+def test_only_where_room_is_short_the_remedy_is_room(tmp_path, error, remedy):
+    run = Run(tmp_path / "run", RECIPE, classifier())
+
+    def write(path):
+        raise error
+
+    with pytest.raises(OSError, match=rf"last\.safetensors: could not be written .*: {remedy}, then resume it"):
+        run._write(run.last, write)
+
+
+def test_another_processor_and_number_of_threads_are_reported(slices, fails_at, tmp_path, capsys):
+    run = tmp_path / "run"
+    fit(classifier(), slices, slices, recipe=RECIPE, run=run, device="cpu")
+    about = json.loads((run / "run.json").read_text())
+    about["machine"] |= {"threads": 96, "CPU": "Z80"}
+    (run / "run.json").write_text(json.dumps(about))
+    fit(classifier(), slices, slices, recipe=RECIPE, run=run, resume=True, device="cpu")
+    text = "".join(capsys.readouterr())
+    assert f"threads 96 then, {torch.get_num_threads()} now" in text
+    assert "CPU Z80 then, " in text
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows has no limit of file sizes")

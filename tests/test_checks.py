@@ -1,20 +1,25 @@
 import json
 import re
+import time
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from hccvision.annotations import voc
 from hccvision.annotations.image_folder import read_image_folder
 from hccvision.annotations.problems import usable
 from hccvision.annotations.voc_folder import read_voc_folder
+from hccvision.boxes.overlap import iou
 from hccvision.contracts import Annotation, Problem, Sample
 from hccvision.curation import checks
-from hccvision.curation.box_checks import agree, duplicate_boxes
+from hccvision.curation.box_checks import MOST, agree, check_boxes, duplicate_boxes
 from hccvision.curation.checks import check
+from hccvision.curation.class_checks import MOST_NAMES, check_classes
 from hccvision.curation.report import LEVELS
 
 
@@ -380,6 +385,90 @@ def test_all_findings_are_explained():
     assert {"truncated_image", "near_identical_images", "default_boxes", "shortcut"} <= kinds
     page = (package.parents[2] / "docs" / "check.rst").read_text(encoding="utf-8")
     assert kinds - set(re.findall(r"\* - ``(\w+)``", page)) == set()
+
+
+@pytest.mark.parametrize("jitter", [0, 0.2])
+def test_thousands_of_boxes_in_one_place_are_found_at_bounded_cost(jitter):
+    rng = np.random.default_rng(0)
+    many = np.array([10, 10, 60, 60]) + rng.uniform(0, jitter, (4000, 4))
+    annotation = Annotation(many, ("hcc",) * 2000 + ("cyst",) * 2000, size=(100, 100))
+    started = time.monotonic()
+    found = list(check_boxes(Sample(Path("a.png"), annotation=annotation), (100, 100)))
+    counts = Counter(f.kind for f in found)
+    assert counts == {"duplicate_box": MOST + 1, "contradicting_box": MOST + 1}
+    assert found[-1].message.startswith("and 1980 more of this kind in the image")
+    assert found[0].message == "boxes 1 and 2 are both 'hcc' in the same place: delete one"
+    assert agree(*[Sample(Path("a.png"), annotation=annotation)] * 2)
+    assert time.monotonic() - started < 60
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_boxes_drawn_twice_are_those_that_a_comparison_of_all_finds(seed):
+    rng = np.random.default_rng(seed)
+    first = rng.uniform(0, 50, (200, 2))
+    one = np.concatenate([first, first + rng.uniform(1, 40, (200, 2))], 1)
+    every = np.concatenate([one, one + rng.uniform(-2, 2, one.shape)])[rng.permutation(400)].astype(np.float32)
+    every[:, 2:] = np.maximum(every[:, :2], every[:, 2:])
+    names = tuple(rng.choice(["hcc", "cyst"], 400).tolist())
+    sample = Sample(Path("a.png"), annotation=Annotation(every, names))
+    near = (iou(torch.from_numpy(every), torch.from_numpy(every)) > 0.9).triu(1).numpy()
+    same = near & (np.array(names)[:, None] == np.array(names))
+    assert duplicate_boxes(sample) == sorted((int(same[:, j].argmax()), j) for j in range(400) if same[:, j].any())
+
+
+def test_thousands_of_class_names_are_counted_and_some_of_them_named():
+    data = [Sample(Path(f"{i}.png"), class_name=f"tumor {i:05d}" + "x" * 200) for i in range(3000)]
+    started = time.monotonic()
+    for classes, kind in ((["tumor"], "unknown_class"), (None, "similar_class")):
+        found = list(check_classes(data, classes))
+        assert found[-1].kind == kind
+        assert found[-1].message.startswith(f"and {3000 - MOST_NAMES} more ")
+        assert len(found) <= MOST_NAMES + 1
+        assert sum(len(f.files) for f in found) <= 3000
+    assert time.monotonic() - started < 30
+
+
+def test_an_image_of_one_grey_is_blank(tmp_path):
+    Image.new("L", (40, 30), 7).save(tmp_path / "a.png")
+    picture(3).save(tmp_path / "b.png")
+    found = [f for f in check([Sample(tmp_path / n) for n in ("a.png", "b.png")]).findings if f.kind == "blank_image"]
+    assert [str(f) for f in found] == ["a.png: it shows nothing but the grey 7: export it again, or leave it out"]
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_an_orientation_that_turns_a_boxed_image_is_named(tmp_path, orientation):
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    picture(3).save(tmp_path / "a.jpg", exif=exif)
+    picture(3).save(tmp_path / "b.jpg", exif=exif)
+    samples = [Sample(tmp_path / "a.jpg", annotation=boxes("hcc")), Sample(tmp_path / "b.jpg", annotation=boxes())]
+    found = [f for f in check(samples).findings if f.kind == "exif_orientation"]
+    assert [f.files for f in found] == ([(str(tmp_path / "a.jpg"),)] if orientation > 1 else [])
+
+
+def test_an_image_too_large_for_the_memory_does_not_end_the_check(tmp_path, monkeypatch):
+    for name in "ab":
+        picture(3).save(tmp_path / f"{name}.png")
+
+    def thumbnail(path, **options):
+        raise MemoryError
+
+    monkeypatch.setattr("hccvision.curation.facts.thumbnail", thumbnail)
+    found = check([Sample(tmp_path / "a.png"), Sample(tmp_path / "b.png")])
+    assert [str(f).partition(" (")[0] for f in found.level("error")] == [
+        f"{n}.png: reading it needs more memory than there is" for n in "ab"
+    ]
+
+
+def test_control_characters_of_names_are_escaped_in_text_and_page(tmp_path):
+    nasty = "a\n\x1b[2Jhcc\x07"
+    path = tmp_path / f"{nasty}.png"
+    sample = Sample(path, class_name=nasty, problems=(problem(str(path)),))
+    report = check([sample, Sample(tmp_path / "b.png", class_name="b")], classes=["b"])
+    folder = report.save(tmp_path / "report")
+    for text in (str(report), str(sample.problems[0]), *((folder / f"check.{x}").read_text() for x in ("txt", "html"))):
+        assert not set(text) & set("\x1b\x07")
+        assert "a\\n\\x1b[2Jhcc\\x07.png" in text
 
 
 @pytest.mark.shared_data

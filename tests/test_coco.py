@@ -60,8 +60,19 @@ def test_reads_boxes_names_and_images_without_annotations(root):
     assert kinds([first, second]) == [[], []]
 
 
-def test_a_crowd_is_difficult(root):
-    assert read(root, **objects(iscrowd=1))[0].annotation.difficult == (True,)
+def test_crowds_and_ignored_objects_are_not_the_same(root):
+    for entry, difficult, crowd in (({"iscrowd": 1}, False, True), ({"ignore": 1}, True, False)):
+        samples = read(root, **objects(**entry))
+        for annotation in (samples[0].annotation, read_coco(write_coco(samples, root / "again.json"))[0].annotation):
+            assert (annotation.difficult, annotation.crowd) == ((difficult,), (crowd,))
+        (root / "again.json").unlink()
+
+
+def test_a_category_of_a_megabyte_is_refused_in_a_few_words(root):
+    with pytest.raises(ValueError, match="a name of 1 to 1000 characters") as caught:
+        read(root, categories=[{"id": 3, "name": "hcc" * 400_000}])
+    assert len(str(caught.value)) < 500
+    read(root, categories=[{"id": 3, "name": "h" * 1000}])
 
 
 def test_patients_and_another_folder_of_images(root, tmp_path_factory):
@@ -207,7 +218,7 @@ def test_pycocotools_reads_the_same(root):
         boxes = [[x, y, x + w, y + h] for x, y, w, h in (a["bbox"] for a in found)]
         assert sample.annotation.boxes.tolist() == boxes
         assert [n for n in sample.names] == [theirs.cats[a["category_id"]]["name"] for a in found]
-        assert list(sample.annotation.difficult) == [bool(a["iscrowd"]) for a in found]
+        assert list(sample.annotation.crowd) == [bool(a["iscrowd"]) for a in found]
         assert [a["area"] for a in found] == [a["bbox"][2] * a["bbox"][3] for a in found]
 
 

@@ -1,4 +1,5 @@
 import io
+import time
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,7 @@ from hccvision.annotations.image_folder import read_image_folder
 from hccvision.annotations.voc_folder import read_voc_folder
 from hccvision.contracts import Sample
 from hccvision.curation.duplicates import near_duplicates, same_content
-from hccvision.curation.facts import facts_of
+from hccvision.curation.facts import Facts, facts_of
 from hccvision.curation.thumbnails import hamming, perceptual_hash, thumbnail
 
 
@@ -108,7 +109,24 @@ def test_groups_do_not_depend_on_the_block_size(slices, tmp_path):
     pictures = [thumbnail(p) for p in (tmp_path / "copy.jpg", *slices)]
     for turns in (duplicates._ORIENTATIONS, duplicates._ORIENTATIONS[:1]):
         for block in (1, 3, 100):
-            assert set(duplicates._copies(pictures, 150, 0.955, turns, block)) == {(0, 5)}
+            found = duplicates._copies(pictures, 150, 0.955, turns, block)
+            assert {pair for pairs in found for pair in zip(*(p.tolist() for p in pairs), strict=True)} == {(0, 5)}
+
+
+@pytest.mark.parametrize("alike", [True, False])
+def test_thousands_of_alike_images_are_compared_in_seconds(alike):
+    rng = np.random.default_rng(0)
+    base = np.arange(80)[:, None] + np.arange(80)
+    grain = rng.normal(0, 3, (80, 80))
+    pictures = [
+        np.clip(base + (grain + i % 7 if alike else rng.normal(0, 1, (80, 80))), 0, 255).astype(np.uint8)
+        for i in range(2000)
+    ]
+    facts = [Facts(sha256=str(i), decoded=True, thumbnail=p) for i, p in enumerate(pictures)]
+    data = [Sample(Path(f"{i}.png")) for i in range(2000)]
+    started = time.monotonic()
+    assert len(near_duplicates(data, facts=facts)) == (1 if alike else 2000)
+    assert time.monotonic() - started < 30
 
 
 def test_a_thumbnail_is_read_as_the_image_is(slices, tmp_path):

@@ -335,3 +335,64 @@ def test_the_real_liver_slice_shows_its_lesion(shared):
     stored = pydicom.dcmread(path).pixel_array
     np.testing.assert_array_equal(image, windowed(stored, 449.5 - 789 / 2, 449.5 + 789 / 2))
     assert image[100:130, 70:110].mean() > image[125:150, 130:150].mean() + 40  # liver against lesion
+
+
+# Padding, and transformations that leave nothing
+
+
+def scan(*, padding=-2000, stated=None, high=None, **more):
+    """A round field of view with values from 0 to 200, padded outside; and where it is padded."""
+    y, x = np.mgrid[:40, :40]
+    outside = (y - 20) ** 2 + (x - 20) ** 2 > 300
+    values = np.where(outside, padding, RNG.integers(0, 201, (40, 40))).astype(np.int16)
+    values[0, :5] = padding if high is None else high
+    known = {"PixelPaddingValue": padding if stated is None else stated, **more}
+    return values, outside, known if high is None else {**known, "PixelPaddingRangeLimit": high}
+
+
+@pytest.mark.parametrize("case", [{}, {"padding": -32768}, {"padding": 3000}, {"high": -1500}])
+@pytest.mark.parametrize("photometric", ["MONOCHROME1", "MONOCHROME2"])
+@pytest.mark.parametrize(
+    "window", [images.Window(), images.Window("percentile"), images.Window("zscore"), images.Window("fixed", 0, 200)]
+)
+def test_padding_is_black_and_takes_no_part_in_the_window(tmp_path, case, photometric, window):
+    values, outside, header = scan(**case)
+    path = dicom(values, tmp_path / "a.dcm", PhotometricInterpretation=photometric, **header)
+    shown = images.read_image(path, channels=1, window=window)[..., 0]
+    body = window.apply(values[~outside])
+    expected = 255.0 - body if photometric == "MONOCHROME1" else body
+    np.testing.assert_allclose(shown[~outside], expected, atol=window.kind == "zscore")  # the order of sums differs
+    assert not shown[outside].any()
+    assert len(np.unique(shown)) > 100
+
+
+def test_padding_is_compared_with_stored_values_and_may_be_written_unsigned(tmp_path):
+    values, outside, header = scan(RescaleSlope=1, RescaleIntercept=-1024)
+    for stated in (-2000, 63536):
+        path = dicom(values, tmp_path / "a.dcm", **header)
+        dataset = pydicom.dcmread(path)
+        dataset["PixelPaddingValue"] = pydicom.DataElement(0x00280120, "US" if stated > 0 else "SS", stated)
+        dataset.save_as(path)
+        shown = grey_of(path)
+        np.testing.assert_array_equal(shown[~outside], images.to_uint8(values[~outside].astype(np.int64) - 1024))
+
+
+@pytest.mark.parametrize("window", [images.Window("percentile"), images.Window()])
+def test_a_slice_that_is_padding_alone_is_as_without(tmp_path, window):
+    path = dicom(np.full((8, 8), 5, np.int16), tmp_path / "a.dcm", PixelPaddingValue=5)
+    assert not images.read_image(path, window=window).any()
+
+
+@pytest.mark.parametrize(
+    ("header", "what"),
+    [
+        ({"RescaleSlope": 0, "RescaleIntercept": 3}, "its rescaling"),
+        ({"WindowCenter": -5000, "WindowWidth": 100}, r"its window \(VOI\)"),
+        ({"WindowCenter": 5000, "WindowWidth": 100}, r"its window \(VOI\)"),
+    ],
+)
+def test_a_transformation_that_leaves_a_blank_image_is_named(tmp_path, header, what):
+    values, _, padded = scan(**header)
+    path = dicom(values, tmp_path / "a.dcm", **padded)
+    with pytest.warns(UserWarning, match=rf"a\.dcm: {what} makes one grey of all its values, 0 to 200"):
+        images.read_image(path)

@@ -1,5 +1,8 @@
 """Pictures that Pillow reads."""
 
+import struct
+import zlib
+
 import numpy as np
 import pytest
 from image_files import COLOUR, DEEP, GREY, grey_of, save, windowed
@@ -155,3 +158,96 @@ def test_an_uncompressed_tiff_is_turned_as_its_exif_says(tmp_path, orientation):
     assert np.array_equal(images.read_image(tmp_path / "t.tif"), images.read_image(tmp_path / "t.png"))
     with (tmp_path / "t.tif").open("rb") as file:
         assert np.array_equal(images.read_image(tmp_path / "t.tif", source=file), images.read_image(tmp_path / "t.png"))
+
+
+# Colours of 16 bits
+
+COLOURS = np.random.default_rng(0).integers(0, 2**16, (7, 5, 3)).astype(np.uint16)
+
+
+def deep_png(path, pixels):
+    """Write 16-bit colours as PNG: grey with alpha, RGB or RGBA."""
+    height, width, channels = pixels.shape
+    rows = b"".join(b"\0" + row.astype(">u2").tobytes() for row in pixels)
+    header = struct.pack(">IIBBBBB", width, height, 16, {2: 4, 3: 2, 4: 6}[channels], 0, 0, 0)
+    chunks = ((b"IHDR", header), (b"IDAT", zlib.compress(rows)), (b"IEND", b""))
+    parts = [struct.pack(">I", len(d)) + k + d + struct.pack(">I", zlib.crc32(k + d)) for k, d in chunks]
+    path.write_bytes(b"\x89PNG\r\n\x1a\n" + b"".join(parts))
+    return path
+
+
+def deep_tiff(path, pages, *, order="<", orientation=1, deflate=False, planes=1):
+    """Write 16-bit RGB as TIFF, one strip a page; deflated with the horizontal predictor."""
+    content = bytearray(b"II*\0" if order == "<" else b"MM\0*")
+    content += struct.pack(order + "I", 8)
+    for number, pixels in enumerate(pages):
+        values = np.diff(pixels, axis=1, prepend=np.uint16(0)) if deflate else pixels
+        data = values.astype(order + "u2").tobytes()
+        data = zlib.compress(data) if deflate else data
+        data += b"\0" * (len(data) % 2)
+        tags = {256: pixels.shape[1], 257: pixels.shape[0], 259: 8 if deflate else 1, 262: 2, 274: orientation}
+        tags |= {277: 3, 278: pixels.shape[0], 279: len(data), 284: planes, **({317: 2} if deflate else {})}
+        end = len(content) + 2 + 12 * (len(tags) + 2) + 4
+        entries = {tag: struct.pack(order + "HHII", tag, 4, 1, value) for tag, value in tags.items()}
+        entries[258] = struct.pack(order + "HHII", 258, 3, 3, end)
+        entries[273] = struct.pack(order + "HHII", 273, 4, 1, end + 6)
+        following = 0 if number == len(pages) - 1 else end + 6 + len(data)
+        content += struct.pack(order + "H", len(entries)) + b"".join(entries[tag] for tag in sorted(entries))
+        content += struct.pack(order + "I3H", following, 16, 16, 16) + data
+    path.write_bytes(content)
+    return path
+
+
+@pytest.mark.parametrize("order", ["<", ">"])
+@pytest.mark.parametrize("deflate", [False, True])
+def test_colours_of_16_bits_are_read_in_full_from_tiff(tmp_path, order, deflate):
+    path = deep_tiff(tmp_path / "a.tif", [COLOURS, COLOURS[::-1]], order=order, deflate=deflate)
+    for frame, expected in enumerate((COLOURS, COLOURS[::-1])):
+        values = images.read_values(path, frame=frame)
+        assert values.dtype == np.uint16
+        np.testing.assert_array_equal(values, expected)
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_colours_of_16_bits_stand_upright(tmp_path, orientation):
+    path = deep_tiff(tmp_path / "a.tif", [COLOURS], orientation=orientation)
+    flat = Image.fromarray((COLOURS[..., 0] >> 8).astype(np.uint8))
+    flat.getexif()[274] = orientation
+    upright = np.asarray(ImageOps.exif_transpose(flat))
+    np.testing.assert_array_equal(images.read_values(path)[..., 0] >> 8, upright)
+    assert images.image_size(path) == upright.shape
+
+
+def test_colours_of_16_bits_are_read_in_full_from_png(tmp_path):
+    path = deep_png(tmp_path / "a.png", COLOURS)
+    np.testing.assert_array_equal(images.read_values(path), COLOURS)
+    np.testing.assert_array_equal(images.read_image(path), images.to_uint8(COLOURS))
+    with Image.open(path) as image:
+        np.testing.assert_array_equal(images.to_image(image), images.to_uint8(COLOURS))
+    dim = deep_png(path, 1000 + COLOURS // 256)  # 256 levels that share 5 upper bytes
+    assert len(np.unique(images.read_image(dim))) > 80
+
+
+@pytest.mark.parametrize("channels", [2, 4])
+def test_alpha_of_16_bits_is_composited_over_black(tmp_path, channels):
+    pixels = np.random.default_rng(1).integers(0, 2**16, (7, 5, channels)).astype(np.uint16)
+    values = images.read_values(deep_png(tmp_path / "a.png", pixels))
+    expected = pixels[..., :-1] * (pixels[..., -1:] / 65535)
+    np.testing.assert_allclose(values.reshape(expected.shape), expected, atol=0.51)
+
+
+def test_a_broken_file_of_16_bits_is_named(tmp_path):
+    path = deep_png(tmp_path / "a.png", COLOURS)
+    path.write_bytes(path.read_bytes()[:-60])
+    with pytest.raises(ValueError, match=r"a\.png: can't be read as an image"):
+        images.read_image(path)
+
+
+@pytest.mark.parametrize(("limit", "most"), [("MAX_PIXELS", 5 * 7 - 1), ("MAX_BYTES", 60)])
+def test_a_picture_beyond_the_limits_is_refused_before_it_is_decoded(tmp_path, monkeypatch, limit, most):
+    monkeypatch.setattr(f"hccvision.images.formats.checks.{limit}", most)
+    monkeypatch.setattr(Image.Image, "load", lambda self: pytest.fail("decoded"))
+    path = deep_png(tmp_path / "a.png", COLOURS)
+    for read in (images.read_image, images.image_size, images.read_labels):
+        with pytest.raises(ValueError, match=rf"a\.png: .*more than the {most} that can be read"):
+            read(path)

@@ -249,9 +249,12 @@ def pycocotools_map(predictions, truths, k, most=100):
         box = [x1, y1, x2 - x1, y2 - y1]
         return {"image_id": image, "category_id": int(label), "bbox": box, "area": box[2] * box[3], "iscrowd": 0, **key}
 
+    def crowd(image, row):
+        return {"iscrowd": int(image.get("crowd", np.zeros(row + 1))[row])}
+
     def dataset(images, scored):
         rows = [
-            (i, box, label, {"score": float(image["scores"][j])} if scored else {})
+            (i, box, label, {"score": float(image["scores"][j])} if scored else crowd(image, j))
             for i, image in enumerate(images)
             for j, (box, label) in enumerate(zip(image["boxes"], image["labels"], strict=True))
         ]
@@ -291,6 +294,48 @@ def test_coco_equals_pycocotools(seed):
     assert list(found) == list(expected)
     assert found.pop("map_per_class") == pytest.approx(expected.pop("map_per_class"), abs=1e-9)
     assert found == pytest.approx(expected, abs=1e-9)
+
+
+def crowded_case(seed):
+    """As `random_case`, with crowds, boxes clipped to an image of 100 × 100, empty boxes and empty images."""
+    rng = np.random.default_rng(1000 + seed)
+    predictions, truths = random_case(seed, images=2 + seed % 7, k=4, most=120 if seed % 25 == 0 else 15)
+    for prediction, real in zip(predictions, truths, strict=True):
+        n = int(rng.integers(0, 3))
+        corner = rng.integers(0, 60, (n, 2)).astype(float)
+        regions = np.concatenate([corner, corner + rng.integers(0, 60, (n, 2))], 1)
+        order = rng.permutation(len(real["labels"]) + n)
+        real["boxes"] = np.clip(np.concatenate([real["boxes"], regions])[order], 0, 100)
+        real["labels"] = np.concatenate([real["labels"], rng.integers(0, 4, n)])[order]
+        real["difficult"] = rng.random(len(order)) < 0.25
+        real["crowd"] = np.concatenate([rng.random(len(order) - n) < 0.2, np.ones(n, bool)])[order]
+        prediction["boxes"] = np.clip(prediction["boxes"], 0, 100)
+        if rng.random() < 0.1:
+            prediction.update({key: values[:0] for key, values in prediction.items()})
+    return predictions, truths
+
+
+@pytest.mark.parametrize("seed", range(60))
+def test_coco_with_crowds_equals_pycocotools(seed):
+    predictions, truths = crowded_case(seed)
+    expected = pycocotools_map(predictions, truths, 4)
+    found = coco_map(predictions, truths, num_classes=4)
+    assert found.pop("map_per_class") == pytest.approx(expected.pop("map_per_class"), abs=1e-9)
+    assert found == pytest.approx(expected, abs=1e-9)
+
+
+@pytest.mark.parametrize("rule", ["voc", "coco"])
+def test_a_crowd_ignores_any_number_of_detections_by_their_own_area(rule):
+    predictions = [predicted([[0, 0, 10, 10], [20, 20, 30, 30], [95, 0, 105, 10], [94, 0, 105, 10]], [0.9] * 4)]
+    crowd = truth([[0, 0, 100, 100], [20, 20, 30, 30]], crowd=[True, False])
+    matches = match(predictions, [crowd], rule=rule)
+    assert matches.ignored.tolist() == [[True, False, True, True]]
+    assert matches.hits.tolist() == [[False, True, False, False]]
+    assert matches.num_truths.tolist() == [1]
+    other_class = truth([[0, 0, 100, 100]], [1], crowd=[True])
+    assert not match(predictions, [other_class], rule=rule).ignored.any()
+    counts = detection_counts(predictions, [crowd])
+    assert (counts["tp"], counts["fp"], counts["fn"]) == (1, 0, 0)
 
 
 def test_only_the_best_hundred_of_an_image_and_class_count():

@@ -424,7 +424,8 @@ def test_the_warning_points_at_the_caller(twins):
     for call in (split, folds, nested_folds):
         with pytest.warns(UserWarning, match="have no patient") as caught:
             call(twins, **({} if call is split else {"outer": 2, "inner": 2} if call is nested_folds else {"count": 2}))
-        assert [Path(w.filename).name for w in caught] == [Path(__file__).name]
+        assert {Path(w.filename).name for w in caught} == {Path(__file__).name}
+        assert sum("have no patient" in str(w.message) for w in caught) == 1
 
 
 def test_one_sample_without_patient_joins_the_patient_it_looks_like(twins):
@@ -459,3 +460,44 @@ def test_the_copies_among_the_brain_slices_stay_on_one_side(shared):
     for pair in pairs:
         assert not leakage(*pair).duplicates
         assert not leakage(*pair).files  # Y92.jpg and Y92.png
+
+
+# Parts without a class
+
+
+def told(call):
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        call()
+    return [str(w.message) for w in caught if "classes are missing" in str(w.message)]
+
+
+def slice_of(number, *names):
+    annotation = Annotation(np.tile(np.array([[1, 1, 5, 5]], np.float32), (len(names), 1)), names, size=(9, 9))
+    return Sample(Path(f"{number}.png"), patient=f"P{number}", annotation=annotation)
+
+
+def test_parts_without_a_class_are_named():
+    data = [slice_of(0, "cyst"), *(slice_of(i, "hcc") for i in range(1, 10))]
+    (message,) = told(lambda: split(data, (0.7, 0.1, 0.2)))
+    assert message.count("no 'cyst'") == 2
+    (message,) = told(lambda: folds(data, 5))
+    assert message.count("test (2 images): no 'cyst'") == 4
+    assert message.count("training (8 images): no 'cyst'") == 1
+    (message,) = told(lambda: nested_folds(data, 3, 2))
+    assert "inner fold" in message
+    assert re.search(r"; and \d+ more\. Without", message)
+
+
+def test_a_part_without_any_lesion_is_named():
+    data = [slice_of(0, "hcc"), *(slice_of(i) for i in range(1, 10))]
+    (message,) = told(lambda: split(data, (0.5, 0.5)))
+    assert re.search(r"part [12] \(5 images\): no lesion at all", message)
+    classes = [Sample(Path(f"{i}.png"), patient=str(i), class_name="normal" if i else "cancer") for i in range(9)]
+    (message,) = told(lambda: split(classes, (0.5, 0.5)))
+    assert "no 'cancer'" in message
+
+
+def test_complete_parts_give_no_warning():
+    data = [slice_of(i, "hcc", "cyst") for i in range(20)]
+    assert told(lambda: [split(data), folds(data), nested_folds(data), split([slice_of(i) for i in range(9)])]) == []

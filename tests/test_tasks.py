@@ -12,6 +12,8 @@ from PIL import Image
 from torch import nn
 
 import hccvision as hv
+from hccvision.images.placement import place
+from hccvision.tasks.detection import Detection
 
 
 def mask_of(sample: hv.Sample) -> np.ndarray:
@@ -231,3 +233,13 @@ def test_every_task_states_what_the_others_ask_of_it() -> None:
         assert hv.TASKS.get(name)(["normal", "cancer"], positive="normal").positive == "normal"
         with pytest.raises(ValueError, match="positive class 'scar' is not among the classes normal, cancer"):
             hv.TASKS.get(name)(["normal", "cancer"], positive="scar")
+
+
+def test_training_leaves_out_what_evaluation_ignores_as_a_crowd(tmp_path):
+    boxes = np.array([[5, 5, 25, 25], [0, 0, 30, 30], [10, 10, 20, 99]], np.float32)
+    annotation = hv.Annotation(boxes, ("hcc",) * 3, size=(40, 30), crowd=(False, True, False))
+    sample = hv.Sample(tmp_path / "a.png", annotation=annotation)
+    truth = Detection(["hcc"]).truth(sample)
+    target = Detection(["hcc"]).target(sample, place((40, 30), (40, 30), "stretch"))
+    assert truth["crowd"].tolist() == [False, True, False]
+    assert target.boxes[0].tolist() == truth["boxes"][~truth["crowd"]].tolist() == [[5, 5, 25, 25], [10, 10, 20, 40]]

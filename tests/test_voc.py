@@ -136,6 +136,13 @@ def test_a_missing_name_is_reported(tmp_path, name):
     assert (len(a), kinds(a)) == (0, ["missing_name"])
 
 
+def test_a_class_name_of_a_megabyte_is_reported_in_a_few_words(tmp_path):
+    a = voc.read(save(tmp_path, object_xml(name=f"<name>{'hcc' * 400_000}</name>")))
+    assert (len(a), kinds(a)) == (0, ["missing_name"])
+    assert len(str(a.problems[0])) < 400
+    assert voc.read(save(tmp_path, object_xml(name=f"<name>{'h' * 1000}</name>"))).names == ("h" * 1000,)
+
+
 @pytest.mark.parametrize("body", ["<object/>", "<object>tumor</object>"])
 def test_an_empty_object_is_reported(tmp_path, body):
     assert kinds(voc.read(save(tmp_path, body))) == ["missing_name"]

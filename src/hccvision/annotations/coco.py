@@ -1,8 +1,8 @@
 """COCO's JSON for detection, to and from samples.
 
 A box in the file is ``x, y, width, height`` in pixels, 0-based, so the box ``x, y, x + width, y + height`` here.
-``iscrowd`` is read as difficult and difficult is written as ``iscrowd``: metrics leave both out. Truncation, poses and
-segmentations have no counterpart.
+``iscrowd`` is a crowd, and *difficult* is ``ignore``, as other converters from Pascal VOC write it. Truncation, poses
+and segmentations have no counterpart.
 
 Source: https://cocodataset.org/#format-data
 """
@@ -246,7 +246,8 @@ def _boxes(
             problems.append(Problem("unknown_category", str(path), message))
             continue
         corners, text = coco_document.corners_of(item.get("bbox")), repr(item.get("bbox"))[:200]
-        boxes.append(StatedBox(label, categories[category], corners, text, item.get("iscrowd") in (1, True)))
+        difficult, crowd = (item.get(key) in (1, True) for key in ("ignore", "iscrowd"))
+        boxes.append(StatedBox(label, categories[category], corners, text, difficult, crowd))
     return boxes, problems
 
 
@@ -264,8 +265,9 @@ def _document(samples: Sequence[Sample], folder: str, names: Sequence[str]) -> d
         assert sample.annotation is not None
         relative = Path(place).relative_to(folder).as_posix()
         entries.append({"id": number, "file_name": relative, "width": width, "height": height})
-        for (x1, y1, x2, y2), name, difficult in zip(
-            boxes.tolist(), sample.annotation.names, sample.annotation.difficult, strict=True
+        annotation = sample.annotation
+        for (x1, y1, x2, y2), name, difficult, crowd in zip(
+            boxes.tolist(), annotation.names, annotation.difficult, annotation.crowd, strict=True
         ):
             objects.append(
                 {
@@ -274,7 +276,8 @@ def _document(samples: Sequence[Sample], folder: str, names: Sequence[str]) -> d
                     "category_id": names.index(name) + 1,
                     "bbox": [x1, y1, x2 - x1, y2 - y1],
                     "area": (x2 - x1) * (y2 - y1),
-                    "iscrowd": int(difficult),
+                    "iscrowd": int(crowd),
+                    "ignore": int(difficult),
                 }
             )
     categories = [{"id": number, "name": name} for number, name in enumerate(names, start=1)]

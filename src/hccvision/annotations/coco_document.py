@@ -9,6 +9,8 @@ from typing import Any
 
 import numpy as np
 
+from hccvision.annotations.names import MOST_LETTERS
+
 LISTS = ("images", "annotations", "categories")
 
 _MAX_BYTES = 2**30  # twice COCO's own largest file
@@ -135,8 +137,11 @@ def category_names(entries: list[Any], path: Path) -> dict[int | str | None, str
     categories: dict[int | str | None, str] = {}
     for entry in entries:
         known, name = id_of(entry, "id"), entry.get("name") if isinstance(entry, dict) else None
-        if known is None or not isinstance(name, str) or not name.strip():
-            raise ValueError(f"{path}: a category needs an id and a name, got {entry!r:.200}: correct it")
+        if known is None or not isinstance(name, str) or not 0 < len(name.strip()) <= MOST_LETTERS:
+            raise ValueError(
+                f"{path}: a category needs an id and a name of 1 to {MOST_LETTERS} characters, got {entry!r:.200}: "
+                "correct it"
+            )
         if known in categories or name in categories.values():
             raise ValueError(f"{path}: the category {known!r} or its name {name!r} appears twice: keep one")
         categories[known] = name

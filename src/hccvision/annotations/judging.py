@@ -23,6 +23,7 @@ class StatedBox(NamedTuple):
         corners: ``x1, y1, x2, y2`` in pixels, 0-based, half-open; NaN where the file states no numbers.
         text: the box in the file's words, for messages.
         difficult: whether it is marked as difficult.
+        crowd: whether it is a region with a group of objects.
     """
 
     label: str
@@ -30,6 +31,7 @@ class StatedBox(NamedTuple):
     corners: Sequence[float]
     text: str
     difficult: bool = False
+    crowd: bool = False
 
 
 def judge_image(path: Path) -> tuple[tuple[int, int] | None, tuple[Problem, ...]]:
@@ -75,7 +77,7 @@ def judge_boxes(boxes: Iterable[StatedBox], size: tuple[int, int] | None, **fiel
     """
     height, width = size or (np.inf, np.inf)
     edges = np.array([width, height, width, height])
-    kept: list[tuple[np.ndarray, str, bool]] = []
+    kept: list[tuple[np.ndarray, str, bool, bool]] = []
     problems: list[Problem] = list(fields.pop("problems", ()))
     for stated in boxes:
         box, problem = _judge(stated, edges, size)
@@ -83,11 +85,10 @@ def judge_boxes(boxes: Iterable[StatedBox], size: tuple[int, int] | None, **fiel
             kind, message = problem
             problems.append(Problem(kind, str(fields["path"]), f"{stated.label} ({stated.name!r}) {message}"))
         if box is not None:
-            kept.append((box, stated.name, stated.difficult))
-    corners, names, flags = zip(*kept, strict=True) if kept else ((),) * 3
-    return Annotation(
-        np.array(corners, np.float32), names, size=size, difficult=flags, problems=tuple(problems), **fields
-    )
+            kept.append((box, stated.name, stated.difficult, stated.crowd))
+    corners, names, difficult, crowd = zip(*kept, strict=True) if kept else ((),) * 4
+    fields |= {"difficult": difficult, "crowd": crowd, "problems": tuple(problems)}
+    return Annotation(np.array(corners, np.float32), names, size=size, **fields)
 
 
 def format_size(size: tuple[int, int] | None) -> str:

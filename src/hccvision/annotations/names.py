@@ -7,6 +7,7 @@ from pathlib import PurePath
 
 from hccvision.images.read import suffixes
 
+MOST_LETTERS = 1000  # of a class name
 MARK = "__aug"  # between a source's name and its copy's number, as in P007_03__aug002.png
 
 _COPY = re.compile(rf"(.+?)(?:{MARK}\d+)+")

@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 import xmltodict
 
+from hccvision.annotations.names import MOST_LETTERS
 from hccvision.annotations.voc_xml import (
     CORNERS,
     check_name,
@@ -47,7 +48,7 @@ def read(path: str | Path, *, base: str = "voc") -> Annotation:
 
     - ``degenerate_box``: the file says ``xmax <= xmin`` or ``ymax <= ymin``; left out.
     - ``bad_box``: a coordinate is missing, not a number or not finite; left out.
-    - ``missing_name``: an object without a class name; left out.
+    - ``missing_name``: an object without a class name, or with one of more than 1000 characters; left out.
     - ``box_outside``: beyond the image's edge; kept as the file states it.
     - ``box_off_image``: no part of it is inside the image; left out.
 
@@ -90,6 +91,9 @@ def read(path: str | Path, *, base: str = "voc") -> Annotation:
         box, problem = (numbers, None) if is_inside else _judge(item, size, offset)
         if not name:
             box, problem = None, ("missing_name", "needs exactly one <name>; left out: name its class in LabelImg")
+        if len(name) > MOST_LETTERS:
+            message = f"has a <name> of {len(name)} characters, more than {MOST_LETTERS}; left out: correct it"
+            box, problem, name = None, ("missing_name", message), f"{name[:20]}…"
         if problem is not None:
             kind, message = problem
             problems.append(Problem(kind, str(path), f"object {number}{f' ({name!r})' if name else ''} {message}"))
@@ -291,7 +295,10 @@ def _object(
 ) -> dict[str, Any]:
     """Return the fields of one object in order: those that were read, updated where the annotation differs."""
     name, pose = check_name(annotation.names[number], path), check_text(annotation.poses[number], path)
-    flags = {"truncated": annotation.truncated[number], "difficult": annotation.difficult[number]}
+    flags = {
+        "truncated": annotation.truncated[number],
+        "difficult": annotation.difficult[number] or annotation.crowd[number],
+    }
     item = dict(annotation.object_extras[number])
     is_new = not item
     if is_new or text_of(item, "name") != name:

@@ -14,6 +14,24 @@ from typing import Any
 import numpy as np
 
 
+def printable(text: str) -> str:
+    r"""Return a text with its control characters, and what else a terminal can't print, as escapes.
+
+    Args:
+        text: such as a file name, which may hold line breaks and terminal commands.
+
+    Returns:
+        The text in one line.
+
+    Example:
+        >>> print(printable("Läsion\n\x1b[2J"))
+        Läsion\n\x1b[2J
+    """
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text)
+
+
 @dataclass(frozen=True)
 class Problem:
     """One problem of a file; readers collect these, and nothing is dropped silently.
@@ -35,7 +53,7 @@ class Problem:
     usable: bool = True
 
     def __str__(self) -> str:
-        return f"{self.path}: {self.message}"
+        return printable(f"{self.path}: {self.message}")
 
 
 @dataclass(frozen=True, eq=False)
@@ -56,6 +74,8 @@ class Annotation:
         extra: fields of the annotation file other than its objects, as plain dictionaries, lists and strings, which
             `voc.write` writes back. Empty means LabelImg's usual fields.
         object_extras: N dictionaries with the fields of each object that are not the usual ones. Empty means none.
+        crowd: N flags; a crowd is a region with an uncounted group of objects. It is not trained on, and any number of
+            detections inside it is ignored in evaluation. Empty means all False.
 
     Example:
         >>> a = Annotation(np.array([[10, 20, 30, 40]], np.float32), ("tumor",), size=(300, 484))
@@ -75,13 +95,14 @@ class Annotation:
     problems: tuple[Problem, ...] = ()
     extra: Mapping[str, Any] = field(default_factory=dict)
     object_extras: tuple[Mapping[str, Any], ...] = ()
+    crowd: tuple[bool, ...] = ()
 
     def __post_init__(self) -> None:
         boxes = np.asarray(self.boxes, np.float32).reshape(-1, 4)
         n = len(boxes)
         object.__setattr__(self, "boxes", boxes)
         object.__setattr__(self, "names", tuple(self.names))
-        defaults = {"difficult": False, "truncated": False, "poses": "Unspecified", "object_extras": {}}
+        defaults = {"difficult": False, "truncated": False, "poses": "Unspecified", "object_extras": {}, "crowd": False}
         for name, default in defaults.items():
             object.__setattr__(self, name, tuple(getattr(self, name)) or (default,) * n)
         for name in ("names", *defaults):
@@ -114,6 +135,7 @@ class Annotation:
             truncated=tuple(self.truncated[i] for i in chosen),
             poses=tuple(self.poses[i] for i in chosen),
             object_extras=tuple(self.object_extras[i] for i in chosen),
+            crowd=tuple(self.crowd[i] for i in chosen),
         )
 
 

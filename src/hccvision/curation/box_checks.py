@@ -3,21 +3,23 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 import numpy as np
 import torch
 
 from hccvision.boxes.overlap import iou
-from hccvision.contracts.samples import Sample
+from hccvision.contracts.samples import Annotation, Sample
 from hccvision.curation.report import Finding
 
 TINY = 2  # pixels: a box no wider or no higher is hardly intended
 SAME_BOX = 0.9  # IoU above which two boxes of an image are one drawn twice
+MOST = 20  # findings of a kind that are spelt out for one image
+_BLOCK = 256  # boxes compared with all others at a time
 
 
 def check_boxes(sample: Sample, size: tuple[int, int] | None) -> Iterator[Finding]:
-    """Find boxes that can be read but are odd.
+    """Find boxes that can be read but are odd; at most `MOST` of a kind are spelt out, the rest are counted.
 
     Args:
         sample: a sample, with or without an annotation.
@@ -30,6 +32,21 @@ def check_boxes(sample: Sample, size: tuple[int, int] | None) -> Iterator[Findin
     if annotation is None:
         return
     files = (str(annotation.path or sample.path),)
+    found: Counter[tuple[str, str]] = Counter()
+    for finding in _odd_boxes(sample, annotation, size, files):
+        found[finding.kind, finding.level] += 1
+        if found[finding.kind, finding.level] <= MOST:
+            yield finding
+    for (kind, level), count in found.items():
+        if count > MOST:
+            yield Finding(
+                kind, level, files, f"and {count - MOST} more of this kind in the image: look at all its boxes"
+            )
+
+
+def _odd_boxes(
+    sample: Sample, annotation: Annotation, size: tuple[int, int] | None, files: tuple[str, ...]
+) -> Iterator[Finding]:
     reported = any(p.kind in ("box_outside", "size_mismatch") for p in sample.problems)
     for number, (x1, y1, x2, y2) in enumerate(annotation.boxes.tolist(), start=1):
         what = f"box {number} ({annotation.names[number - 1]!r})"
@@ -39,7 +56,7 @@ def check_boxes(sample: Sample, size: tuple[int, int] | None) -> Iterator[Findin
         if size is not None and not reported and (x1 < 0 or y1 < 0 or x2 > size[1] or y2 > size[0]):
             message = f"{what} reaches outside the image of {size[1]}×{size[0]} pixels: redraw it"
             yield Finding("box_outside", "error", files, message)
-    for i, j in _overlapping(sample):
+    for i, j in sorted(_earlier(sample)):
         one, other = annotation.names[i], annotation.names[j]
         if one == other:
             message = f"boxes {i + 1} and {j + 1} are both {one!r} in the same place: delete one"
@@ -56,9 +73,9 @@ def duplicate_boxes(sample: Sample) -> list[tuple[int, int]]:
         sample: a sample, with or without an annotation.
 
     Returns:
-        Pairs of indices ``(first, duplicate)`` into its boxes.
+        Pairs of indices ``(first, duplicate)`` into its boxes, one for each duplicate.
     """
-    return [(i, j) for i, j in _overlapping(sample) if sample.names[i] == sample.names[j]]
+    return sorted((i, j) for i, j in _earlier(sample) if sample.names[i] == sample.names[j])
 
 
 def agree(one: Sample, other: Sample) -> bool:
@@ -79,9 +96,15 @@ def agree(one: Sample, other: Sample) -> bool:
     if len(a) == 0:
         return True
     mine, theirs = (torch.from_numpy(relative(x.boxes, x.size or (1, 1))) for x in (a, b))
-    same = torch.tensor([[n == m for m in b.names] for n in a.names])
-    overlap = iou(mine, theirs) * same
-    return bool((overlap.amax(1) >= 0.5).all() and (overlap.amax(0) >= 0.5).all())
+    ids, other_ids = _ids(a.names, b.names)
+    found = torch.zeros(len(b), dtype=torch.bool)
+    for at in range(0, len(a), _BLOCK):
+        rows = slice(at, at + _BLOCK)
+        near = (iou(mine[rows], theirs) >= 0.5) & (ids[rows, None] == other_ids)
+        if not near.any(1).all():
+            return False
+        found |= near.any(0)
+    return bool(found.all())
 
 
 def relative(boxes: np.ndarray, size: tuple[int, int]) -> np.ndarray:
@@ -98,9 +121,28 @@ def relative(boxes: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     return boxes / np.array([width, height, width, height], np.float32)
 
 
-def _overlapping(sample: Sample) -> list[tuple[int, int]]:
+def _earlier(sample: Sample) -> Iterator[tuple[int, int]]:
+    """Yield pairs of each box and the first earlier one of its class that it lies on, and of another class."""
     if sample.annotation is None or len(sample.annotation) < 2:
-        return []
+        return
+    (ids,) = _ids(sample.annotation.names)
     boxes = torch.from_numpy(sample.annotation.boxes)
-    pairs = torch.nonzero(iou(boxes, boxes).triu(1) > SAME_BOX)
-    return [(i, j) for i, j in pairs.tolist()]
+    order = boxes[:, 0].argsort(stable=True)  # boxes of such an overlap have their left edges close together
+    boxes, ids, left = boxes[order], ids[order], boxes[order, 0].contiguous()
+    reach = (boxes[:, 2] - left).clamp(min=0) * (1 / SAME_BOX - 1) * 1.01
+    for at in range(0, len(boxes), _BLOCK):
+        rows = slice(at, at + _BLOCK)
+        ends = torch.stack([(left[rows] - reach[rows]).min(), (left[rows] + reach[rows]).max()])
+        columns = slice(int(torch.searchsorted(left, ends[0])), int(torch.searchsorted(left, ends[1], right=True)))
+        near = (iou(boxes[rows], boxes[columns]) > SAME_BOX) & (order[columns] < order[rows, None])
+        same = ids[rows, None] == ids[columns]
+        for pairs in (near & same, near & ~same):
+            first = torch.where(pairs, order[columns], len(boxes)).amin(1)
+            found = first < len(boxes)
+            yield from zip(first[found].tolist(), order[rows][found].tolist(), strict=True)
+
+
+def _ids(*names: Iterable[str]) -> list[torch.Tensor]:
+    """Return a number for each name, the same for equal ones."""
+    known: dict[str, int] = {}
+    return [torch.tensor([known.setdefault(name, len(known)) for name in some]) for some in names]

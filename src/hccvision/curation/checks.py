@@ -59,6 +59,7 @@ def check(
     empty = [s for s in data if s.annotation is not None and len(s.annotation) == 0]
     findings = [
         *_problems(data, known),
+        *_odd_images(data, known),
         *(f for s, size in zip(data, sizes, strict=True) for f in check_boxes(s, size)),
         *check_classes(data, classes),
         *check_copies(exact, near),
@@ -92,6 +93,21 @@ def _problems(data: Sequence[Sample], facts: Sequence[Facts]) -> Iterator[Findin
             told = ("unreadable_image", "missing_image", *(() if sample.path.exists() else ("unreadable_annotation",)))
             if not any(p.kind in told for p in sample.problems):
                 yield Finding(kind, "error", (str(sample.path),), _bare(known.error, sample.path))
+
+
+def _odd_images(data: Sequence[Sample], facts: Sequence[Facts]) -> Iterator[Finding]:
+    """Yield images of one grey, and images with boxes that their EXIF orientation turns."""
+    for sample, known in zip(data, facts, strict=True):
+        files = (str(sample.path),)
+        if known.thumbnail is not None and known.thumbnail.min() == known.thumbnail.max():
+            message = f"it shows nothing but the grey {known.thumbnail.min()}: export it again, or leave it out"
+            yield Finding("blank_image", "warning", files, message)
+        if known.orientation in range(2, 9) and sample.annotation:
+            message = (
+                f"its EXIF orientation {known.orientation} turns or mirrors the stored pixels, and the boxes are read "
+                "as those of the turned image: look whether they were drawn on it, or save the image upright"
+            )
+            yield Finding("exif_orientation", "warning", files, message)
 
 
 def _bare(message: str, *paths: str | Path) -> str:

@@ -11,6 +11,8 @@ from hccvision.contracts.samples import Sample
 from hccvision.curation.report import Finding
 
 SIMILAR = 0.8  # ratio of difflib from which two class names may be one
+MOST_NAMES = 100  # class names that are compared with one another, or named as unknown
+_COMPARED = 40  # characters of a name
 RARE = 10  # a spelling this many times rarer than another is likely a mistake
 
 
@@ -29,21 +31,38 @@ def check_classes(data: Sequence[Sample], classes: Sequence[str] | None) -> Iter
     for s in data:
         for name in dict.fromkeys(s.names):
             files[name].append(str(s.annotation.path or s.path) if s.annotation is not None else str(s.path))
-    for name in sorted(objects):
-        if classes is not None and name in classes:
-            continue
-        others = list(classes) if classes is not None else [o for o in objects if _commoner(o, name, objects)]
+    expected = None if classes is None else dict.fromkeys(classes)
+    known = list(objects if expected is None else expected)
+    odd = sorted(name for name in objects if expected is None or name not in expected)
+    common = sorted(known, key=lambda name: -objects[name])[:MOST_NAMES]
+    for name in odd[:MOST_NAMES]:
+        others = common if classes is not None else [o for o in common if _commoner(o, name, objects)]
         close = max(others, key=lambda other: _alike(name, other), default="")
         ratio = _alike(name, close) if close else 0.0
         likely = ratio == 1 or (ratio >= SIMILAR and (classes is not None or objects[name] * RARE <= objects[close]))
         count = f"{name!r} ({objects[name]}×)"
         if classes is not None:
-            hint = f"perhaps {close!r}" if likely else f"known: {', '.join(map(repr, classes))}"
+            hint = (
+                f"perhaps {close!r}"
+                if likely
+                else f"known: {', '.join(map(repr, known[:20]))}{', …' * (len(known) > 20)}"
+            )
             message = f"unknown class {count}, {hint}: rename it, or repair with rename={{{name!r}: …}}"
             yield Finding("unknown_class", "error", tuple(files[name]), message)
         elif likely:
             message = f"class {count} may be a misspelt {close!r} ({objects[close]}×): use one name for both"
             yield Finding("similar_class", "warning", tuple(files[name]), message)
+    if len(odd) > MOST_NAMES:
+        rest = odd[MOST_NAMES:]
+        where = tuple(dict.fromkeys(file for name in rest for file in files[name]))
+        kind, level, what = (
+            ("unknown_class", "error", "unknown class names")
+            if classes is not None
+            else ("similar_class", "warning", "class names, too many to compare")
+        )
+        yield Finding(
+            kind, level, where, f"and {len(rest)} more {what}, such as {rest[0]!r:.80}: are they class names?"
+        )
 
 
 def check_balance(data: Sequence[Sample]) -> Iterator[Finding]:
@@ -71,4 +90,4 @@ def _commoner(one: str, other: str, objects: Counter[str]) -> bool:
 def _alike(one: str, other: str) -> float:
     """Return how alike two names are; 1 if they differ only in case, spaces and punctuation."""
     one, other = (re.sub(r"[\W_]+", "", name.casefold()) for name in (one, other))
-    return SequenceMatcher(None, one, other).ratio()
+    return 1.0 if one == other else SequenceMatcher(None, one[:_COMPARED], other[:_COMPARED]).ratio()

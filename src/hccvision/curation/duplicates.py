@@ -85,8 +85,8 @@ def near_duplicates(
         if picture is not None:
             members.append(i)
             pictures.append(picture)
-    for i, j in _copies(pictures, distance, similarity, _ORIENTATIONS if mirrored else _ORIENTATIONS[:1]):
-        union.join(members[i], members[j])
+    for rows, columns in _copies(pictures, distance, similarity, _ORIENTATIONS if mirrored else _ORIENTATIONS[:1]):
+        _join(union, np.array(members)[rows], np.array(members)[columns])
     return [[data[i] for i in group] for group in union.groups()]
 
 
@@ -109,8 +109,8 @@ def _copies(
     similarity: float,
     orientations: Sequence[Callable[[np.ndarray], np.ndarray]],
     block: int = 512,
-) -> Iterator[tuple[int, int]]:
-    """Yield pairs of indices of thumbnails that are copies, computed in blocks so that memory stays small."""
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Yield pairs of indices of thumbnails that are copies, in blocks so that memory stays small."""
     signs = [np.stack([gradient_bits(p) for p in pictures[a : a + block]]) for a in range(0, len(pictures), block)]
     signs = [s.astype(np.float32) * 2 - 1 for s in signs]
     details = [_detail(np.stack(pictures[a : a + block])) for a in range(0, len(pictures), block)]
@@ -125,10 +125,23 @@ def _copies(
                 rows, columns = np.nonzero(differing <= distance)
                 ordered = one * block + rows < start + columns
                 rows, columns = rows[ordered], columns[ordered]
-                for k in range(0, len(rows), block):
-                    i, j = rows[k : k + block], columns[k : k + block]
-                    alike = np.einsum("nd,nd->n", details[one][i], fine[j]) >= similarity
-                    yield from zip((one * block + i[alike]).tolist(), (start + j[alike]).tolist(), strict=True)
+                if len(rows) > block:  # comparing all with all is faster than picking the pairs
+                    alike = (details[one] @ fine.T)[rows, columns] >= similarity
+                else:
+                    alike = np.einsum("nd,nd->n", details[one][rows], fine[columns]) >= similarity
+                yield one * block + rows[alike], start + columns[alike]
+
+
+def _join(union: UnionFind, ones: np.ndarray, others: np.ndarray, block: int = 512) -> None:
+    """Join pairs, but not those that are in one group by then: of n alike there are n² pairs, and n - 1 to join."""
+    while len(ones):
+        for one, other in zip(ones[:block].tolist(), others[:block].tolist(), strict=True):
+            union.join(one, other)
+        ones, others = ones[block:], others[block:]
+        numbers, place = np.unique(np.concatenate([ones, others]), return_inverse=True)
+        groups = np.array([union.find(number) for number in numbers.tolist()], np.int64)[place]
+        apart = groups[: len(ones)] != groups[len(ones) :]
+        ones, others = ones[apart], others[apart]
 
 
 def _detail(pictures: np.ndarray) -> np.ndarray:

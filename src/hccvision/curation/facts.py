@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import numpy as np
 from PIL import Image
@@ -45,6 +45,7 @@ class Facts:
         thumbnail: ``(80, 80) uint8``; None where the image can't be decoded to its end.
         mode: Pillow's colour mode, such as ``"RGB"``; "" for other than pictures.
         scanner: manufacturer and model, where the file states them; else "".
+        orientation: of EXIF, 1 to 8; above 1 the stored pixels are turned or mirrored when they are read.
         error: why there is no size or no thumbnail, without the path; "" if there are both.
     """
 
@@ -54,6 +55,7 @@ class Facts:
     thumbnail: np.ndarray | None = None
     mode: str = ""
     scanner: str = ""
+    orientation: int = 1
     error: str = ""
 
     @property
@@ -208,11 +210,11 @@ def _read(path: Path, decode: bool) -> tuple[Facts, Stamp | None]:
                 facts, final = _decoded(facts, path, stream)
                 keep = keep and final
         return facts, before if keep and stamp(path) == before == _stamp(found) else None
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, MemoryError) as error:
         reason = _reason(error, path)
     try:
         image_size(path)  # its message says what to do
-    except (OSError, ValueError, ImportError) as error:
+    except (OSError, ValueError, ImportError, MemoryError) as error:
         reason = _reason(error, path)
     return Facts(decoded=decode, error=reason), None
 
@@ -233,19 +235,24 @@ def _decoded(facts: Facts, path: Path, stream: BinaryIO) -> tuple[Facts, bool]:
     try:
         size = image_size(path, source=stream)
         picture = thumbnail(path, source=stream)
-    except (OSError, ValueError, ImportError) as error:
+    except (OSError, ValueError, ImportError, MemoryError) as error:
         reason = _reason(error, path).replace(repr(stream), repr(str(path)))  # as Pillow quotes an open file
-        final = not isinstance(error, ImportError)
+        final = not isinstance(error, (ImportError, MemoryError))
     mode = scanner = ""
+    orientation = 1
     if size is not None:
         with suppress(OSError, ValueError, SyntaxError):
             stream.seek(0)
             with Image.open(stream) as file:
                 mode = file.mode
+                orientation = int(file.getexif().get(0x0112, 1))
         with suppress(OSError, ValueError, ImportError):
             scanner = read_provenance(path, source=stream).scanner or ""
-    return replace(facts, decoded=True, size=size, thumbnail=picture, mode=mode, scanner=scanner, error=reason), final
+    told: dict[str, Any] = {"mode": mode, "scanner": scanner, "orientation": orientation, "error": reason}
+    return replace(facts, decoded=True, size=size, thumbnail=picture, **told), final
 
 
 def _reason(error: Exception, path: Path) -> str:
+    if isinstance(error, MemoryError):
+        return f"reading it needs more memory than there is ({error or 'MemoryError'}): make a smaller copy"
     return str(error).removeprefix(f"{path}: ")

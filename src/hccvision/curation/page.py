@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw
 
-from hccvision.contracts.samples import Sample
+from hccvision.contracts.samples import Sample, printable
 from hccvision.images.read import read_image
 
 SIDE = 180  # pixels of a thumbnail
@@ -64,10 +64,10 @@ def page(
     for (level, kind), found in kinds.items():
         parts = []
         for number, (files, message) in enumerate(found):
-            names = "" if number < MOST else escape(", ".join(Path(f).name for f in files[:MOST_FILES])) + ": "
+            names = "" if number < MOST else _shown(", ".join(Path(f).name for f in files[:MOST_FILES])) + ": "
             pictures = "".join(_figure(f, sample_of.get(f), drawn) for f in files[:MOST_FILES]) if number < MOST else ""
             more = f"<p>… and {len(files) - MOST_FILES} more files</p>" if len(files) > MOST_FILES else ""
-            parts.append(f'<div class="finding"><p>{names}{escape(message)}</p>{pictures}{more}</div>')
+            parts.append(f'<div class="finding"><p>{names}{_shown(message)}</p>{pictures}{more}</div>')
         sections.append(
             f'<h2 id="{level}-{escape(kind)}"><span class="{level}">{level}</span> {escape(kind)} ({len(found)})</h2>'
             + "".join(parts)
@@ -80,18 +80,22 @@ def page(
     )
 
 
+def _shown(text: str) -> str:
+    return escape(printable(text))
+
+
 def _figure(file: str, sample: Sample | None, drawn: dict[str, str]) -> str:
     """Return a captioned thumbnail; ``drawn`` holds those made already, so that each image is read once."""
     if sample is None:
-        return f'<figure><div class="none">no image</div><figcaption>{escape(Path(file).name)}</figcaption></figure>'
+        return f'<figure><div class="none">no image</div><figcaption>{_shown(Path(file).name)}</figcaption></figure>'
     key = str(sample.path)
     if key not in drawn:
         try:
             drawn[key] = f'<img alt="" src="data:image/jpeg;base64,{_thumbnail(sample)}">'
-        except (OSError, ValueError, ImportError):
+        except (OSError, ValueError, ImportError, MemoryError):
             drawn[key] = '<div class="none">can’t be read</div>'
     label = f" ({sample.class_name})" if sample.class_name is not None else ""
-    caption = escape(sample.path.name + label)
+    caption = _shown(sample.path.name + label)
     return f"<figure>{drawn[key]}<figcaption>{caption}</figcaption></figure>"
 
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from hccvision.contracts.samples import Problem, Sample
+from hccvision.contracts.samples import Problem, Sample, printable
 from hccvision.curation.page import page
 from hccvision.files import write_text
 
@@ -34,7 +34,7 @@ class Finding:
 
     def __str__(self) -> str:
         shown = ", ".join(Path(f).name for f in self.files[:3]) + (", …" if len(self.files) > 3 else "")
-        return f"{shown}: {self.message}" if shown else self.message
+        return printable(f"{shown}: {self.message}" if shown else self.message)
 
 
 @dataclass(frozen=True)
@@ -103,7 +103,7 @@ class DataReport:
         counts = Counter(f.level for f in self.findings)
         lines = [
             f"{self.images} images, {self.without_objects} of them without objects",
-            "classes: " + (", ".join(f"{n} {c}" for n, c in self.objects.items()) or "none"),
+            "classes: " + (", ".join(f"{printable(n)} {c}" for n, c in self.objects.items()) or "none"),
             f"identical files: {surplus} surplus copies in {len(self.duplicates)} groups"
             + (f"; near copies: {near} in {len(self.near_duplicates)} groups" if near else ""),
             "found: " + (", ".join(_counted(counts[n], n) for n in LEVELS if counts[n]) or "nothing"),

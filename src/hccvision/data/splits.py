@@ -6,7 +6,7 @@ import random
 import re
 import warnings
 from collections import Counter
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -20,6 +20,8 @@ from hccvision.grouping import together
 Group = str | re.Pattern[str] | Callable[[Path], str | None]
 
 _WORDS = ("patient", "duplicate", "none")
+_SIDES = ("training", "test")
+_MOST = 5  # parts, and classes of a part, that a warning spells out
 
 
 class NestedFold(NamedTuple):
@@ -66,7 +68,7 @@ def split(
         facts: where facts about the files are kept; None: the cache that all functions share.
 
     Returns:
-        One list of samples per share, none empty, in the order of ``data``.
+        One list of samples per share, none empty, in the order of ``data``. A warning names parts without a class.
 
     Raises:
         ValueError: if the shares don't sum to 1, the rule finds no group for a file, or there are fewer groups than
@@ -80,8 +82,10 @@ def split(
     if len(shares) < 2 or not all(s > 0 for s in shares) or abs(sum(shares) - 1) > 1e-6:
         raise ValueError(f"shares are two or more numbers above 0 that sum to 1, got {tuple(shares)}")
     kept = usable(data, on_problem)
-    parts = _allocate(kept, _groups(kept, group, facts), shares, seed)
-    return [[s for s, p in zip(kept, parts, strict=True) if p == i] for i in range(len(shares))]
+    numbers = _allocate(kept, _groups(kept, group, facts), shares, seed)
+    parts = [[s for s, p in zip(kept, numbers, strict=True) if p == i] for i in range(len(shares))]
+    _warn_of_missing({f"part {i}": part for i, part in enumerate(parts, start=1)}, kept)
+    return parts
 
 
 def folds(
@@ -117,7 +121,9 @@ def folds(
     """
     _check_count(count)
     kept = usable(data, on_problem)
-    return _pairs(kept, _groups(kept, group, facts), count, seed)
+    pairs = _pairs(kept, _groups(kept, group, facts), count, seed)
+    _warn_of_missing(_sides(pairs), kept)
+    return pairs
 
 
 def nested_folds(
@@ -161,10 +167,14 @@ def nested_folds(
     kept = usable(data, on_problem)
     groups = _groups(kept, group, facts)
     found = []
-    for number, (train, test) in enumerate(_pairs(kept, groups, outer, seed)):
+    pairs = _pairs(kept, groups, outer, seed)
+    sides = _sides(pairs)
+    for number, (train, test) in enumerate(pairs):
         place = {id(s): i for i, s in enumerate(train)}
         inside = [[place[id(kept[i])] for i in g] for g in groups if id(kept[g[0]]) in place]
         found.append(NestedFold(train, test, _pairs(train, inside, inner, seed + 1 + number)))
+        sides |= _sides(found[-1].inner, f"inner fold {number + 1}.")
+    _warn_of_missing(sides, kept)
     return found
 
 
@@ -182,6 +192,33 @@ def _pairs(
         train = [s for s, p in zip(data, parts, strict=True) if p != i]
         pairs.append((train, [s for s, p in zip(data, parts, strict=True) if p == i]))
     return pairs
+
+
+def _sides(pairs: Sequence[tuple[list[Sample], list[Sample]]], fold: str = "fold ") -> dict[str, list[Sample]]:
+    """Return both sides of each fold by name."""
+    return {f"{fold}{i}, {side}": p for i, pair in enumerate(pairs, 1) for side, p in zip(_SIDES, pair, strict=True)}
+
+
+def _warn_of_missing(parts: Mapping[str, Sequence[Sample]], data: Sequence[Sample]) -> None:
+    """Warn of parts that lack a class of the data."""
+    names = {name for s in data for name in s.names}
+    lacking = {part: names - {name for s in samples for name in s.names} for part, samples in parts.items()}
+    told = [
+        f"{part} ({len(parts[part])} images): no lesion at all"
+        if missing == names and any(s.annotation is not None for s in parts[part])
+        else f"{part} ({len(parts[part])} images): no {', '.join(map(repr, sorted(missing)[:_MOST]))}"
+        + (f" and {len(missing) - _MOST} more classes" if len(missing) > _MOST else "")
+        for part, missing in lacking.items()
+        if missing
+    ]
+    if told:
+        more = f"; and {len(told) - _MOST} more" if len(told) > _MOST else ""
+        warnings.warn(
+            f"classes are missing from parts of the data. {'; '.join(told[:_MOST])}{more}. Without a class its "
+            "figures are undefined, or it can't be learnt: take more of its patients, larger parts, fewer folds or "
+            "another seed",
+            stacklevel=3,
+        )
 
 
 def _groups(data: Sequence[Sample], group: Group, facts: FactCache | None) -> list[list[int]]:

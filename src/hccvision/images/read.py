@@ -7,7 +7,7 @@ from typing import BinaryIO
 
 import numpy as np
 
-from hccvision.images.formats.checks import decoding
+from hccvision.images.formats.checks import decoding, require_plausible_bytes
 from hccvision.images.formats.image_format import AXES, ImageFormat
 from hccvision.images.image_file import ImageFile
 from hccvision.images.provenance import Provenance
@@ -320,6 +320,8 @@ def _find(path: str | Path, axis: str | None, source: BinaryIO | None) -> tuple[
         raise ValueError(f"unknown axis {axis!r}: use one of {', '.join(map(repr, AXES))}, or None")
     if source is None and not file.path.is_file():
         raise FileNotFoundError(f"{file.path}: there is no such image file: check the path")
+    if source is None:
+        require_plausible_bytes(file.path)
     image_format = _format_of(file)
     if axis is not None and not image_format.takes_axis:
         volumes = [suffix for known in _formats() if known.takes_axis for suffix in known.suffixes]

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from hccvision.images.window import Window, to_uint8
+from hccvision.images.window import Window, blacken, to_uint8
 
 
 @dataclass(frozen=True)
@@ -18,6 +18,8 @@ class Slice:
         values: ``(H, W)`` grey or ``(H, W, n)`` with colours or alpha; uint8, or any real type for raw values.
         show: the file's own conversion of ``values`` to uint8, used by windows of kind ``"file"``.
         inverted: whether the file displays small values as white.
+        padding: ``(H, W) bool``, True for pixels that are no part of the image, as `Window.apply` takes them: they
+            become black. None: there are none.
 
     Example:
         >>> Slice(np.array([[0, 500], [1000, 1500]], np.uint16), inverted=True).to_image(1)[..., 0]
@@ -28,6 +30,7 @@ class Slice:
     values: np.ndarray
     show: Callable[[np.ndarray], np.ndarray] = to_uint8
     inverted: bool = False
+    padding: np.ndarray | None = None
 
     def to_image(self, channels: int = 3, window: Window | None = None) -> np.ndarray:
         """Convert the slice to an 8-bit image.
@@ -45,10 +48,13 @@ class Slice:
         if window is None or window.kind == "file":
             pixels = to_channels(self.show(self.values), channels)
         elif self.values.dtype == np.uint8:  # may hold alpha, which no window applies to
-            pixels = window.apply(to_channels(self.values, channels))
+            pixels = to_channels(self.values, channels)
+            padding = None if self.padding is None else np.broadcast_to(self.padding[..., np.newaxis], pixels.shape)
+            pixels = window.apply(pixels, padding)
         else:
-            pixels = to_channels(window.apply(self.values), channels)
-        return 255 - pixels if self.inverted else pixels
+            pixels = to_channels(window.apply(self.values, self.padding), channels)
+        pixels = 255 - pixels if self.inverted else pixels
+        return pixels if self.padding is None else blacken(pixels, self.padding[..., np.newaxis])
 
 
 def to_channels(pixels: np.ndarray, channels: int) -> np.ndarray:

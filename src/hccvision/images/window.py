@@ -56,11 +56,13 @@ class Window:
         object.__setattr__(self, "low", float(low))
         object.__setattr__(self, "high", float(high))
 
-    def apply(self, values: np.ndarray) -> np.ndarray:
+    def apply(self, values: np.ndarray, padding: np.ndarray | None = None) -> np.ndarray:
         """Convert grey levels to 8 bits.
 
         Args:
             values: array of any shape, bool, integer or real floating point, before any other window.
+            padding: bool array of the same shape, True for pixels that are no part of the image: they become 0, and
+                are left out of percentiles, means and checks. None: all are.
 
         Returns:
             uint8 array of the same shape. A constant image becomes zeros, except that a fixed window refuses it.
@@ -73,27 +75,29 @@ class Window:
         """
         values = np.asarray(values)
         if self.kind == "file":
-            return to_uint8(values)
+            return to_uint8(values, padding=padding)
         assert self.low is not None
         assert self.high is not None
         numbers = finite_values(values)
+        inside = _inside(numbers, padding)
         low, high = self.low, self.high
         if self.kind == "fixed":
-            _require_fit(numbers, low, high, is_8_bit=values.dtype in (np.uint8, bool))
+            _require_fit(inside, low, high, is_8_bit=values.dtype in (np.uint8, bool))
         elif self.kind == "percentile":
-            low, high = np.percentile(numbers, (low, high))
-            if low == high:
-                low, high = numbers.min(), numbers.max()
+            low, high = _percentiles(inside, (low, high))
         else:
-            numbers = np.ldexp(numbers, -np.frexp(np.abs(numbers).max())[1])  # to at most 1, so that squares are finite
-            low, high = (float(numbers.mean() + k * numbers.std()) for k in (low, high))
-        return stretch(numbers, low, high)
+            scale = -np.frexp(np.abs(inside).max())[1]  # to at most 1, so that squares are finite
+            numbers, inside = np.ldexp(numbers, scale), np.ldexp(inside, scale)
+            low, high = (float(inside.mean() + k * inside.std()) for k in (low, high))
+        return blacken(stretch(numbers, low, high), padding)
 
 
 DEFAULT_WINDOW = Window()
 
 
-def to_uint8(array: np.ndarray, *, percentiles: tuple[float, float] = (0.5, 99.5)) -> np.ndarray:
+def to_uint8(
+    array: np.ndarray, *, percentiles: tuple[float, float] = (0.5, 99.5), padding: np.ndarray | None = None
+) -> np.ndarray:
     """Convert grey levels of any depth to 8 bits by a percentile window.
 
     Values between the two percentiles are mapped linearly to 0-255, values beyond are clipped; where the percentiles
@@ -102,6 +106,7 @@ def to_uint8(array: np.ndarray, *, percentiles: tuple[float, float] = (0.5, 99.5
     Args:
         array: array of any shape, bool, integer or real floating point.
         percentiles: lower and upper percentile of the pixels, in [0, 100].
+        padding: as in `Window.apply`.
 
     Returns:
         uint8 array of the same shape; zeros for a constant image.
@@ -119,14 +124,28 @@ def to_uint8(array: np.ndarray, *, percentiles: tuple[float, float] = (0.5, 99.5
     if not 0 <= percentiles[0] < percentiles[1] <= 100:
         raise ValueError(f"expected percentiles 0 <= low < high <= 100, got {percentiles}")
     if array.dtype == np.uint8:
-        return array
+        return blacken(array, padding)
     if array.dtype == bool:
-        return array.astype(np.uint8) * np.uint8(255)
+        return blacken(array.astype(np.uint8) * np.uint8(255), padding)
     values = finite_values(array)
-    low, high = np.percentile(values, percentiles)
-    if low == high:
-        low, high = values.min(), values.max()
-    return stretch(values, low, high)
+    return blacken(stretch(values, *_percentiles(_inside(values, padding), percentiles)), padding)
+
+
+def blacken(image: np.ndarray, padding: np.ndarray | None) -> np.ndarray:
+    """Set the padding of an image to 0.
+
+    Args:
+        image: array of any shape.
+        padding: bool array of the same shape, or None for an image without padding.
+
+    Returns:
+        The image, or a copy of it with zeros.
+
+    Example:
+        >>> blacken(np.array([7, 8]), np.array([False, True]))
+        array([7, 0])
+    """
+    return image if padding is None else np.where(padding, image.dtype.type(0), image)
 
 
 def finite_values(array: np.ndarray) -> np.ndarray:
@@ -189,6 +208,17 @@ def unit_to_uint8(values: np.ndarray) -> np.ndarray:
         array([  0, 128, 255], dtype=uint8)
     """
     return np.rint(values * 255).astype(np.uint8)
+
+
+def _inside(values: np.ndarray, padding: np.ndarray | None) -> np.ndarray:
+    """Return the values that are not padding; all of them where there are no others."""
+    return values if padding is None or padding.all() else values[~padding]
+
+
+def _percentiles(values: np.ndarray, percentiles: tuple[float, float]) -> tuple[float, float]:
+    """Return two percentiles; the minimum and maximum where they coincide."""
+    low, high = np.percentile(values, percentiles)
+    return (low, high) if low < high else (values.min(), values.max())
 
 
 def _require_real(array: np.ndarray) -> None:

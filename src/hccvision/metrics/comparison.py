@@ -38,7 +38,7 @@ class Comparison:
     * classification: a row of K probabilities, and a class id;
     * multi-label classification: a row of K probabilities, and K times 0 or 1;
     * detection: `hv.Detections` or a dictionary of ``boxes (N, 4)``, ``scores (N,)`` and ``labels (N,)``, and a
-      dictionary of ``boxes``, ``labels`` and, optionally, ``difficult (N,)`` and ``size``, the image's
+      dictionary of ``boxes``, ``labels`` and, optionally, ``difficult (N,)``, ``crowd (N,)`` and ``size``, the image's
       ``(height, width)``; boxes xyxy in pixels, labels ``0 ... K-1``;
     * a task of your own: whatever its metrics read from ``predictions`` and ``truths``.
 

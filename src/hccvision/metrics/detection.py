@@ -2,8 +2,8 @@
 
 Everywhere ``predictions`` holds one dictionary per image with ``boxes (N, 4)``, ``scores (N,)`` and ``labels (N,)``, or
 `hv.Detections`; ``truths`` holds one dictionary with ``boxes (M, 4)``, ``labels (M,)`` and, optionally,
-``difficult (M,)`` and ``size``, the image's ``(height, width)``: tensors or arrays, boxes xyxy in pixels, labels
-``0 ... K-1``. An image without lesions has no rows, and counts as an image.
+``difficult (M,)``, ``crowd (M,)`` and ``size``, the image's ``(height, width)``: tensors or arrays, boxes xyxy in
+pixels, labels ``0 ... K-1``. An image without lesions has no rows, and counts as an image.
 
 These functions build a `Comparison` and compute the metric of the same name; to compute several, build it once.
 Undefined figures, such as the average precision without truths, are nan with a reason, see `Figure`; `coco_map` keeps

@@ -21,11 +21,12 @@ class Matches:
         scores: ``(D,) float64``, descending.
         found: ``(T, D) int32``, index of the truth that the detection found; −1 where it found none, or a detection of
             higher score had found it.
-        ignored: ``(T, D) bool``, whether it lies on a difficult truth and counts as neither hit nor miss.
+        ignored: ``(T, D) bool``, whether it lies on a difficult truth or in a crowd, and counts as neither hit nor
+            miss.
         truth_images: ``(M,) int64``, index of each truth's image.
         truth_labels: ``(M,) int64``, class ids of the truths.
         truth_boxes: ``(M, 4) float64``, xyxy pixels.
-        truth_ignored: ``(M,) bool``, truths not to be counted: under the VOC rule the difficult ones.
+        truth_ignored: ``(M,) bool``, truths not to be counted: crowds, and under the VOC rule the difficult ones.
 
     Example:
         >>> from hccvision.metrics.matching import match

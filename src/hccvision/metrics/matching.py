@@ -21,7 +21,9 @@ class Matching:
 
     ``"voc"``: each detection is compared with the truth of highest IoU; if a detection of higher score has found that
     truth it is a miss, if the truth is difficult it is ignored. ``"coco"``: each detection finds the truth of highest
-    IoU that is still free; difficult truths count as ordinary ones, since COCO does not have them.
+    IoU that is still free; difficult truths count as ordinary ones, since COCO does not have them. By either rule, a
+    detection that finds no truth is ignored if at least that share of its own area lies in a crowd of its class; crowds
+    are never found or missed.
 
     Args:
         iou_thresholds: T values in (0, 1]; a match needs at least this IoU.
@@ -157,10 +159,18 @@ def match_rows(detections: Rows, truths: Rows, classes: tuple[str, ...], num_ima
         kept = _rank(group) < how.max_detections
         detections, group = {field: values[kept] for field, values in detections.items()}, group[kept]
     detection, truth = _pairs(group, truths["image"] * len(classes) + truths["labels"])
-    iou = _iou(detections["boxes"][detection], truths["boxes"][truth], float(how.extra_pixel))
+    crowd = truths["crowd"][truth]
+    pairs = detections["boxes"][detection], truths["boxes"][truth]
+    overlap = np.where(crowd, *(_overlap(*pairs, float(how.extra_pixel), of_first=share) for share in (True, False)))
     thresholds = np.asarray(how.iou_thresholds, np.float64)
     difficult = truths["difficult"] & (how.rule == "voc")
-    found, ignored = _RULES[how.rule](detection, truth, iou, thresholds, group, difficult)
+    single = ~crowd
+    rule = _RULES[how.rule]
+    found, ignored = rule(detection[single], truth[single], overlap[single], thresholds, group, difficult)
+    t, inside = np.nonzero(overlap[crowd] >= thresholds[:, None])
+    in_crowd = np.zeros(found.shape, bool)
+    in_crowd[t, detection[crowd][inside]] = True
+    ignored |= in_crowd & (found < 0)
     return Matches(
         classes=classes,
         iou_thresholds=how.iou_thresholds,
@@ -173,7 +183,7 @@ def match_rows(detections: Rows, truths: Rows, classes: tuple[str, ...], num_ima
         truth_images=truths["image"],
         truth_labels=truths["labels"],
         truth_boxes=truths["boxes"],
-        truth_ignored=difficult,
+        truth_ignored=difficult | truths["crowd"],
     )
 
 
@@ -252,12 +262,13 @@ def _pairs(group: np.ndarray, other_group: np.ndarray) -> tuple[np.ndarray, np.n
     return np.repeat(np.arange(len(group)), count), order[np.repeat(low, count) + within]
 
 
-def _iou(boxes: np.ndarray, others: np.ndarray, extra: float) -> np.ndarray:
-    """Return the IoU of each box with its partner, ``(P, 4)`` twice to ``(P,)``; 0 where both are empty."""
+def _overlap(boxes: np.ndarray, others: np.ndarray, extra: float, *, of_first: bool) -> np.ndarray:
+    """Return the IoU of each box with its partner, or the share of the box in it; ``(P, 4)`` twice to ``(P,)``."""
     ax1, ay1, ax2, ay2 = boxes.T
     bx1, by1, bx2, by2 = others.T
     width = np.maximum(np.minimum(ax2, bx2) - np.maximum(ax1, bx1) + extra, 0)
     height = np.maximum(np.minimum(ay2, by2) - np.maximum(ay1, by1) + extra, 0)
     overlap = width * height
-    areas = (ax2 - ax1 + extra) * (ay2 - ay1 + extra) + (bx2 - bx1 + extra) * (by2 - by1 + extra)
-    return np.divide(overlap, areas - overlap, out=np.zeros_like(overlap), where=overlap > 0)
+    area = (ax2 - ax1 + extra) * (ay2 - ay1 + extra)
+    whole = area if of_first else area + (bx2 - bx1 + extra) * (by2 - by1 + extra) - overlap
+    return np.divide(overlap, whole, out=np.zeros_like(overlap), where=overlap > 0)

@@ -13,8 +13,11 @@ Images = Sequence[Mapping[str, Any]]
 Rows = dict[str, np.ndarray]
 
 PREDICTION_FIELDS = ("boxes", "scores", "labels")
-TRUTH_FIELDS = ("boxes", "labels", "difficult")
-_DTYPES = {"boxes": np.float64, "scores": np.float64, "labels": np.int64, "difficult": np.bool_, "image": np.int64}
+FLAGS = ("difficult", "crowd")  # of truths, optional
+TRUTH_FIELDS = ("boxes", "labels", *FLAGS)
+_DTYPES = {"boxes": np.float64, "scores": np.float64, "labels": np.int64, "image": np.int64} | dict.fromkeys(
+    FLAGS, np.bool_
+)
 
 
 def join_rows(images: Images, kind: str, fields: tuple[str, ...]) -> Rows:
@@ -22,7 +25,8 @@ def join_rows(images: Images, kind: str, fields: tuple[str, ...]) -> Rows:
 
     Args:
         images: one dictionary per image (or an object with ``as_dict()``), with ``boxes (N, 4)``, and ``scores``,
-            ``labels`` and ``difficult`` ``(N,)`` as far as they are among ``fields``; ``difficult`` is optional.
+            ``labels``, ``difficult`` and ``crowd`` ``(N,)`` as far as they are among ``fields``; the latter two are
+            optional.
         kind: ``"predictions"`` or ``"truths"``, for messages.
         fields: to join, ``"boxes"`` first.
 
@@ -107,7 +111,7 @@ def _fields_of(rows: Mapping[str, Any], where: str, fields: tuple[str, ...]) -> 
     found: list[tuple[str, np.ndarray]] = []
     count = 0
     for field in fields:
-        default = np.zeros(count, bool) if field == "difficult" else None
+        default = np.zeros(count, bool) if field in FLAGS else None
         if rows.get(field, default) is None:
             raise ValueError(f"{where} lacks {field!r}: expected {', '.join(fields)}, got {list(rows)}")
         values = as_array(rows.get(field, default))

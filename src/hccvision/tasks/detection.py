@@ -56,7 +56,8 @@ class Detection(Task):
             size: ``(height, width)`` of its image.
 
         Returns:
-            ``boxes (n, 4) float32`` in pixels of the original image, ``labels (n,) int64`` and ``difficult (n,) bool``.
+            ``boxes (n, 4) float32`` in pixels of the original image, ``labels (n,) int64``, ``difficult (n,) bool`` and
+            ``crowd (n,) bool``.
 
         Raises:
             ValueError: as `check`.
@@ -66,9 +67,9 @@ class Detection(Task):
         assert annotation is not None
         boxes = clip(torch.from_numpy(annotation.boxes), size)
         labels = torch.tensor([self.ids[name] for name in annotation.names], dtype=torch.int64)
-        difficult = torch.tensor(annotation.difficult, dtype=torch.bool)
+        flags = {k: torch.tensor(getattr(annotation, k), dtype=torch.bool) for k in ("difficult", "crowd")}
         keep = area(boxes) > 0
-        return {"boxes": boxes[keep], "labels": labels[keep], "difficult": difficult[keep]}
+        return {key: values[keep] for key, values in {"boxes": boxes, "labels": labels, **flags}.items()}
 
     def truth(self, sample: Sample) -> dict[str, torch.Tensor]:
         """Return `objects` with ``size (2,)``, the height and width of the image."""
@@ -78,10 +79,10 @@ class Detection(Task):
         return {**self.objects(sample, size), "size": torch.tensor(size)}
 
     def target(self, sample: Sample, placement: Placement) -> Targets:
-        """Return boxes in pixels of the model's input, with their class ids."""
+        """Return boxes in pixels of the model's input, with their class ids; crowds are left out."""
         found = self.objects(sample, placement.original_size)
         boxes = placement.to_input(found["boxes"])
-        keep = area(boxes) > 0
+        keep = (area(boxes) > 0) & ~found["crowd"]
         return Targets(boxes[keep][None], found["labels"][keep][None])
 
     def stratum(self, sample: Sample) -> Hashable:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import csv
 import dataclasses
+import errno
 import hashlib
 import importlib.metadata
 import importlib.util
@@ -67,6 +68,7 @@ class Run:
             "recipe": recipe_values(recipe),
             "model": _plain(model.settings()),
             "libraries": _libraries(),
+            "machine": _machine(),
             "processes": processes,
         }
         split = split_document(parts, known=hashes) if parts else None
@@ -83,7 +85,7 @@ class Run:
                 path.unlink(missing_ok=True)
         self.folder.mkdir(parents=True, exist_ok=True)
         self._write_json("recipe.json", self.made_by["recipe"])
-        self._write_json("run.json", {key: self.made_by[key] for key in ("model", "libraries", "processes")})
+        self._write_json("run.json", {key: self.made_by[key] for key in ("model", "libraries", "machine", "processes")})
         if split is not None:
             text = self._write_json("split.json", split)
             self.made_by["data"] = hashlib.sha256(text.encode()).hexdigest()
@@ -203,8 +205,8 @@ class Run:
                 if not isinstance(before.get(key), dict):
                     raise ValueError(f"{run_file}: expected an object {key!r} in it, got {kind_of(before.get(key))}")
             self._require_same("model", before["model"], self.made_by["model"])
-            now = self.made_by["libraries"]
-            changed = [f"{k} {v} then, {now.get(k)} now" for k, v in before["libraries"].items() if now.get(k) != v]
+            now, then = ({**made_by["libraries"], **made_by.get("machine", {})} for made_by in (self.made_by, before))
+            changed = [f"{k} {v} then, {now.get(k)} now" for k, v in then.items() if now.get(k) != v]
             if changed:
                 tqdm.write(f"{self.folder}: {'; '.join(changed)}: the run may end with slightly different weights")
         elif self.last.is_file():  # a run of hccvision 0.1
@@ -230,9 +232,10 @@ class Run:
         try:
             write_atomically(path, write, keep=keep)
         except (OSError, RuntimeError) as error:
+            remedy = "free disk space" if _lacks_room(error) else "mend the cause"
             raise OSError(
-                f"{path}: could not be written ({error}); the files of the run are as before: free disk space, then "
-                "resume it with resume=True"
+                f"{path}: could not be written ({error}); the files of the run are as before: {remedy}, then resume it "
+                "with resume=True"
             ) from error
 
     def _write_text(self, name: str, text: str) -> None:
@@ -261,6 +264,13 @@ def _save(state: dict[str, Any], path: Path) -> None:
         torch.save(state, file)
 
 
+def _lacks_room(error: BaseException) -> bool:
+    """Return whether a disk, a quota or a limit of file sizes is full; also where torch hides the reason."""
+    if isinstance(error, OSError):
+        return error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+    return error.__context__ is None or _lacks_room(error.__context__)
+
+
 def _is_leftover(path: Path) -> bool:
     """Return whether a file is an incomplete one of a process that was killed while writing."""
     return path.name.startswith(".") and path.name.endswith(".tmp")
@@ -272,6 +282,15 @@ def _libraries() -> dict[str, str]:
         with contextlib.suppress(importlib.metadata.PackageNotFoundError):
             versions[name] = importlib.metadata.version(name)
     return versions
+
+
+def _machine() -> dict[str, Any]:
+    """Return what the order of sums depends on: the processor and the number of threads."""
+    name = platform.processor() or platform.machine()
+    with contextlib.suppress(OSError, StopIteration):
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
+        name = next(line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    return {"CPU": name, "instructions": torch.backends.cpu.get_cpu_capability(), "threads": torch.get_num_threads()}
 
 
 def _tensorboard(folder: Path) -> Any:

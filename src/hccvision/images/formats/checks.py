@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 MAX_PIXELS = 2**27  # of one slice; a broken header may state any number
+MAX_BYTES = 2**32  # of a file
 
 
 @contextmanager
@@ -84,6 +85,22 @@ def require_plausible_size(path: Path, height: int, width: int) -> None:
         raise ValueError(
             f"{path}: states a slice of {width}×{height} pixels, more than the {MAX_PIXELS} that can be read: export "
             "it again, or remove it"
+        )
+
+
+def require_plausible_bytes(path: Path) -> None:
+    """Refuse a file of more than `MAX_BYTES`, which a decoder may read as a whole.
+
+    Args:
+        path: an existing file.
+
+    Raises:
+        ValueError: if it is larger.
+    """
+    size = path.stat().st_size
+    if size > MAX_BYTES:
+        raise ValueError(
+            f"{path}: has {size} bytes, more than the {MAX_BYTES} that can be read: split it, or remove it"
         )
 
 

@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 
 from hccvision.images.formats.checks import choose_frame, import_medical, require_plausible_size
-from hccvision.images.formats.dicom_display import full_range_to_uint8, rescale, through_voi
+from hccvision.images.formats.dicom_display import full_range_to_uint8, padding_of, rescale, through_voi, warn_if_blank
 from hccvision.images.formats.image_format import ImageFormat
 from hccvision.images.image_file import ImageFile
 from hccvision.images.provenance import Provenance
@@ -65,14 +65,18 @@ class DICOMFormat(ImageFormat):
                 return Slice(full_range_to_uint8(stored, 8 * stored.dtype.itemsize))
             if stored.ndim == 3 or dataset.BitsAllocated == 1:
                 return Slice(full_range_to_uint8(stored, dataset.BitsStored), inverted=inverted)
+            padding = padding_of(stored, dataset)
             values = rescale(stored, _functional_group(dataset, index, "PixelValueTransformationSequence"))
             voi = _functional_group(dataset, index, "FrameVOILUTSequence")
 
         def show(values: np.ndarray) -> np.ndarray:
             with _nothing_quoted(path):
-                return through_voi(values, voi)
+                shown = through_voi(values, voi, padding)
+            warn_if_blank(path, shown, values, padding, "its window (VOI)")
+            return shown
 
-        return Slice(values, show, inverted)
+        warn_if_blank(path, values, stored, padding, "its rescaling")
+        return Slice(values, show, inverted, padding)
 
     def size(self, file: ImageFile, axis: str | None) -> tuple[int, int]:
         """Return ``(height, width)`` from the header; see `ImageFormat.size`."""

@@ -5,6 +5,8 @@ Source: DICOM PS3.3, C.11.1 (modality transformation) and C.11.2 (VOI transforma
 
 from __future__ import annotations
 
+import warnings
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -29,12 +31,57 @@ def rescale(stored: np.ndarray, item: Any) -> np.ndarray:
     return stored
 
 
-def through_voi(values: np.ndarray, item: Any) -> np.ndarray:
+def padding_of(stored: np.ndarray, dataset: Any) -> np.ndarray | None:
+    """Return where a slice is padded, by its PixelPaddingValue and PixelPaddingRangeLimit.
+
+    Args:
+        stored: ``(H, W)`` stored values.
+        dataset: pydicom dataset.
+
+    Returns:
+        ``(H, W) bool``; None where nothing is padded, or everything.
+
+    Source: DICOM PS3.3, C.7.5.1.1.2.
+    """
+    kind = {"f4": "Float", "f8": "DoubleFloat"}.get(stored.dtype.str[1:], "")
+    names = f"{kind}PixelPaddingValue", f"{kind}PixelPaddingRangeLimit"
+    first, last = (_first_number(dataset.get(name)) for name in names)
+    if not np.isfinite(first):
+        return None
+    ends = np.array([first, last if np.isfinite(last) else first])
+    if stored.dtype.kind in "iu":  # a value written as unsigned means the signed one of the same bits
+        ends = ends.astype(np.int64)
+    ends = ends.astype(stored.dtype)
+    padded = (stored >= ends.min()) & (stored <= ends.max())
+    return padded if padded.any() and not padded.all() else None
+
+
+def warn_if_blank(path: Path, shown: np.ndarray, values: np.ndarray, padding: np.ndarray | None, what: str) -> None:
+    """Warn if a conversion has made a constant image of values that differ.
+
+    Args:
+        path: the file, for the message.
+        shown: ``(H, W)`` result.
+        values: ``(H, W)`` values before.
+        padding: ``(H, W) bool``, or None.
+        what: the conversion, for the message.
+    """
+    shown, values = (array if padding is None else array[~padding] for array in (shown, values))
+    if shown.min() == shown.max() and values.min() < values.max():
+        warnings.warn(
+            f"{path}: {what} makes one grey of all its values, {values.min():g} to {values.max():g}: export it "
+            "again, or pass a window",
+            stacklevel=2,
+        )
+
+
+def through_voi(values: np.ndarray, item: Any, padding: np.ndarray | None = None) -> np.ndarray:
     """Apply the VOI transformation: lookup table, or the first window; percentiles where there is neither.
 
     Args:
         values: ``(H, W)`` rescaled values.
         item: pydicom dataset or functional group with the transformation.
+        padding: ``(H, W) bool``, left out of the percentiles, or None.
 
     Returns:
         ``(H, W) uint8``.
@@ -52,7 +99,7 @@ def through_voi(values: np.ndarray, item: Any) -> np.ndarray:
     function = str(item.get("VOILUTFunction") or "LINEAR").upper()
     centre, width = _first_number(item.get("WindowCenter")), _first_number(item.get("WindowWidth"))
     if not np.isfinite([centre, width]).all() or width < (1 if function == "LINEAR" else 1e-6):
-        return to_uint8(values)
+        return to_uint8(values, padding=padding)
     return unit_to_uint8(_windowed(finite_values(values), centre, width, function))
 
 

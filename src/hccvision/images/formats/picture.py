@@ -6,7 +6,8 @@ import numpy as np
 from PIL import Image, ImageOps
 from PIL.TiffImagePlugin import TiffImageFile
 
-from hccvision.images.formats.checks import choose_frame
+from hccvision.images.formats.checks import choose_frame, require_plausible_size
+from hccvision.images.formats.deep_colour import deep_colour
 from hccvision.images.formats.image_format import ImageFormat
 from hccvision.images.image_file import ImageFile
 from hccvision.images.slices import Slice
@@ -24,13 +25,13 @@ class PictureFormat(ImageFormat):
 
     def read(self, file: ImageFile, frame: int | None, axis: str | None) -> Slice:
         """Read one picture or page; see `ImageFormat.read`."""
-        with Image.open(file.content) as image:
+        with _opened(file) as image:
             image.seek(choose_frame(file.path, frame, _pages(image)))
             return slice_of(image)
 
     def labels(self, file: ImageFile, frame: int | None, axis: str | None) -> np.ndarray:
         """Return the stored values, of a palette its indices; see `ImageFormat.labels`."""
-        with Image.open(file.content) as image:
+        with _opened(file) as image:
             if image.format in ("JPEG", "MPO"):
                 raise ValueError(f"{file.path}: JPEG blurs label values: save the mask as PNG")
             image.seek(choose_frame(file.path, frame, _pages(image)))
@@ -38,7 +39,7 @@ class PictureFormat(ImageFormat):
 
     def size(self, file: ImageFile, axis: str | None) -> tuple[int, int]:
         """Return ``(height, width)`` from the header; see `ImageFormat.size`."""
-        with Image.open(file.content) as image:
+        with _opened(file) as image:
             turned = image.getexif().get(_ORIENTATION) in (5, 6, 7, 8)
             width, height = _upright(image).size if turned else image.size
             return height, width
@@ -47,6 +48,17 @@ class PictureFormat(ImageFormat):
         """Return the number of pages; see `ImageFormat.frames`."""
         with Image.open(file.content) as image:
             return _pages(image)
+
+
+def _opened(file: ImageFile) -> Image.Image:
+    """Open a picture of a plausible size; nothing is decoded yet."""
+    image = Image.open(file.content)
+    try:
+        require_plausible_size(file.path, image.height, image.width)
+    except ValueError:
+        image.close()
+        raise
+    return image
 
 
 def slice_of(image: Image.Image) -> Slice:
@@ -58,11 +70,16 @@ def slice_of(image: Image.Image) -> Slice:
     Returns:
         ``(H, W)`` values for grey of any depth, otherwise ``(H, W, 2)`` grey with alpha, ``(H, W, 3)`` RGB or
         ``(H, W, 4)`` RGBA, uint8. Modes I, I;16 and F are raw values; they are inverted where a TIFF file says so.
+        Colours of 16 bits per channel, of a file that is not loaded yet, are ``(H, W, 3)`` raw values, composited over
+        black.
 
     Example:
         >>> slice_of(Image.new("CMYK", (4, 2))).values.shape
         (2, 4, 3)
     """
+    deep = deep_colour(image)
+    if deep is not None:
+        return Slice(_upright_array(_over_black(deep), image.getexif().get(_ORIENTATION)))
     white_is_zero = isinstance(image, TiffImageFile) and image.tag_v2.get(_PHOTOMETRIC) == 0
     image = _upright(image)
     if image.mode.startswith(("I", "F")):  # Pillow itself inverts only up to 8 bits
@@ -79,6 +96,22 @@ def _upright(image: Image.Image) -> Image.Image:
     if isinstance(image, TiffImageFile):
         image.filename = ""  # Pillow maps an uncompressed turned TIFF into memory with width and height swapped
     return ImageOps.exif_transpose(image)
+
+
+def _upright_array(pixels: np.ndarray, orientation: int | None) -> np.ndarray:
+    """Turn pixels as `ImageOps.exif_transpose` turns an image."""
+    if orientation in (5, 6, 7, 8):
+        pixels = np.swapaxes(pixels, 0, 1)
+    rows = slice(None, None, -1 if orientation in (3, 4, 7, 8) else 1)
+    columns = slice(None, None, -1 if orientation in (2, 3, 6, 7) else 1)
+    return pixels[rows, columns]
+
+
+def _over_black(colours: np.ndarray) -> np.ndarray:
+    """Return ``(H, W) or (H, W, 3) uint16`` of colours with or without alpha."""
+    if colours.shape[2] % 2 == 0:
+        colours = (colours[..., :-1] * (colours[..., -1:] / np.float64(2**16 - 1))).round().astype(np.uint16)
+    return colours[..., 0] if colours.shape[2] == 1 else colours
 
 
 def _pages(image: Image.Image) -> int:
