@@ -231,3 +231,13 @@ def test_every_task_states_what_the_others_ask_of_it() -> None:
         assert hv.TASKS.get(name)(["normal", "cancer"], positive="normal").positive == "normal"
         with pytest.raises(ValueError, match="positive class 'scar' is not among the classes normal, cancer"):
             hv.TASKS.get(name)(["normal", "cancer"], positive="scar")
+
+
+def test_a_detection_set_without_one_box_is_said_before_training(recwarn):
+    empty = hv.Sample(Path("a.png"), annotation=hv.Annotation(np.zeros((0, 4)), ()))
+    boxed = hv.Sample(Path("b.png"), annotation=hv.Annotation(np.array([[1, 2, 3, 4]]), ("hcc",)))
+    task = hv.TASKS.build("detection", ["hcc"])
+    task.check_training([empty, boxed])
+    assert not recwarn
+    with pytest.warns(UserWarning, match="expected boxes to train a detector, got none in 1 samples, such as a.png"):
+        task.check_training([empty])

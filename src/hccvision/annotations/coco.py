@@ -93,8 +93,8 @@ def read_coco(
         owner, more = find_patient(rule, image)
         size, size_problems = _size(path, entry, image, folder)
         boxes, unknown = _boxes(path, of_image.get(known, ()), categories, name)
-        annotation = judge_boxes(boxes, size, path=path, filename=name)
-        problems = (*annotation.problems, *problems, *more, *size_problems, *unknown)
+        annotation = judge_boxes(boxes, size, path=path, filename=name, problems=unknown)
+        problems = (*annotation.problems, *problems, *more, *size_problems)
         samples.append(Sample(image, owner, annotation=annotation, problems=problems))
     for known, items in of_image.items():
         if known is None or known not in ids:
