@@ -79,6 +79,23 @@ class DICOMFormat(ImageFormat):
 
         return Slice(values, show, inverted)
 
+    def labels(self, file: ImageFile, frame: int | None, axis: str | None) -> np.ndarray:
+        """Return the values of `read`, but bits and indices of a palette as they are stored."""
+        dataset = _read(file, stop_before_pixels=True)
+        with _nothing_quoted(file.path):
+            is_index = dataset.get("PhotometricInterpretation") == "PALETTE COLOR" or dataset.get("BitsAllocated") == 1
+        if not is_index:
+            return self.read(file, frame, axis).values
+        path, dataset = file.path, _read(file)
+        count = _frame_count(path, dataset)
+        index = choose_frame(path, frame, count)
+        _require_decoder(path, dataset)
+        with _nothing_quoted(path):
+            from pydicom.pixels import pixel_array
+
+            _require_whole_header(dataset, index, count)
+            return np.array(pixel_array(dataset, index=index))
+
     def size(self, file: ImageFile, axis: str | None) -> tuple[int, int]:
         """Return ``(height, width)`` from the header; see `ImageFormat.size`."""
         path, dataset = file.path, _read(file, stop_before_pixels=True)
