@@ -96,7 +96,7 @@ def read_yolo_folder(
         problems: tuple[Problem, ...] = ()
         if shared:
             message = f"several images are named {annotation_stem(path)!r}: it may be for any of them: keep one"
-            problems = tuple(Problem("ambiguous_image", str(p), message, False) for p in shared)
+            problems = tuple(Problem("ambiguous_image", str(p), message, False) for p in found)
         elif len(found) > 1:
             message = f"its image {path} has other labels too: keep one of them"
             problems = tuple(Problem("duplicate_annotation", str(p), message, False) for p in found)
