@@ -111,7 +111,9 @@ def test_no_match_and_several_are_errors_that_name_the_formats(data, tmp_path):
         read_folder(root)
     assert "voc: LabelImg's XML files" in str(caught.value)
     assert "coco" not in str(caught.value)
-    assert len(read_folder(root, "voc")) == 2
+    *read, aside = read_folder(root, "voc")
+    assert len(read) == 2
+    assert [(p.kind, p.path) for p in aside.problems] == [("unread_annotation", str(root / "labels" / "P1_a.txt"))]
     picture(tmp_path / "bare" / "a.png")
     for path in (tmp_path / "bare", tmp_path / "bare" / "a.png"):
         with pytest.raises(ValueError, match="no annotation format matches") as caught:
@@ -129,9 +131,9 @@ def test_folders_of_other_kinds_are_not_taken_for_class_folders(data, tmp_path):
     for name in ("side", "by"):
         path = picture(tmp_path / "flat" / name / "a.png")
         path.with_suffix(".xml").write_text("<annotation/>")
-    for root in (tmp_path / "sets", tmp_path / "flat", tmp_path / "source"):
-        with pytest.raises(ValueError, match="no annotation format matches"):
-            detect(root)
+    assert [detect(tmp_path / name) for name in ("sets", "flat")] == ["voc", "voc"]  # folders of patients
+    with pytest.raises(ValueError, match="no annotation format matches"):
+        detect(tmp_path / "source")
 
 
 # Writing

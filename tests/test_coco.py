@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from hccvision.annotations import voc
-from hccvision.annotations.coco import read_coco, write_coco
+from hccvision.annotations.coco import COCOFormat, read_coco, write_coco
 from hccvision.annotations.voc_folder import read_voc_folder
 from hccvision.annotations.yolo import read_yolo_folder, write_yolo_folder
 from hccvision.contracts import Annotation, Problem, Sample
@@ -110,9 +110,29 @@ def test_a_wrong_annotation_costs_only_itself(root, change, kind, count):
     first, second = read(root, **objects(**change))
     assert (kinds([first, second]), len(first.annotation)) == ([[kind], []], count)
     (problem,) = first.problems
-    assert problem.usable
+    assert problem.usable == (count > 0)  # without its only box it is not an image without lesions
     assert problem.path == str(root / "c.json")
     assert "annotation 1 of 'a.png'" in problem.message
+
+
+@pytest.mark.parametrize("names", [[(0, "hcc"), (3, "hcc")], [(3, "hcc"), (4, "hcc")], [(3, "other"), (3, "hcc")][:1]])
+def test_an_unused_category_with_the_name_of_another_is_left_out_and_printed(root, names, capsys):
+    first, _ = read(root, categories=[{"id": known, "name": name} for known, name in names])
+    assert (first.names, first.problems) == ((dict(names)[3],), ())
+    assert ("unused and named like another" in capsys.readouterr().out) == (len(names) > 1)
+
+
+def test_ids_may_be_written_as_texts(root):
+    first, _ = read(root, **objects(image_id="7", category_id="3"))
+    assert (first.names, first.problems) == (("hcc",), ())
+
+
+def test_images_of_a_folder_that_its_coco_file_does_not_list_are_problems(root):
+    read(root)
+    picture(root / "c" / "more.jfif")
+    *listed, unread = COCOFormat().read(root)
+    assert kinds([*listed, unread]) == [[], [], ["unread_image"]]
+    assert unread.path == root / "c" / "more.jfif"
 
 
 def test_rounding_over_the_edge_is_cut(root):
@@ -168,7 +188,15 @@ def test_annotations_of_no_image_are_a_problem(root, item):
         (json.dumps(document(categories=[{"id": 3}])).encode(), "needs an id and a name"),
         (json.dumps(document(categories=[None])).encode(), "needs an id and a name"),
         (json.dumps(document(categories=[{"id": 3, "name": "a"}] * 2)).encode(), "appears twice"),
-        (json.dumps(document(categories=[{"id": 3, "name": "a"}, {"id": 4, "name": "a"}])).encode(), "appears twice"),
+        (
+            json.dumps(
+                document(
+                    categories=[{"id": 3, "name": "a"}, {"id": 4, "name": "a"}],
+                    annotations=[{"image_id": 7, "category_id": n, "bbox": [1, 2, 3, 4]} for n in (3, 4)],
+                )
+            ).encode(),
+            "appears twice",
+        ),
     ],
 )
 def test_what_is_not_a_coco_file_is_refused_by_name(tmp_path, text, message):

@@ -3,6 +3,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
+from image_files import dicom
 from PIL import Image
 
 from hccvision import images
@@ -133,7 +134,7 @@ def test_folders_are_paired_by_name(tmp_path):
     Image.new("L", (2, 3)).save(tmp_path / "m" / "P4.png")
     (tmp_path / "m" / "P5.png").write_bytes(b"no picture")
     Image.fromarray(VALUES).save(tmp_path / "m" / "P6.png")
-    samples = read_mask_folder(tmp_path / "i", tmp_path / "m", labels={3: "hcc"}, patient=r"P\d")
+    samples = read_mask_folder(tmp_path / "i", tmp_path / "m", labels={3: "hcc", 200: None}, patient=r"P\d")
     assert [[p.kind for p in s.problems] for s in samples] == [
         [], [], ["missing_annotation"], ["size_mismatch"], ["unreadable_annotation"], ["missing_image"],
     ]  # fmt: skip
@@ -232,3 +233,53 @@ def test_a_picture_may_number_more_instances_than_a_byte_holds(tmp_path):
     mask = np.kron(np.arange(400, dtype=np.uint16).reshape(20, 20), np.ones((3, 3), np.uint16))
     Image.fromarray(mask).save(tmp_path / "instances.png")
     assert len(np.unique(masks.read(tmp_path / "instances.png"))) == 400
+
+
+def pair(root, mask, suffix=".png"):
+    for folder in ("i", "m"):
+        (root / folder).mkdir()
+    Image.new("L", (mask.width, mask.height)).save(root / "i" / "a.png")
+    mask.save(root / "m" / f"a{suffix}")
+    return root / "i", root / "m"
+
+
+def test_values_without_a_stated_meaning_are_reported_and_the_sample_is_not_used(tmp_path):
+    folders = pair(tmp_path, Image.fromarray(VALUES))
+    (sample,) = read_mask_folder(*folders, labels={3: "hcc"})
+    assert [(p.kind, p.usable) for p in sample.problems] == [("unnamed_value", False)]
+    assert "does not name (200)" in sample.problems[0].message
+    (sample,) = read_mask_folder(*folders, labels={3: "hcc", 200: None})
+    assert (sample.names, sample.problems) == (("hcc",), ())
+
+
+def test_soft_edges_are_reported_and_numbered_lesions_are_not(tmp_path):
+    ramp = np.arange(30, dtype=np.uint8)[np.newaxis]
+    for number, (factor, expected) in enumerate(((8, ["unnamed_value"]), (1, []))):
+        (tmp_path / str(number)).mkdir()
+        (sample,) = read_mask_folder(*pair(tmp_path / str(number), Image.fromarray(ramp * np.uint8(factor))))
+        assert [p.kind for p in sample.problems] == expected
+
+
+@pytest.mark.parametrize("mode", ["LA", "RGBA"])
+def test_a_mask_that_is_drawn_in_the_alpha_channel_is_not_empty(tmp_path, mode):
+    mask = Image.new(mode, (6, 6))
+    mask.putpixel((2, 2), (0,) * (len(mode) - 1) + (255,))
+    (sample,) = read_mask_folder(*pair(tmp_path, mask))
+    assert [(p.kind, p.usable) for p in sample.problems] == [("unreadable_annotation", False)]
+    assert "alpha" in sample.problems[0].message
+
+
+def test_masks_in_dicom_and_in_folders_of_patients_are_read(tmp_path):
+    for patient in ("P1", "P2"):
+        (tmp_path / "images" / patient).mkdir(parents=True)
+        (tmp_path / "masks" / patient).mkdir(parents=True)
+        Image.new("L", (8, 6)).save(tmp_path / "images" / patient / "001.png")
+    drawn = np.zeros((6, 8), np.uint8)
+    drawn[1:3, 2:5] = 255
+    dicom(drawn, tmp_path / "masks" / "P1" / "001.dcm")
+    dicom(np.zeros((6, 8), np.uint8), tmp_path / "masks" / "P2" / "001.dcm")
+    samples = read_mask_folder(tmp_path / "images", tmp_path / "masks", labels={255: "hcc"})
+    assert [(s.path.parent.name, s.annotation.boxes.tolist(), s.problems) for s in samples] == [
+        ("P1", [[2, 1, 5, 3]], ()),
+        ("P2", [], ()),
+    ]

@@ -68,7 +68,7 @@ def test_what_can_be_mended_is_and_the_rest_is_left_out_and_listed(root, tmp_pat
         ("P4_copy.png", "identical_images", False),
         ("P4_one.png", "contradicting_copies", False),
         ("P4_two.png", "contradicting_copies", False),
-        ("P5_cut.png", "unreadable_image", False),
+        ("P5_cut.png", "truncated_image", False),
         ("P5_tumour.png", "unknown_class", True),
         ("P6_lost", "missing_image", False),
     }

@@ -243,3 +243,13 @@ def test_training_leaves_out_what_evaluation_ignores_as_a_crowd(tmp_path):
     target = Detection(["hcc"]).target(sample, place((40, 30), (40, 30), "stretch"))
     assert truth["crowd"].tolist() == [False, True, False]
     assert target.boxes[0].tolist() == truth["boxes"][~truth["crowd"]].tolist() == [[5, 5, 25, 25], [10, 10, 20, 40]]
+
+
+def test_a_detection_set_without_one_box_is_said_before_training(recwarn):
+    empty = hv.Sample(Path("a.png"), annotation=hv.Annotation(np.zeros((0, 4)), ()))
+    boxed = hv.Sample(Path("b.png"), annotation=hv.Annotation(np.array([[1, 2, 3, 4]]), ("hcc",)))
+    task = hv.TASKS.build("detection", ["hcc"])
+    task.check_training([empty, boxed])
+    assert not recwarn
+    with pytest.warns(UserWarning, match="expected boxes to train a detector, got none in 1 samples, such as a.png"):
+        task.check_training([empty])

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from hccvision.annotations.judging import UNREAD
 from hccvision.annotations.yolo import read_yolo_folder, write_yolo_folder
 from hccvision.contracts import Annotation, Problem, Sample
 
@@ -53,7 +54,8 @@ def test_reads_every_layout(tmp_path, images, labels):
         ("hcc 0.5 0.5 0.1 0.1", "unknown_category", 0),
         ("9999999999999 0.5 0.5 0.1 0.1", "unknown_category", 0),
         ("0 0.5 0.5 0.1", "bad_box", 0),
-        ("0 0.5 0.5 0.1 0.1 0.9", "bad_box", 0),
+        ("0 0.5 0.5 0.1 0.1 1.9", "bad_box", 0),
+        ("0 0.5 0.5 0.1 0.1 0.3 0.3 0.2", "bad_box", 0),
         ("0 0.5 0.5 x 0.1", "bad_box", 0),
         ("0 0.5 nan 0.1 0.1", "bad_box", 0),
         ("0 0.5 1e400 0.1 0.1", "bad_box", 0),
@@ -69,7 +71,8 @@ def test_a_wrong_line_costs_only_itself(tmp_path, line, kind, count):
     (sample,) = read_yolo_folder(tmp_path, NAMES)
     assert (kinds([sample]), len(sample.annotation)) == ([[kind]], 1 + count)
     (problem,) = sample.problems
-    assert (problem.usable, problem.path) == (True, str(label))
+    assert problem.usable == (kind not in UNREAD)  # another box remains, but one that can't be read is not "no lesion"
+    assert problem.path == str(label)
     assert "line 2" in problem.message
 
 
@@ -140,7 +143,7 @@ def test_a_list_that_leads_out_of_the_folder_is_refused(tmp_path, line):
 
 def test_class_names_must_be_known(tmp_path):
     picture(tmp_path / "a.png")
-    with pytest.raises(ValueError, match=r"no classes\.txt: pass classes="):
+    with pytest.raises(ValueError, match=r"no classes\.txt, obj\.names or data\.yaml with names: pass classes="):
         read_yolo_folder(tmp_path)
     for names in ([], ["a", "a"], ["a", ""]):
         with pytest.raises(ValueError, match="unique and not empty"):

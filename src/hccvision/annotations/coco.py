@@ -22,6 +22,7 @@ from hccvision.annotations.judging import StatedBox, format_size, judge_boxes, j
 from hccvision.annotations.paths import existing_folder, file_within
 from hccvision.annotations.patients import PatientRule, find_patient, patient_rule
 from hccvision.annotations.problems import usable
+from hccvision.annotations.tree import left_aside, scan, unread_images
 from hccvision.annotations.writing import class_list, clipped_boxes
 from hccvision.contracts.samples import Problem, Sample
 from hccvision.files import write_text
@@ -68,7 +69,8 @@ def read_coco(
     path = Path(path)
     document = coco_document.load(path)
     folder = existing_folder(path.parent if images is None else images)
-    categories = coco_document.category_names(document["categories"], path)
+    used = {id_of(item, "category_id") for item in document["annotations"]}
+    categories = coco_document.category_names(document["categories"], path, used)
     of_image: dict[Any, list[tuple[int, Mapping[str, Any]]]] = defaultdict(list)
     for number, item in enumerate(document["annotations"], start=1):
         of_image[id_of(item, "image_id")].append((number, item if isinstance(item, dict) else {}))
@@ -93,8 +95,8 @@ def read_coco(
         owner, more = find_patient(rule, image)
         size, size_problems = _size(path, entry, image, folder)
         boxes, unknown = _boxes(path, of_image.get(known, ()), categories, name)
-        annotation = judge_boxes(boxes, size, path=path, filename=name)
-        problems = (*annotation.problems, *problems, *more, *size_problems, *unknown)
+        annotation = judge_boxes(boxes, size, path=path, filename=name, problems=unknown)
+        problems = (*annotation.problems, *problems, *more, *size_problems)
         samples.append(Sample(image, owner, annotation=annotation, problems=problems))
     for known, items in of_image.items():
         if known is None or known not in ids:
@@ -199,9 +201,12 @@ class COCOFormat:
         if len(files) != 1:
             got = ", ".join(p.name for p in files) or "none"
             raise ValueError(f"{path}: expected one COCO file in it or in annotations/, got {got}: pass its path")
-        if images is None and path.is_dir():
-            images = _image_folder(files[0], path)
-        return read_coco(files[0], images, **options)
+        if images is not None or not path.is_dir():
+            return read_coco(files[0], images, **options)
+        samples, tree = read_coco(files[0], _image_folder(files[0], path), **options), scan(path)
+        used = {s.path for s in samples}
+        unread = unread_images((p for p in tree.images if p not in used), f"{files[0].name} does not list it; add it")
+        return samples + unread + left_aside(tree, files)
 
     def write(self, folder: Path, samples: Sequence[Sample], *, classes: Sequence[str]) -> None:
         """Write ``annotations.json`` with file names relative to the folder.

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+import re
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -87,9 +88,12 @@ def id_of(entry: Any, key: str) -> int | str | None:
         key: ``"id"``, ``"image_id"`` or ``"category_id"``.
 
     Returns:
-        The id; None if it is missing or neither an integer nor a string.
+        The id, as an integer if it is the text of one, as some programs write it; None if it is missing or neither an
+        integer nor a string.
     """
     value = entry.get(key) if isinstance(entry, dict) else None
+    if isinstance(value, str) and re.fullmatch("0|[1-9][0-9]{0,17}", value):
+        return int(value)
     return value if isinstance(value, (int, str)) and not isinstance(value, bool) else None
 
 
@@ -121,12 +125,16 @@ def size_of(entry: Mapping[str, Any]) -> tuple[int, int] | None:
     return None
 
 
-def category_names(entries: list[Any], path: Path) -> dict[int | str | None, str]:
+def category_names(entries: list[Any], path: Path, used: Collection[Any]) -> dict[int | str | None, str]:
     """Return the class names by category id.
+
+    A category that no annotation uses may repeat the id or the name of another, as the root category of some exports
+    does; it is then left out, and printed.
 
     Args:
         entries: the list of categories.
         path: the file, for messages.
+        used: ids of the categories that annotations name.
 
     Returns:
         ``{id: name}``.
@@ -142,7 +150,14 @@ def category_names(entries: list[Any], path: Path) -> dict[int | str | None, str
                 f"{path}: a category needs an id and a name of 1 to {MOST_LETTERS} characters, got {entry!r:.200}: "
                 "correct it"
             )
-        if known in categories or name in categories.values():
+        others = [i for i, other in categories.items() if i == known or other == name]
+        if others and known not in used:
+            print(f"left out: {path}: the category {known!r} ({name!r}), unused and named like another")
+            continue
+        if others and others[0] != known and others[0] not in used:
+            print(f"left out: {path}: the category {others[0]!r} ({name!r}), unused and named like another")
+            del categories[others[0]]
+        elif others:
             raise ValueError(f"{path}: the category {known!r} or its name {name!r} appears twice: keep one")
         categories[known] = name
     return categories

@@ -11,6 +11,7 @@ from hccvision.annotations.judging import judge_image
 from hccvision.annotations.names import annotation_stem, copied_from
 from hccvision.annotations.paths import existing_folder, images_in
 from hccvision.annotations.patients import PatientRule, find_patient, patient_rule
+from hccvision.annotations.tree import left_aside, say_left_out, scan, unread_images
 from hccvision.contracts.samples import Sample
 from hccvision.registry import ANNOTATION_FORMATS
 
@@ -23,7 +24,10 @@ def read_image_folder(
     *,
     patient: PatientRule | None = None,
 ) -> list[Sample]:
-    """Read folders of images, one folder per class.
+    """Read folders of images, one folder per class, each with its subfolders.
+
+    Images outside the class folders are problems, as are files that look like annotations; folders that ``classes``
+    does not name are left out, and printed.
 
     Args:
         folder: that contains the class folders.
@@ -52,24 +56,37 @@ def read_image_folder(
         classes = {d.name: d.name for d in _subfolders(root)}
         if not classes:
             raise ValueError(f"{root}: no class folders in it; expected one folder of images per class")
+        parts = {tuple(d.name for d in _subfolders(root / name)) for name in classes}
+        if len(classes) > 1 and len(parts) == 1 and len(*parts) > 1 and not any(images_in(root / n) for n in classes):
+            raise ValueError(
+                f"{root}: each of its folders ({', '.join(classes)}) has the folders {', '.join(*parts)}: read one of "
+                "them alone, or pass classes="
+            )
     rule = patient_rule(patient)
-    samples = []
-    for name, where in classes.items():
-        place = root / where
+    samples: list[Sample] = []
+    places = [root / where for where in classes.values()]
+    for name, place in zip(classes, places, strict=True):
         if not place.is_dir():
             there = ", ".join(sorted(d.name for d in root.iterdir() if d.is_dir())) or "none"
             raise FileNotFoundError(
                 f"{place}: no such folder for the class {name!r}; the folders in {root} are: {there}"
             )
-        found = images_in(place)
+        tree = scan(place)
+        inner = [p for p in places if p != place and p.is_relative_to(place)]
+        found = [p for p in tree.images if not any(p.is_relative_to(other) for other in inner)]
         if not found:
             raise ValueError(f"{place}: no images in the folder of the class {name!r}")
         for path in found:
             _, problems = judge_image(path)
             owner, more = find_patient(rule, path)
-            source = copied_from(path)
-            source = None if source is None else f"{place.name}/{source}"
+            original = copied_from(path)
+            source = None if original is None else "/".join((place.name, *path.relative_to(place).parts[:-1], original))
             samples.append(Sample(path, owner, class_name=name, problems=(*problems, *more), source_id=source))
+        samples += left_aside(tree, [])
+    loose = images_in(root) if root not in places else []
+    samples += unread_images(loose, "it is in no class folder; move it into one, or out of the folder")
+    others = [d for d in _subfolders(root) if not any(p == d or d in p.parents or p in d.parents for p in places)]
+    say_left_out([p for d in others for p in scan(d).images], "images in folders that classes= does not name")
     return samples
 
 

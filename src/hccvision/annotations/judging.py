@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from hccvision.contracts.samples import Annotation, Problem
-from hccvision.images.read import image_size
+from hccvision.images.read import frame_count, image_size, verify_image
 
+UNREAD = frozenset(["bad_box", "missing_name", "unknown_category", "unread_object"])  # labels that can't be read
+LEFT_OUT = frozenset(["degenerate_box", "box_off_image"])  # boxes that mark no part of the image
 SNAP = 0.02  # pixels by which a rounded coordinate may pass the edge: COCO's two decimals, YOLO's six
 
 
@@ -35,25 +38,45 @@ class StatedBox(NamedTuple):
 
 
 def judge_image(path: Path) -> tuple[tuple[int, int] | None, tuple[Problem, ...]]:
-    """Read the size of an image, and return the error as a problem if it can't be read.
+    """Read the size of an image from its header, and return as a problem what keeps it from being read as one image.
 
     Args:
         path: the image file.
 
     Returns:
-        ``(height, width)`` or None, and an ``unreadable_image`` problem or none.
+        ``(height, width)`` or None, and a problem or none: ``unreadable_image`` (also of an empty file),
+        ``truncated_image``, or ``several_frames`` of animations, volumes and multi-frame files.
     """
+    size, kind = None, "unreadable_image"
     try:
-        return image_size(path), ()
-    except (ValueError, OSError) as error:
-        message = str(error).removeprefix(f"{path}: ")
-        return None, (Problem("unreadable_image", str(path), message, False),)
+        size = image_size(path)
+        kind = "truncated_image"
+        verify_image(path)
+        kind = "unreadable_image"
+        count = frame_count(path)
+    except (ValueError, OSError, ImportError) as error:
+        reason = error if size is not None else _first_reason(path, error)
+        message = str(reason).removeprefix(f"{path}: ")
+        return size, (Problem(kind, str(path), message, False),)
+    if count == 1:
+        return size, ()
+    message = f"expected one image, got {count} frames or slices: save the annotated one, or each, as a file of its own"
+    return size, (Problem("several_frames", str(path), message, False),)
+
+
+def _first_reason(path: Path, error: Exception) -> Exception:
+    """Return why an image without a readable size can't be read: that it is empty or truncated, or else the error."""
+    try:
+        verify_image(path)
+    except (ValueError, OSError, ImportError) as reason:
+        return reason
+    return error
 
 
 def judge_boxes(boxes: Iterable[StatedBox], size: tuple[int, int] | None, **fields: Any) -> Annotation:
     """Build an annotation from the boxes of a file; what is wrong with them becomes its problems.
 
-    Problems by kind, none of which makes the sample unusable:
+    Problems by kind; see `without_silent_negatives` for those that make the sample unusable:
 
     - ``bad_box``: not four finite numbers; left out.
     - ``degenerate_box``: no width or no height; left out.
@@ -87,8 +110,29 @@ def judge_boxes(boxes: Iterable[StatedBox], size: tuple[int, int] | None, **fiel
         if box is not None:
             kept.append((box, stated.name, stated.difficult, stated.crowd))
     corners, names, difficult, crowd = zip(*kept, strict=True) if kept else ((),) * 4
-    fields |= {"difficult": difficult, "crowd": crowd, "problems": tuple(problems)}
+    fields |= {"difficult": difficult, "crowd": crowd, "problems": without_silent_negatives(problems, len(kept))}
     return Annotation(np.array(corners, np.float32), names, size=size, **fields)
+
+
+def without_silent_negatives(problems: Iterable[Problem], kept: int) -> tuple[Problem, ...]:
+    """Return the problems of an annotation, unusable where lesions that the file states would count as absent.
+
+    That is so for each label that could not be read (`UNREAD`), and for each box that was left out (`LEFT_OUT`) if no
+    other box remains.
+
+    Args:
+        problems: of the annotation.
+        kept: number of boxes that remain.
+
+    Returns:
+        The problems, in order.
+
+    Example:
+        >>> [p.usable for p in without_silent_negatives([Problem("degenerate_box", "a.xml", "has no width")], 0)]
+        [False]
+    """
+    unusable = UNREAD if kept else UNREAD | LEFT_OUT
+    return tuple(replace(p, usable=False) if p.kind in unusable else p for p in problems)
 
 
 def format_size(size: tuple[int, int] | None) -> str:

@@ -10,8 +10,10 @@ from typing import Any
 
 from hccvision.annotations import masks
 from hccvision.annotations.judging import format_size, judge_image
-from hccvision.annotations.paths import by_stem, existing_folder, images_in
+from hccvision.annotations.names import annotation_stem
+from hccvision.annotations.paths import existing_folder, images_in
 from hccvision.annotations.patients import PatientRule, find_patient, patient_rule
+from hccvision.annotations.tree import Tree, left_aside, place_of, scan
 from hccvision.contracts.samples import Annotation, Problem, Sample
 from hccvision.registry import ANNOTATION_FORMATS
 
@@ -20,7 +22,7 @@ def read_mask_folder(
     folder: str | os.PathLike[str],
     mask_folder: str | os.PathLike[str],
     *,
-    labels: Mapping[int, str] | None = None,
+    labels: Mapping[int, str | None] | None = None,
     min_area: int = 1,
     connectivity: int = 8,
     patient: PatientRule | None = None,
@@ -30,7 +32,8 @@ def read_mask_folder(
     Args:
         folder: of the images.
         mask_folder: of the masks, another folder; PNG or another lossless format, or NIfTI of one slice.
-        labels: ``{value: class name}``, see `masks.boxes`.
+        labels: ``{value: class name}``, see `masks.boxes`; None as a name leaves a value out. A value that it lacks is
+            an ``unnamed_value`` problem.
         min_area: smallest component kept, in pixels.
         connectivity: 8 or 4.
         patient: how to find an image's patient, as in `read_voc_folder`.
@@ -58,14 +61,16 @@ def read_mask_folder(
     root, mask_root = existing_folder(folder), existing_folder(mask_folder)
     if root.resolve() == mask_root.resolve():
         raise ValueError(f"{root}: images and masks need folders of their own: move the masks to another one")
-    pictures, drawn = by_stem(images_in(root)), by_stem(images_in(mask_root))
+    trees = scan(root), scan(mask_root)
+    pictures = _by_place(trees[0], mask_root)
+    drawn = _by_place(trees[1], root)
     if not pictures and not drawn:
         raise ValueError(f"{root}: no images found, and no masks in {mask_root}")
     rule = patient_rule(patient)
     samples = []
     for stem in sorted({*pictures, *drawn}):
         here, there = pictures.get(stem, []), drawn.get(stem, [])
-        path = here[0] if here else root / stem
+        path = here[0] if here else root.joinpath(*stem)
         owner, problems = find_patient(rule, path)
         annotation = None
         if len(here) > 1 or len(there) > 1:
@@ -83,15 +88,20 @@ def read_mask_folder(
             problems = (*problems, *more)
             try:
                 mask = masks.read(there[0])
+                unknown = masks.unnamed_values(mask, labels)
                 annotation = masks.boxes(mask, labels=labels, min_area=min_area, connectivity=connectivity)
                 annotation = replace(annotation, filename=path.name, path=there[0])
-            except (ValueError, OSError) as error:
+                if unknown:
+                    message = f"has {unknown}: name them in labels=, with None for what is no lesion, or redraw it"
+                    problems = (*problems, Problem("unnamed_value", str(there[0]), message, False))
+            except (ValueError, OSError, ImportError) as error:
                 message = str(error).removeprefix(f"{there[0]}: ")
                 problems = (*problems, Problem("unreadable_annotation", str(there[0]), message, False))
             if annotation is not None and size is not None and annotation.size != size:
                 problems = (*problems, _mismatch(annotation, there[0], path, size))
         samples.append(Sample(path, owner, annotation=annotation, problems=problems))
-    return samples
+    unread = {s.path: s for tree in trees for s in left_aside(tree, [])}
+    return samples + list(unread.values())
 
 
 @ANNOTATION_FORMATS.register("masks")
@@ -128,6 +138,15 @@ class MaskFormat:
             The samples.
         """
         return read_mask_folder(_image_folder(path), path / "masks", **options)
+
+
+def _by_place(tree: Tree, other: Path) -> dict[tuple[str, ...], list[Path]]:
+    """Return the images of a folder, without those of another in it, by their place and stem."""
+    groups: dict[tuple[str, ...], list[Path]] = {}
+    for path in tree.images:
+        if tree.root.is_relative_to(other) or not path.is_relative_to(other):
+            groups.setdefault((*place_of(path, tree.root), annotation_stem(path)), []).append(path)
+    return groups
 
 
 def _image_folder(root: Path) -> Path:

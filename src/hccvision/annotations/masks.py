@@ -17,13 +17,14 @@ from hccvision.images.read import format_of, frame_count, image_size, read_affin
 
 
 def boxes(
-    mask: np.ndarray, *, labels: Mapping[int, str] | None = None, min_area: int = 1, connectivity: int = 8
+    mask: np.ndarray, *, labels: Mapping[int, str | None] | None = None, min_area: int = 1, connectivity: int = 8
 ) -> Annotation:
     """Compute the box of each connected component of each label value.
 
     Args:
         mask: ``(H, W)``, bool or integers; 0 is background.
-        labels: ``{value: class name}``, the values to use; None: every value but 0, named by its number.
+        labels: ``{value: class name}``, the values to use, None as a name for one to leave out; None: every value but
+            0, named by its number. See `unnamed_values` for the others.
         min_area: smallest component kept, in pixels.
         connectivity: 8 joins pixels that touch at a corner, 4 does not.
 
@@ -51,10 +52,12 @@ def boxes(
     if labels is None:
         labels = {int(value): str(value) for value in np.unique(mask) if value != 0}
     found, names = [], []
-    for value in sorted(labels):
+    for value, name in sorted(labels.items(), key=lambda item: item[0]):
+        if name is None:
+            continue
         kept = [box for box, area in components(mask == value, connectivity=connectivity) if area >= min_area]
         found += kept
-        names += [labels[value]] * len(kept)
+        names += [name] * len(kept)
     height, width = mask.shape
     return Annotation(np.array(found, np.float32).reshape(-1, 4), tuple(names), size=(height, width))
 
@@ -89,19 +92,45 @@ def read(path: str | Path) -> np.ndarray:
     return _labels(path, 0)
 
 
+def unnamed_values(mask: np.ndarray, labels: Mapping[int, str | None] | None) -> str:
+    """Return what a mask holds that has no stated meaning.
+
+    Args:
+        mask: ``(H, W)``, integers.
+        labels: as in `boxes`.
+
+    Returns:
+        What is wrong, for a message: values that ``labels`` lacks; without ``labels``, values as of soft edges, more
+        than 16 and not numbered from 1. "" if nothing is.
+
+    Example:
+        >>> unnamed_values(np.array([[0, 1, 7]]), {1: "hcc"})
+        'values that labels= does not name (7)'
+    """
+    values = [int(value) for value in np.unique(mask) if value != 0]
+    if labels is not None:
+        unknown = [value for value in values if value not in labels]
+        shown = ", ".join(map(str, unknown[:10])) + (f" and {len(unknown) - 10} more" if len(unknown) > 10 else "")
+        return f"values that labels= does not name ({shown})" if unknown else ""
+    if len(values) > 16 and values != list(range(1, len(values) + 1)):
+        return f"{len(values)} values from {values[0]} to {values[-1]}, as soft edges have"
+    return ""
+
+
 def write_slices(
     volume: str | Path,
     mask: str | Path,
     folder: str | Path,
     *,
-    labels: Mapping[int, str] | None = None,
+    labels: Mapping[int, str | None] | None = None,
     min_area: int = 1,
     connectivity: int = 8,
 ) -> Path:
     """Write the slices of a volume as PNG, and the boxes of its mask as LabelImg XML.
 
     The slices are those of `images.read_image`, and `boxes` is applied to each slice alone. In the XML a box of one
-    pixel is two wide, as Pascal VOC can't express less; see `voc.write`. The folder appears whole or not at all.
+    pixel is two wide, as Pascal VOC can't express less; see `voc.write`. Values that ``labels`` does not name are left
+    out and printed. The folder appears whole or not at all.
 
     Args:
         volume: the image, such as ``P001.nii.gz``, in any registered format of volumes.
@@ -143,6 +172,7 @@ def write_slices(
             "or orientation): resample it to the image first"
         )
     name = stem(volume)
+    unnamed: set[int] = set()
     with new_folder(folder) as draft:
         for part in ("JPEGImages", "Annotations"):
             (draft / part).mkdir()
@@ -150,8 +180,12 @@ def write_slices(
             image = Path("JPEGImages", f"{name}_{number:03d}.png")
             pixels = read_image(volume, channels=1, frame=number)
             Image.fromarray(pixels[..., 0]).save(draft / image)
-            annotation = boxes(_labels(mask, number), labels=labels, min_area=min_area, connectivity=connectivity)
+            values = _labels(mask, number)
+            unnamed |= {*np.unique(values).tolist()} - {0} - {*(labels or np.unique(values).tolist())}
+            annotation = boxes(values, labels=labels, min_area=min_area, connectivity=connectivity)
             voc.write(draft / "Annotations" / f"{image.stem}.xml", annotation, image_path=folder / image)
+    if unnamed:
+        print(f"left out: {mask}: the values that labels= does not name: {', '.join(map(str, sorted(unnamed)))}")
     return folder
 
 
@@ -175,6 +209,10 @@ def _lie_alike(one: np.ndarray | None, other: np.ndarray | None) -> bool:
 def _labels(path: Path, frame: int) -> np.ndarray:
     """Read the label values of one slice, ``(H, W)``."""
     values = read_labels(path, frame=frame)
+    if values.ndim == 3 and values.shape[2] in (2, 4):
+        if (values[..., -1] != values[..., -1].max()).any():
+            raise ValueError(f"{path}: its alpha channel varies and may hold the mask: save the labels as greyscale")
+        values = values[..., :-1]
     if values.ndim == 3 and (values[..., :3] == values[..., :1]).all():
         values = values[..., 0]  # greyscale, saved as colour
     if values.ndim != 2:

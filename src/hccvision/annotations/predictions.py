@@ -182,7 +182,8 @@ def _results(path: Path, names: list[str], coco: str | os.PathLike[str] | None) 
     if coco is None:
         raise ValueError(f"{path}: COCO's results have ids only: pass coco= the COCO file with the images' names")
     document = coco_document.load(Path(coco))
-    categories = coco_document.category_names(document["categories"], Path(coco))
+    used = {id_of(item, "category_id") for item in document["annotations"]}
+    categories = coco_document.category_names(document["categories"], Path(coco), used)
     files: dict[int | str | None, str] = {}
     for entry in document["images"]:
         known, name = id_of(entry, "id"), file_name_of(entry)

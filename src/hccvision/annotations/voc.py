@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 import xmltodict
 
+from hccvision.annotations.judging import without_silent_negatives
 from hccvision.annotations.names import MOST_LETTERS
 from hccvision.annotations.voc_xml import (
     CORNERS,
@@ -32,6 +33,7 @@ from hccvision.annotations.voc_xml import (
     set_text,
     size_of,
     text_of,
+    unread_objects,
 )
 from hccvision.contracts.samples import Annotation, Problem
 from hccvision.files import write_text
@@ -44,13 +46,14 @@ def read(path: str | Path, *, base: str = "voc") -> Annotation:
     """Read one annotation file, keeping what is wrong with its content as problems.
 
     Missing fields, even all objects, take the defaults of `Annotation`; a size that is missing, zero or not a number
-    is None. Problems by kind, none of which makes the sample unusable:
+    is None. Problems by kind; see `judging.without_silent_negatives` for those that make the sample unusable:
 
     - ``degenerate_box``: the file says ``xmax <= xmin`` or ``ymax <= ymin``; left out.
     - ``bad_box``: a coordinate is missing, not a number or not finite; left out.
     - ``missing_name``: an object without a class name, or with one of more than 1000 characters; left out.
     - ``box_outside``: beyond the image's edge; kept as the file states it.
     - ``box_off_image``: no part of it is inside the image; left out.
+    - ``unread_object``: an element that is no ``<object>`` of the file states a box; left out.
 
     No file that the annotation names is opened. Document types and entities, and so all that they could expand or
     fetch, are refused, as are files of more than 4 MiB or 64 levels.
@@ -101,6 +104,9 @@ def read(path: str | Path, *, base: str = "voc") -> Annotation:
             pose = text_of(item, "pose") or "Unspecified"
             flags = flag_of(item, "difficult"), flag_of(item, "truncated")
             kept.append((box, name, *flags, pose, {} if _is_usual(item) else item))
+    for tag in unread_objects(root):
+        message = f"has a box in <{tag}>, where none is read; left out: make it an <object> of <annotation>"
+        problems.append(Problem("unread_object", str(path), message))
     boxes, names, difficult, truncated, poses, extras = zip(*kept, strict=True) if kept else ((),) * 6
     return Annotation(
         boxes=np.array(boxes, np.float32),
@@ -112,7 +118,7 @@ def read(path: str | Path, *, base: str = "voc") -> Annotation:
         filename=text_of(root, "filename"),
         verified=text_of(root, "@verified").lower() == "yes",
         path=path,
-        problems=tuple(problems),
+        problems=without_silent_negatives(problems, len(kept)),
         extra={**root, "object": []} if items else root,
         object_extras=extras,
     )

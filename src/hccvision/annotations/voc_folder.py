@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 import re
 import shutil
-from collections.abc import Mapping, Sequence, Set
+from collections import Counter, defaultdict
+from collections.abc import Sequence, Set
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
@@ -13,15 +14,14 @@ from typing import Any
 import numpy as np
 
 from hccvision.annotations import voc
-from hccvision.annotations.judging import format_size, judge_image
 from hccvision.annotations.names import annotation_stem, copied_from
-from hccvision.annotations.paths import by_stem, existing_folder, images_in, read_text
-from hccvision.annotations.patients import PatientOf, PatientRule, find_patient, patient_rule
+from hccvision.annotations.paths import existing_folder, read_text
+from hccvision.annotations.patients import PatientRule, patient_rule
+from hccvision.annotations.tree import Tree, left_aside, say_left_out, scan
+from hccvision.annotations.voc_images import Images, annotated_sample, unannotated_sample, with_duplicates
 from hccvision.annotations.writing import clipped_boxes
 from hccvision.contracts.samples import Annotation, Problem, Sample
 from hccvision.registry import ANNOTATION_FORMATS
-
-IMAGE_FOLDERS = ("JPEGImages", "images")  # beside Annotations/
 
 
 def read_voc_folder(
@@ -32,7 +32,12 @@ def read_voc_folder(
     base: str = "voc",
     unannotated: str = "problem",
 ) -> list[Sample]:
-    r"""Read a folder of LabelImg annotations: ``Annotations/`` and ``JPEGImages/``, or XML and images side by side.
+    r"""Read a folder of LabelImg annotations, with its subfolders in any layout.
+
+    An XML belongs to the image of its name beside it, else in the like folder (``Annotations/P1/a.xml`` and
+    ``JPEGImages/P1/a.png``), else anywhere; or to the image that it names inside. Names and suffixes in upper case
+    count as those in lower case. Whatever looks like an annotation or an image and is neither read nor left out by the
+    arguments is a problem; what is left out by them is printed.
 
     Args:
         folder: of the data set.
@@ -62,35 +67,42 @@ def read_voc_folder(
         raise ValueError(f"unknown unannotated={unannotated!r}; known: 'problem', 'normal', 'skip'")
     voc.check_base(base)
     root = existing_folder(folder)
-    pictures = next((root / d for d in IMAGE_FOLDERS if (root / d).is_dir()), root)
-    files = {p.name: p for p in images_in(pictures)}
-    stems_of_images = by_stem(files.values())
-    xmls = {p.stem: p for p in _xmls(root)}
-    known = {*xmls, *stems_of_images}
-    stems = sorted(known) if subset is None else _read_list(root, subset, known)
-    if not stems:
+    tree = scan(root)
+    xmls = tree.with_suffix(".xml")
+    if not tree.images and not xmls and not tree.odd:
         raise ValueError(
             f"{root}: no annotations and no images found; expected LabelImg's XML files beside their images, or the "
-            "folders Annotations/ and JPEGImages/"
+            "folders Annotations/ and JPEGImages/, at any depth"
         )
-    rule = patient_rule(patient)
-    annotated = {
-        stem: _annotated(xmls[stem], files, stems_of_images.get(stem, []), pictures, rule, base)
-        for stem in stems
-        if stem in xmls
-    }
-    taken = {s.path for s in annotated.values()}
+    known = {p.stem for p in xmls} | {annotation_stem(p) for p in tree.images}
+    wanted = sorted(known) if subset is None else _read_list(tree, subset, known)
+    rule, find = patient_rule(patient), Images(tree)
+    annotated: dict[str, list[Sample]] = defaultdict(list)
+    bare: dict[str, list[Path]] = defaultdict(list)
+    taken: Counter[Path] = Counter()
+    namesakes: set[Path] = set()  # may show what an XML of their name is about
+    for xml in xmls:
+        if subset is not None and xml.stem not in wanted:
+            continue
+        sample, images = annotated_sample(xml, find, rule, base)
+        namesakes.update(find.images.by_stem(xml))
+        taken.update(images)
+        annotated[xml.stem].append(sample)
+    for path in tree.images:
+        if path not in taken:
+            bare[annotation_stem(path)].append(path)
     samples = []
-    for stem in stems:
-        if stem in annotated:
-            samples.append(annotated[stem])
-        elif stem not in stems_of_images:
+    for stem in wanted:
+        if stem not in known:
             message = f"the list {subset!r} names it, but no image and no XML has that name: correct the list"
-            samples.append(Sample(pictures / stem, problems=(Problem("missing_image", stem, message, False),)))
-        elif unannotated != "skip":
-            samples += [
-                _unannotated(p, rule, unannotated == "problem") for p in stems_of_images[stem] if p not in taken
-            ]
+            samples.append(Sample(root / stem, problems=(Problem("missing_image", stem, message, False),)))
+        samples += [with_duplicates(s, taken) for s in annotated[stem]]
+        if unannotated != "skip":
+            samples += [unannotated_sample(p, rule, unannotated == "problem" or p in namesakes) for p in bare[stem]]
+    if unannotated == "skip":
+        say_left_out([p for stem in wanted for p in bare[stem]], 'images without XML (unannotated="skip")')
+    lists = [p for p in tree.with_suffix(".txt") if "imagesets" in (part.lower() for part in p.parts)]
+    samples += left_aside(tree, [*xmls, *lists])
     return [replace(s, source_id=copied_from(s.path)) for s in samples]
 
 
@@ -125,7 +137,7 @@ class VOCFormat:
         Returns:
             Whether it looks like this format.
         """
-        return path.is_dir() and any(_is_annotation(p) for p in _xmls(path))
+        return path.is_dir() and any(_is_annotation(p) for p in scan(path).with_suffix(".xml"))
 
     def read(self, path: Path, **options: Any) -> list[Sample]:
         """Read a folder, see `read_voc_folder`.
@@ -215,11 +227,6 @@ class VOCFormat:
         )
 
 
-def _xmls(root: Path) -> list[Path]:
-    place = root / "Annotations" if (root / "Annotations").is_dir() else root
-    return [p for p in sorted(place.glob("*.xml")) if not p.name.startswith(".")]
-
-
 def _is_annotation(path: Path) -> bool:
     try:
         with path.open("rb") as file:
@@ -228,10 +235,11 @@ def _is_annotation(path: Path) -> bool:
         return False
 
 
-def _read_list(root: Path, subset: str, known: Set[str]) -> list[str]:
-    path = root / "ImageSets" / "Main" / f"{subset}.txt"
+def _read_list(tree: Tree, subset: str, known: Set[str]) -> list[str]:
+    lists = [p for p in tree.with_suffix(".txt") if p.parent.name.lower() == "main"]
+    path = next((p for p in lists if p.stem == subset), tree.root / "ImageSets" / "Main" / f"{subset}.txt")
     if not path.is_file():
-        there = ", ".join(sorted(p.stem for p in path.parent.glob("*.txt"))) or "none"
+        there = ", ".join(sorted(p.stem for p in lists)) or "none"
         raise FileNotFoundError(f"{path}: no such image list; lists there: {there}")
     lines = [line.strip() for line in read_text(path).splitlines() if line.strip()]
     if not lines:
@@ -239,60 +247,3 @@ def _read_list(root: Path, subset: str, known: Set[str]) -> list[str]:
     # VOC's lists of one class state after each stem whether the image shows that class: 1, 0 or -1.
     names = (line if line in known else re.sub(r"\s+(-1|0|1)$", "", line) for line in lines)
     return list(dict.fromkeys(names))
-
-
-def _unannotated(image: Path, rule: PatientOf | None, problem: bool) -> Sample:
-    size, problems = judge_image(image)
-    patient, more = find_patient(rule, image)
-    if problem:
-        message = 'no XML for this image: annotate it, or read the folder with unannotated="normal" if it has no lesion'
-        more = (*more, Problem("missing_annotation", str(image), message, False))
-        return Sample(image, patient, problems=(*problems, *more))
-    empty = Annotation(np.zeros((0, 4), np.float32), (), size=size, filename=image.name)
-    return Sample(image, patient, annotation=empty, problems=(*problems, *more))
-
-
-def _annotated(
-    xml: Path,
-    files: Mapping[str, Path],
-    beside: Sequence[Path],
-    pictures: Path,
-    rule: PatientOf | None,
-    base: str,
-) -> Sample:
-    """Read an XML and find its image among ``files`` by name, or ``beside`` by stem."""
-    try:
-        annotation = voc.read(xml, base=base)
-    except ValueError as error:
-        image = beside[0] if beside else xml.with_suffix(".png")
-        message = str(error).removeprefix(f"{xml}: ")
-        return Sample(image, problems=(Problem("unreadable_annotation", str(xml), message, False),))
-    parts = annotation.filename.replace("\\", "/").split("/")
-    name = parts[-1]
-    if ".." in parts:
-        message = f"its <filename> {annotation.filename!r} points outside the folder: state the file name alone"
-        problem = Problem("unsafe_path", str(xml), message, False)
-        path = beside[0] if beside else pictures / xml.stem
-        return Sample(path, annotation=annotation, problems=(*annotation.problems, problem))
-    named = [files[name]] if name in files else []
-    choice = named if named and named[0] in beside else [*beside, *named]
-    if len(choice) != 1:
-        if choice:
-            kind, found = "ambiguous_image", ", ".join(p.name for p in choice)
-            message = f"its image may be any of {found}: correct its <filename>, or keep only the image with its stem"
-        else:
-            kind = "missing_image"
-            message = f"its image {name or xml.stem!r} is not in {pictures}: put it there, or delete the XML"
-        path = choice[0] if choice else pictures / (name or xml.stem)
-        problem = Problem(kind, str(xml), message, False)
-        return Sample(path, annotation=annotation, problems=(*annotation.problems, problem))
-    path = choice[0]
-    size, problems = judge_image(path)
-    patient, more = find_patient(rule, path)
-    if size is not None and annotation.size is not None and size != annotation.size:
-        message = (
-            f"says the image is {format_size(annotation.size)} pixels, but {path.name} is {format_size(size)}: the "
-            "boxes may be for another version of the image; annotate this one"
-        )
-        more = (*more, Problem("size_mismatch", str(xml), message, False))
-    return Sample(path, patient, annotation=annotation, problems=(*annotation.problems, *problems, *more))

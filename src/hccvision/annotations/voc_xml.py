@@ -13,6 +13,9 @@ import xmltodict
 CORNERS = ("xmin", "ymin", "xmax", "ymax")
 
 _MAX_BYTES, _MAX_LEVELS = 4 * 2**20, 64  # of a file; room for some 10,000 objects
+_OBJECT_TAGS = frozenset(["object", "objects", "obj"])
+_NAME_TAGS = frozenset(["name", "label", "class", "category"])
+_BOX_TAGS = frozenset(["bndbox", "bbox", "box", "robndbox", "polygon", "xmin"])
 _NOT_XML = re.compile(r"[\x00-\x1f\ud800-\udfff\ufffe\uffff]")
 
 
@@ -134,6 +137,39 @@ def corner_numbers(item: Any) -> list[float]:
         return [float(text) for text in corner_texts(item)]
     except ValueError:
         return [np.nan] * 4
+
+
+def unread_objects(root: dict[str, Any]) -> list[str]:
+    """Return the elements that look like objects and are not among those that are read.
+
+    Args:
+        root: the fields of ``<annotation>``.
+
+    Returns:
+        The path of tags of each: one that is called an object, is a box or has a name and a box, outside ``<object>``,
+        and each object within an ``<object>``.
+    """
+    found: list[str] = []
+    todo: list[tuple[str, Any]] = [(key, value) for key, value in root.items() if key != "object"]
+    for item in root.get("object", []):
+        if isinstance(item, dict):
+            todo += [(f"object/{key}", value) for key, value in item.items() if _tag(key) in _OBJECT_TAGS]
+    while todo:
+        path, value = todo.pop(0)
+        if isinstance(value, list):
+            todo += [(path, each) for each in value]
+            continue
+        tags = {_tag(key) for key in value} if isinstance(value, dict) else set()
+        if _tag(path) in ("object", "obj", "bndbox") or (tags & _NAME_TAGS and tags & _BOX_TAGS):
+            found.append(path)
+        elif isinstance(value, dict):
+            todo += [(f"{path}/{key}", each) for key, each in value.items()]
+    return found
+
+
+def _tag(path: str) -> str:
+    """Return the last tag of a path in lower case, without its namespace."""
+    return re.split("[/:]", path)[-1].lower()
 
 
 def check_text(text: str, path: Path) -> str:

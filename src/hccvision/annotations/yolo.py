@@ -8,7 +8,6 @@ Source: https://docs.ultralytics.com/datasets/detect
 from __future__ import annotations
 
 import os
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -16,21 +15,20 @@ from typing import Any
 
 from hccvision.annotations.judging import judge_boxes, judge_image
 from hccvision.annotations.names import annotation_stem
-from hccvision.annotations.paths import existing_folder, file_within, read_text
+from hccvision.annotations.paths import existing_folder
 from hccvision.annotations.patients import PatientOf, PatientRule, find_patient, patient_rule
 from hccvision.annotations.problems import usable
+from hccvision.annotations.tree import left_aside, say_left_out, scan
 from hccvision.annotations.writing import class_list, clipped_boxes, write_copies
 from hccvision.annotations.yolo_labels import (
-    NAMES_FILE,
     format_labels,
     format_names,
-    has_labels,
     read_labels,
-    read_names,
 )
+from hccvision.annotations.yolo_layout import images_in_list, images_of_subset, label_files, match_labels
+from hccvision.annotations.yolo_names import NAMES_FILE, is_names_file, read_names
 from hccvision.contracts.samples import Annotation, Problem, Sample
 from hccvision.files import new_folder, require_empty, write_text
-from hccvision.images.read import is_image
 from hccvision.registry import ANNOTATION_FORMATS
 
 
@@ -77,26 +75,35 @@ def read_yolo_folder(
     if unannotated not in ("problem", "normal", "skip"):
         raise ValueError(f"unknown unannotated={unannotated!r}; known: 'problem', 'normal', 'skip'")
     root = existing_folder(folder)
-    pictures, labels = _layout(root)
-    names = read_names([root / NAMES_FILE, labels / NAMES_FILE], classes, root)
+    tree = scan(root)
+    names = read_names([p for p in tree.files if is_names_file(p)], classes, root)
     rule = patient_rule(patient)
-    if subset is not None and (root / f"{subset}.txt").is_file():
-        paths, lost = _listed(root, subset)
+    listed = None if subset is None else root / f"{subset}.txt"
+    if listed is not None and listed.is_file():
+        paths, lost = images_in_list(root, listed)
     else:
-        paths, lost = _found(root, subset, pictures, labels)
-    stems = Counter(p.with_name(annotation_stem(p)) for p in paths)
-    samples = []
+        paths, lost = images_of_subset(tree, subset), []
+    labels = [p for p in label_files(tree) if p != listed]
+    of_image, ambiguous, more = match_labels(tree, labels, whole=subset is None)
+    samples, bare = [], []
     for path in paths:
-        label = _label_of(path, pictures, labels)
-        if not label.is_file() and unannotated == "skip":
+        shared = ambiguous.get(path, [])
+        found = [*shared, *of_image.get(path, [])]
+        label = found[0] if found else None
+        if label is None and unannotated == "skip":
+            bare.append(path)
             continue
-        sample = _sample(path, label, names, rule, unannotated)
-        if stems[path.with_name(annotation_stem(path))] > 1:
+        problems: tuple[Problem, ...] = ()
+        if shared:
             message = f"several images are named {annotation_stem(path)!r}: it may be for any of them: keep one"
-            problem = Problem("ambiguous_image", str(label), message, False)
-            sample = replace(sample, problems=(*sample.problems, problem))
-        samples.append(sample)
-    return samples + lost
+            problems = tuple(Problem("ambiguous_image", str(p), message, False) for p in found)
+        elif len(found) > 1:
+            message = f"its image {path} has other labels too: keep one of them"
+            problems = tuple(Problem("duplicate_annotation", str(p), message, False) for p in found)
+        sample = _sample(path, label, names, rule, unannotated)
+        samples.append(replace(sample, problems=(*sample.problems, *problems)))
+    say_left_out(bare, 'images without labels (unannotated="skip")')
+    return samples + lost + more + left_aside(tree, [*labels, *([] if listed is None else [listed])])
 
 
 def write_yolo_folder(
@@ -156,7 +163,7 @@ class YOLOFormat:
     image_folder = "images"
 
     def matches(self, path: Path) -> bool:
-        """Return whether a folder has label files, or is one of them empty in ``labels/``.
+        """Return whether a folder has label files, which may be empty in ``labels/``.
 
         Args:
             path: a folder or file.
@@ -166,9 +173,7 @@ class YOLOFormat:
         """
         if not path.is_dir():
             return False
-        pictures, labels = _layout(path)
-        texts = [p for p in labels.rglob("*.txt") if p.name != NAMES_FILE and not p.name.startswith(".")]
-        return (labels != pictures and bool(texts)) or any(p.is_file() and has_labels(p) for p in texts)
+        return bool(label_files(scan(path)))
 
     def read(self, path: Path, **options: Any) -> list[Sample]:
         """Read a folder, see `read_yolo_folder`.
@@ -248,12 +253,6 @@ class YOLOFormat:
         return write_text(path, format_labels(boxes, [names.index(name) for name in annotation.names], size))
 
 
-def _layout(root: Path) -> tuple[Path, Path]:
-    """Return the folders of the images and of the labels."""
-    pictures = root / "images" if (root / "images").is_dir() else root
-    return pictures, root / "labels" if (root / "labels").is_dir() else pictures
-
-
 def _place(image_path: Path) -> tuple[Path, Path]:
     """Return the folder of the data set that an image is in, and the folder of its label file."""
     for folder in image_path.parents:
@@ -263,21 +262,16 @@ def _place(image_path: Path) -> tuple[Path, Path]:
     return image_path.parent, image_path.parent
 
 
-def _label_of(path: Path, pictures: Path, labels: Path) -> Path:
-    beside = labels / path.relative_to(pictures) if path.is_relative_to(pictures) else path
-    return beside.with_name(f"{annotation_stem(path)}.txt")
-
-
-def _sample(path: Path, label: Path, names: Sequence[str], rule: PatientOf | None, unannotated: str) -> Sample:
+def _sample(path: Path, label: Path | None, names: Sequence[str], rule: PatientOf | None, unannotated: str) -> Sample:
     size, problems = judge_image(path)
     owner, more = find_patient(rule, path)
     problems += more
     annotation = None
-    if label.is_file():
+    if label is not None:
         try:
             boxes, unknown = read_labels(label, names, size)
             annotation = judge_boxes(boxes, size, path=label, filename=path.name, problems=unknown)
-        except ValueError as error:
+        except (ValueError, OSError) as error:
             message = str(error).removeprefix(f"{label}: ")
             problems = (*problems, Problem("unreadable_annotation", str(label), message, False))
     elif unannotated == "normal":
@@ -288,51 +282,3 @@ def _sample(path: Path, label: Path, names: Sequence[str], rule: PatientOf | Non
     if annotation is not None:
         problems = (*annotation.problems, *problems)
     return Sample(path, owner, annotation=annotation, problems=problems)
-
-
-def _listed(root: Path, subset: str) -> tuple[list[Path], list[Sample]]:
-    """Return the images of a list, and a sample for each line without one."""
-    paths, lost = [], []
-    for number, line in enumerate(read_text(root / f"{subset}.txt").splitlines(), start=1):
-        if not line.strip():
-            continue
-        path = file_within(root, line.strip())
-        if path is None or not path.is_file():
-            kind, message = "missing_image", f"names {line.strip()!r}, which is not in {root}: correct the list"
-            if path is None:
-                kind, message = "unsafe_path", f"names {line.strip()!r}, which is outside {root}: name a file in it"
-            problem = Problem(kind, str(root / f"{subset}.txt"), f"line {number} {message}", False)
-            lost.append(Sample(root / f"line {number}", problems=(problem,)))
-        else:
-            paths.append(path)
-    return paths, lost
-
-
-def _found(root: Path, subset: str | None, pictures: Path, labels: Path) -> tuple[list[Path], list[Sample]]:
-    """Return the images of a folder, and a sample for each label file without one."""
-    where = file_within(pictures, subset or ".")
-    if where is None or not where.is_dir():
-        raise FileNotFoundError(
-            f"{root}: there is neither a list {subset}.txt nor a folder {subset} of images: check the name"
-        )
-    candidates = (p for p in sorted(where.rglob("*")) if p.is_file() and p.suffix != ".txt")
-    paths = [p for p in candidates if is_image(p)]
-    lost = _labels_without_image(where, pictures, labels, paths)
-    if not paths and not lost:
-        raise ValueError(f"{root}: no images and no labels found; expected the folders images/ and labels/")
-    return paths, lost
-
-
-def _labels_without_image(where: Path, pictures: Path, labels: Path, paths: Sequence[Path]) -> list[Sample]:
-    known = {p.relative_to(pictures).with_name(annotation_stem(p)) for p in paths}
-    place = labels / where.relative_to(pictures)
-    found = []
-    for label in sorted(place.rglob("*.txt")) if place.is_dir() else []:
-        name = label.relative_to(labels).with_suffix("")
-        if name in known or label.name == NAMES_FILE or label.name.startswith("."):
-            continue
-        if labels == pictures and not has_labels(label):
-            continue  # a list or a note among the images
-        message = f"its image {name.name!r} is not in {pictures}: put it there, or delete the labels"
-        found.append(Sample(pictures / name, problems=(Problem("missing_image", str(label), message, False),)))
-    return found

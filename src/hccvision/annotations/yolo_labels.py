@@ -1,7 +1,10 @@
 """YOLO's label files: lines of a class number and a box, and the file of class names.
 
 A line is ``class x y width height``: the number of a class, from 0, and the centre and size of its box as fractions of
-the image's sides.
+the image's sides. Polygons and oriented boxes, ``class x y x y x y …``, become the boxes that enclose them, and a
+confidence after a box is dropped. Keypoints are not read.
+
+Source: https://docs.ultralytics.com/datasets/detect, /segment and /obb
 """
 
 from __future__ import annotations
@@ -16,10 +19,8 @@ from hccvision.annotations.judging import StatedBox
 from hccvision.annotations.paths import read_text
 from hccvision.contracts.samples import Problem
 
-NAMES_FILE = "classes.txt"
-
 _MAX_BYTES = 4 * 2**20  # of a label file
-_LINE = re.compile(r"\s*\d+(\s+\S+){4}\s*$", re.MULTILINE)
+_LINE = re.compile(r"\s*\d+(\.0*)?(\s+[-+.\deE]+){4,}\s*$", re.MULTILINE)  # a long polygon may be cut
 
 
 def has_labels(path: Path) -> bool:
@@ -33,31 +34,6 @@ def has_labels(path: Path) -> bool:
     """
     with path.open("rb") as file:
         return _LINE.match(file.read(200).decode("utf-8", "replace")) is not None
-
-
-def read_names(files: Sequence[Path], classes: Sequence[str] | None, root: Path) -> list[str]:
-    """Return the class names of a data set in the order of their numbers.
-
-    Args:
-        files: where ``classes.txt`` may be, used if ``classes`` is None.
-        classes: the names; None: the lines of the first of the files that exists.
-        root: the data set's folder, for messages.
-
-    Returns:
-        The names.
-
-    Raises:
-        ValueError: if none of the files exists, or names are empty or not unique.
-    """
-    if classes is None:
-        found = [p for p in files if p.is_file()]
-        if not found:
-            raise ValueError(f"{root}: there is no {NAMES_FILE}: pass classes= the names, as data.yaml lists them")
-        classes = [line.strip() for line in read_text(found[0]).rstrip().splitlines()]
-    names = list(classes)
-    if not names or not all(names) or len(set(names)) < len(names):
-        raise ValueError(f"{root}: expected class names that are unique and not empty, got {names}: correct them")
-    return names
 
 
 def read_labels(
@@ -88,17 +64,48 @@ def read_labels(
         if not line.strip():
             continue
         word, *rest = line.split()
-        if not re.fullmatch(r"[0-9]{1,9}", word) or int(word) >= len(names):
+        known = class_number(word)
+        if known is None or known >= len(names):
             message = f"line {number} is of the class {word[:20]!r}; left out: it must be from 0 to {len(names) - 1}"
             problems.append(Problem("unknown_category", str(path), message))
             continue
-        try:
-            x, y, w, h = (float(text) for text in rest)
-        except ValueError:
-            x = y = w = h = np.nan
-        corners = [(x - w / 2) * width, (y - h / 2) * height, (x + w / 2) * width, (y + h / 2) * height]
-        boxes.append(StatedBox(f"line {number}", names[int(word)], corners, repr(line.strip()[:200])))
+        corners = np.array(_corners(rest)) * (width, height, width, height)
+        boxes.append(StatedBox(f"line {number}", names[known], corners.tolist(), repr(line.strip()[:200])))
     return boxes, problems
+
+
+def class_number(word: str) -> int | None:
+    """Return the class number that a line begins with.
+
+    Args:
+        word: the first word of the line.
+
+    Returns:
+        The number, also of a float without a fraction, as some programs write it; None if it is none.
+
+    Example:
+        >>> class_number("2"), class_number("2.0"), class_number("-1"), class_number("hcc")
+        (2, 2, None, None)
+    """
+    return int(float(word)) if re.fullmatch(r"[0-9]{1,9}(\.0*)?", word) else None
+
+
+def _corners(words: Sequence[str]) -> list[float]:
+    """Return corners, as fractions of the sides, of the words after the class; four NaN if they are of no known kind.
+
+    Four numbers are centre and size, and a fifth from 0 to 1 is a confidence. An even number from six is a polygon or
+    the corners of an oriented box, which is enclosed. Other counts may be keypoints, or a polygon with a confidence.
+    """
+    try:
+        numbers = [float(word) for word in words]
+    except ValueError:
+        return [np.nan] * 4
+    if len(numbers) == 4 or (len(numbers) == 5 and 0 <= numbers[4] <= 1):
+        x, y, w, h = numbers[:4]
+        return [x - w / 2, y - h / 2, x + w / 2, y + h / 2]
+    if len(numbers) < 6 or len(numbers) % 2 or not np.isfinite(numbers).all():
+        return [np.nan] * 4
+    return [min(numbers[::2]), min(numbers[1::2]), max(numbers[::2]), max(numbers[1::2])]
 
 
 def format_labels(boxes: np.ndarray, numbers: Sequence[int], size: tuple[int, int]) -> str:

@@ -90,7 +90,8 @@ def _problems(data: Sequence[Sample], facts: Sequence[Facts]) -> Iterator[Findin
     for sample, known in zip(data, facts, strict=True):
         if known.thumbnail is None:
             kind = "unreadable_image" if known.size is None else "truncated_image"
-            told = ("unreadable_image", "missing_image", *(() if sample.path.exists() else ("unreadable_annotation",)))
+            broken = ("unreadable_image", "truncated_image", "several_frames", "missing_image", "odd_entry")
+            told = (*broken, *(() if sample.path.exists() else ("unreadable_annotation",)))
             if not any(p.kind in told for p in sample.problems):
                 yield Finding(kind, "error", (str(sample.path),), _bare(known.error, sample.path))
 

@@ -252,6 +252,38 @@ def frame_count(path: str | Path, *, axis: str | None = None, source: BinaryIO |
         return image_format.frames(file, axis)
 
 
+def verify_image(path: str | Path, *, source: BinaryIO | None = None) -> None:
+    """Raise if a file is empty or cut short, judged by its structure without decoding it.
+
+    Args:
+        path: the file.
+        source: the file opened already; see `read_image`.
+
+    Raises:
+        FileNotFoundError: if there is no such file.
+        ImportError: if the file is DICOM or NIfTI and the extra ``medical`` is not installed.
+        ValueError: if it holds no bytes, or ends before its last pixel.
+
+    Example:
+        >>> import tempfile
+        >>> path = Path(tempfile.mkdtemp(), "a.png")
+        >>> path.touch()
+        >>> verify_image(path)  # doctest: +ELLIPSIS
+        Traceback (most recent call last):
+        ...
+        ValueError: ...a.png: can't be read as an image (ValueError: empty: it has 0 bytes): export it again ...
+    """
+    file, image_format = _find(path, None, source)
+    with decoding(file.path):
+        with file.open() as stream:
+            start = stream.read(_FIRST_BYTES)
+            if not start:
+                raise ValueError("empty: it has 0 bytes")
+            if not any(start) and not any(any(piece) for piece in iter(lambda: stream.read(2**20), b"")):
+                raise ValueError("blank: it holds nothing but zeros")
+        image_format.verify(file)
+
+
 def read_affine(path: str | Path, *, source: BinaryIO | None = None) -> np.ndarray | None:
     """Read how a volume lies in the patient from the file's header.
 

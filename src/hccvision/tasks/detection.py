@@ -71,6 +71,15 @@ class Detection(Task):
         keep = area(boxes) > 0
         return {key: values[keep] for key, values in {"boxes": boxes, "labels": labels, **flags}.items()}
 
+    def check_training(self, samples: Sequence[Sample]) -> None:
+        """Warn if no sample has a box: such a training can only teach that there is no lesion."""
+        if samples and not any(len(s.annotation) for s in samples if s.annotation is not None):
+            warnings.warn(
+                f"expected boxes to train a detector, got none in {len(samples)} samples, such as {samples[0].path}: "
+                "the model can only learn to find nothing; check the folder and the format that was read",
+                stacklevel=4,
+            )
+
     def truth(self, sample: Sample) -> dict[str, torch.Tensor]:
         """Return `objects` with ``size (2,)``, the height and width of the image."""
         self.check(sample)

@@ -105,6 +105,13 @@ class Task(ABC):
             Targets of one image; `Targets.cat` joins those of a batch.
         """
 
+    def check_training(self, samples: Sequence[Sample]) -> None:  # noqa: B027 - most tasks have nothing to add
+        """Warn before a training of what its samples can't teach; by default of nothing.
+
+        Args:
+            samples: that will be trained on.
+        """
+
     def example_targets(self, count: int, image_size: tuple[int, int]) -> Targets:
         """Return synthetic targets, with which the memory of a training step is measured.
 

@@ -121,6 +121,7 @@ def fit(
     _check_options(recipe, val, more.save_every, run)
     if more.feature_cache is not False:
         _require_fixed_features(model, recipe)
+    task.check_training(train)
     datasets = {"train": model.dataset(usable(train, more.on_problem), cache=more.cache)}
     if val is not None:
         datasets["val"] = model.dataset(usable(val, more.on_problem), cache=more.cache)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import math
 import os
 import re
 import threading
@@ -30,6 +31,10 @@ from hccvision.registry import IMAGE_FORMATS
 
 _PIXELS = ("PixelData", "FloatPixelData", "DoubleFloatPixelData")
 _IMPLICIT_LITTLE_ENDIAN = "1.2.840.10008.1.2"  # the standard's default transfer syntax
+_UNCOMPRESSED = (_IMPLICIT_LITTLE_ENDIAN, "1.2.840.10008.1.2.1", "1.2.840.10008.1.2.2")
+# elements that a file without the preamble may begin with: meta length, SOP class, character set, image type, …
+_FIRST_ELEMENTS = {2: (0, 1, 2, 16), 8: (0, 1, 5, 8, 18, 19, 22, 24, 32)}
+_FIRST_TYPES = (b"UL", b"OB", b"UI", b"CS", b"SH", b"LO", b"DA", b"TM")
 
 
 @IMAGE_FORMATS.register("dicom")
@@ -44,8 +49,8 @@ class DICOMFormat(ImageFormat):
     index_names = ("DICOMDIR",)
 
     def matches(self, path: Path, first_bytes: bytes) -> bool:
-        """Return whether a file is DICOM by its name or by the word ``DICM`` at byte 128."""
-        return super().matches(path, first_bytes) or first_bytes[128:132] == b"DICM"
+        """Return whether a file is DICOM by its name, by ``DICM`` at byte 128, or by a first element without that."""
+        return super().matches(path, first_bytes) or first_bytes[128:132] == b"DICM" or _begins(first_bytes)
 
     def read(self, file: ImageFile, frame: int | None, axis: str | None) -> Slice:
         """Read one frame; see `ImageFormat.read`."""
@@ -78,6 +83,23 @@ class DICOMFormat(ImageFormat):
         warn_if_blank(path, values, stored, padding, "its rescaling")
         return Slice(values, show, inverted, padding)
 
+    def labels(self, file: ImageFile, frame: int | None, axis: str | None) -> np.ndarray:
+        """Return the values of `read`, but bits and indices of a palette as they are stored."""
+        dataset = _read(file, stop_before_pixels=True)
+        with _nothing_quoted(file.path):
+            is_index = dataset.get("PhotometricInterpretation") == "PALETTE COLOR" or dataset.get("BitsAllocated") == 1
+        if not is_index:
+            return self.read(file, frame, axis).values
+        path, dataset = file.path, _read(file)
+        count = _frame_count(path, dataset)
+        index = choose_frame(path, frame, count)
+        _require_decoder(path, dataset)
+        with _nothing_quoted(path):
+            from pydicom.pixels import pixel_array
+
+            _require_whole_header(dataset, index, count)
+            return np.array(pixel_array(dataset, index=index))
+
     def size(self, file: ImageFile, axis: str | None) -> tuple[int, int]:
         """Return ``(height, width)`` from the header; see `ImageFormat.size`."""
         path, dataset = file.path, _read(file, stop_before_pixels=True)
@@ -89,6 +111,22 @@ class DICOMFormat(ImageFormat):
     def frames(self, file: ImageFile, axis: str | None) -> int:
         """Return the number of frames from the header; see `ImageFormat.frames`."""
         return _frame_count(file.path, _read(file, stop_before_pixels=True))
+
+    def verify(self, file: ImageFile) -> None:
+        """Raise if uncompressed pixels can't be in a file of this length; see `ImageFormat.verify`."""
+        path, dataset = file.path, _read(file, stop_before_pixels=True)
+        with _nothing_quoted(path):
+            syntax = getattr(dataset, "file_meta", {}).get("TransferSyntaxUID") or _IMPLICIT_LITTLE_ENDIAN
+            sides = [int(dataset.get(key) or 1) for key in ("NumberOfFrames", "Rows", "Columns", "SamplesPerPixel")]
+            stated = math.prod(sides) * int(dataset.get("BitsAllocated") or 0) // 8
+            subsampled = "422" in str(dataset.get("PhotometricInterpretation"))
+        with file.open() as stream:
+            length = stream.seek(0, 2)
+        if syntax in _UNCOMPRESSED and not subsampled and "Rows" in dataset and length < stated:
+            raise ValueError(
+                f"{path}: can't be read as an image (truncated: its pixels take {stated} bytes of {length}): export it "
+                "again, or remove it"
+            )
 
     def provenance(self, file: ImageFile, frame: int | None, axis: str | None) -> Provenance:
         """Return what the header states; see `ImageFormat.provenance`."""
@@ -108,6 +146,16 @@ class DICOMFormat(ImageFormat):
                 scanner=" ".join(" ".join(made_by).split()) or None,
                 modality=modality if re.fullmatch("[A-Z0-9 _]{1,16}", modality) else None,
             )
+
+
+def _begins(first_bytes: bytes) -> bool:
+    """Return whether bytes begin with a DICOM element of the first groups, little-endian, explicit or implicit."""
+    group, element = (int.from_bytes(first_bytes[n : n + 2], "little") for n in (0, 2))
+    if len(first_bytes) < 16 or element not in _FIRST_ELEMENTS.get(group, ()):
+        return False
+    length = int.from_bytes(first_bytes[4:8], "little")
+    following = int.from_bytes(first_bytes[8 + length : 10 + length], "little")
+    return first_bytes[4:6] in _FIRST_TYPES or (length % 2 == 0 and length <= 128 and following in (group, 8))
 
 
 _SILENCE = threading.RLock()  # warning filters belong to the whole process

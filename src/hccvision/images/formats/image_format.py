@@ -108,6 +108,13 @@ class ImageFormat:
         """
         return 1
 
+    def verify(self, file: ImageFile) -> None:
+        """Raise if the file is visibly incomplete, judged by its structure without decoding; by default never.
+
+        Args:
+            file: as in `read`.
+        """
+
     def provenance(self, file: ImageFile, frame: int | None, axis: str | None) -> Provenance:
         """Return the acquisition details a file states; by default none.
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -49,6 +50,16 @@ class NIfTIFormat(ImageFormat):
     def frames(self, file: ImageFile, axis: str | None) -> int:
         """Return the number of slices; see `ImageFormat.frames`."""
         return _open(file, axis).count
+
+    def verify(self, file: ImageFile) -> None:
+        """Raise if the values can't be in an uncompressed file of this length; see `ImageFormat.verify`."""
+        with file.open() as stream:
+            packed, length = stream.read(2) == b"\x1f\x8b", stream.seek(0, 2)
+        header = _open(file, None).image.header
+        shape, offset = header.get_data_shape(), int(header.get_data_offset())
+        stated = offset + math.prod(int(n) for n in shape) * header.get_data_dtype().itemsize
+        if not packed and length < stated:
+            raise ValueError(f"truncated: its values end at byte {stated}, the file at {length}")
 
     def provenance(self, file: ImageFile, frame: int | None, axis: str | None) -> Provenance:
         """Return spacing, thickness and position, in mm if the file states no unit; see `ImageFormat.provenance`."""

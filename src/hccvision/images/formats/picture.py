@@ -9,18 +9,32 @@ from PIL.TiffImagePlugin import TiffImageFile
 from hccvision.images.formats.checks import choose_frame, require_plausible_size
 from hccvision.images.formats.deep_colour import deep_colour
 from hccvision.images.formats.image_format import ImageFormat
+from hccvision.images.formats.picture_ends import has_late_metadata, require_whole
 from hccvision.images.image_file import ImageFile
 from hccvision.images.slices import Slice
 from hccvision.registry import IMAGE_FORMATS
 
 _ORIENTATION, _PHOTOMETRIC = 0x0112, 0x0106  # EXIF and TIFF tags
+_STRIPS = (273, 279, 324, 325)  # TIFF tags: offsets and byte counts of strips, and of tiles
+_RAW_BITS = {"1": 1, "1;I": 1, "L": 8, "LA": 16, "RGB": 24, "BGR": 24, "BGRA": 32, "I;16B": 16}
+_METADATA = ("exif", "xmp", "XML:com.adobe.xmp", "Raw profile type exif")  # of a PNG, that may state an orientation
+# Formats of pixels alone: the others of Pillow run programs, need files beside, or are no pictures.
+_DECODED = "AVIF BMP DIB GIF ICO JPEG JPEG2000 MPO PCX PNG PPM QOI SGI TGA TIFF WEBP".split()  # noqa: SIM905
+
+
+def _suffixes() -> tuple[str, ...]:
+    """Return the suffixes that Pillow knows for the formats it decodes, those of most pictures first."""
+    Image.init()
+    usual = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".gif", ".webp")
+    known = (suffix for suffix, name in sorted(Image.registered_extensions().items()) if name in _DECODED)
+    return tuple(dict.fromkeys((*usual, *known)))
 
 
 @IMAGE_FORMATS.register("picture", fallback=True)
 class PictureFormat(ImageFormat):
     """Pictures decoded by Pillow. EXIF orientation is applied."""
 
-    suffixes = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".gif", ".webp")
+    suffixes = _suffixes()
     is_plain = True
 
     def read(self, file: ImageFile, frame: int | None, axis: str | None) -> Slice:
@@ -40,19 +54,48 @@ class PictureFormat(ImageFormat):
     def size(self, file: ImageFile, axis: str | None) -> tuple[int, int]:
         """Return ``(height, width)`` from the header; see `ImageFormat.size`."""
         with _opened(file) as image:
-            turned = image.getexif().get(_ORIENTATION) in (5, 6, 7, 8)
+            # a PNG without metadata before its pixels would be decoded in search of some after them
+            asks = image.format != "PNG" or any(key in image.info for key in _METADATA) or has_late_metadata(file)
+            turned = asks and image.getexif().get(_ORIENTATION) in (5, 6, 7, 8)
             width, height = _upright(image).size if turned else image.size
             return height, width
 
     def frames(self, file: ImageFile, axis: str | None) -> int:
         """Return the number of pages; see `ImageFormat.frames`."""
-        with Image.open(file.content) as image:
+        with _opened(file) as image:
             return _pages(image)
+
+    def verify(self, file: ImageFile) -> None:
+        """Raise if the file ends before its last pixel; see `ImageFormat.verify`."""
+        require_whole(file)
+        with _opened(file) as image:
+            end = _raw_end(image)
+        with file.open() as stream:
+            if stream.seek(0, 2) < end:
+                raise ValueError(f"truncated: its pixels end at byte {end}, the file at {stream.tell()}")
+
+
+def _raw_end(image: Image.Image) -> int:
+    """Return where the stored pixels end, 0 if the format does not state it."""
+    if isinstance(image, TiffImageFile):
+        places = [image.tag_v2.get(tag) or () for tag in _STRIPS if image.tag_v2.get(tag)]
+        stored = [
+            (at + size)
+            for starts, sizes in zip(places[::2], places[1::2], strict=False)
+            for at, size in zip(starts, sizes, strict=False)
+        ]
+        return max(stored, default=0)
+    ends = [
+        offset + -(-image.width * _RAW_BITS[mode] // 8) * image.height
+        for codec, _, offset, options in getattr(image, "tile", ())
+        if codec == "raw" and (mode := options if isinstance(options, str) else options[0]) in _RAW_BITS
+    ]
+    return max(ends, default=0)
 
 
 def _opened(file: ImageFile) -> Image.Image:
     """Open a picture of a plausible size; nothing is decoded yet."""
-    image = Image.open(file.content)
+    image = Image.open(file.content, "r", [name for name in _DECODED if name in Image.OPEN])
     try:
         require_plausible_size(file.path, image.height, image.width)
     except ValueError:
