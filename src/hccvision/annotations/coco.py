@@ -19,10 +19,11 @@ from typing import Any
 from hccvision.annotations import coco_document
 from hccvision.annotations.coco_document import file_name_of, id_of
 from hccvision.annotations.judging import StatedBox, format_size, judge_boxes, judge_image
+from hccvision.annotations.left_out import left_aside, unread_images
 from hccvision.annotations.paths import existing_folder, file_within
 from hccvision.annotations.patients import PatientRule, find_patient, patient_rule
 from hccvision.annotations.problems import usable
-from hccvision.annotations.tree import left_aside, scan, unread_images
+from hccvision.annotations.tree import scan
 from hccvision.annotations.writing import class_list, clipped_boxes
 from hccvision.contracts.samples import Problem, Sample
 from hccvision.files import write_text

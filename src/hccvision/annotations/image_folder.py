@@ -8,10 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from hccvision.annotations.judging import judge_image
+from hccvision.annotations.left_out import left_aside, say_left_out, unread_images
 from hccvision.annotations.names import annotation_stem, copied_from
 from hccvision.annotations.paths import existing_folder, images_in
 from hccvision.annotations.patients import PatientRule, find_patient, patient_rule
-from hccvision.annotations.tree import left_aside, say_left_out, scan, unread_images
+from hccvision.annotations.tree import scan
 from hccvision.contracts.samples import Sample
 from hccvision.registry import ANNOTATION_FORMATS
 

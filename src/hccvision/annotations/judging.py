@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from hccvision.contracts.samples import Annotation, Problem
+from hccvision.images.formats.checks import require_plausible_bytes
 from hccvision.images.read import frame_count, image_size, verify_image
 
 UNREAD = frozenset(["bad_box", "missing_name", "unknown_category", "unread_object"])  # labels that can't be read
@@ -49,11 +50,13 @@ def judge_image(path: Path) -> tuple[tuple[int, int] | None, tuple[Problem, ...]
     """
     size, kind = None, "unreadable_image"
     try:
-        size = image_size(path)
-        kind = "truncated_image"
-        verify_image(path)
-        kind = "unreadable_image"
-        count = frame_count(path)
+        with path.open("rb") as source:
+            require_plausible_bytes(path)
+            size = image_size(path, source=source)
+            kind = "truncated_image"
+            verify_image(path, source=source)
+            kind = "unreadable_image"
+            count = frame_count(path, source=source)
     except (ValueError, OSError, ImportError) as error:
         reason = error if size is not None else _first_reason(path, error)
         message = str(reason).removeprefix(f"{path}: ")
