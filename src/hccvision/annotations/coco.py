@@ -124,7 +124,7 @@ def write_coco(
         path: the JSON file to create, in an existing folder.
         images: folder that file names are to be relative to; None: the deepest that contains all images.
         classes: names in the order of the category ids, from 1; None: the names there are, sorted.
-        on_problem: ``"raise"``, or ``"skip"`` to leave out what problems affect; see `usable`.
+        on_problem: ``"raise"``, or ``"skip"`` or ``"keep"`` to leave out what problems affect; see `usable`.
         overwrite: whether an existing file may be replaced.
 
     Returns:

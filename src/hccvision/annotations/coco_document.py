@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Collection, Mapping
 from pathlib import Path
@@ -11,10 +10,9 @@ from typing import Any
 import numpy as np
 
 from hccvision.annotations.names import MOST_LETTERS
+from hccvision.annotations.paths import read_json, words_in
 
 LISTS = ("images", "annotations", "categories")
-
-_MAX_BYTES = 2**30  # twice COCO's own largest file
 
 
 def load(path: Path) -> dict[str, list[Any]]:
@@ -30,36 +28,15 @@ def load(path: Path) -> dict[str, list[Any]]:
         FileNotFoundError: if there is no such file.
         ValueError: if it is not JSON, is larger than 1 GiB, or lacks one of the lists.
     """
-    document = load_json(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: there is no such COCO file: check the path")
+    document = read_json(path)
     if not isinstance(document, dict) or not all(isinstance(document.get(key), list) for key in LISTS):
         raise ValueError(
             f"{path}: expected a JSON object with the lists {', '.join(LISTS)}: export it again in the COCO format for "
             "detection"
         )
     return document
-
-
-def load_json(path: Path) -> Any:
-    """Load a JSON file of at most 1 GiB.
-
-    Args:
-        path: the file.
-
-    Returns:
-        Its value.
-
-    Raises:
-        FileNotFoundError: if there is no such file.
-        ValueError: if it is not JSON or too large.
-    """
-    if not path.is_file():
-        raise FileNotFoundError(f"{path}: there is no such COCO file: check the path")
-    if path.stat().st_size > _MAX_BYTES:
-        raise ValueError(f"{path}: expected a COCO file of at most 1 GiB, got {path.stat().st_size} bytes: split it")
-    try:
-        return json.loads(path.read_bytes())
-    except (ValueError, RecursionError) as error:
-        raise ValueError(f"{path}: not a readable JSON file ({error}): export it again in the COCO format") from error
 
 
 def looks_like_coco(path: Path) -> bool:
@@ -71,13 +48,8 @@ def looks_like_coco(path: Path) -> bool:
     Returns:
         Whether it begins like a JSON object and contains the words of COCO's three lists.
     """
-    try:
-        if path.suffix.lower() != ".json" or path.stat().st_size > _MAX_BYTES:
-            return False
-        source = path.read_bytes()
-    except OSError:
-        return False
-    return source.lstrip()[:1] == b"{" and all(f'"{key}"'.encode() in source for key in LISTS)
+    words = {f'"{key}"' for key in LISTS}
+    return path.suffix.lower() == ".json" and words_in(path, words) >= {"{", *words}
 
 
 def id_of(entry: Any, key: str) -> int | str | None:

@@ -9,18 +9,30 @@ import numpy as np
 
 from hccvision.annotations.judging import judge_image
 from hccvision.annotations.names import annotation_stem
+from hccvision.annotations.paths import words_in
 from hccvision.annotations.patients import PatientOf, find_patient
 from hccvision.annotations.tree import ANNOTATION_SUFFIXES, Tree
 from hccvision.annotations.yolo_labels import has_labels
 from hccvision.annotations.yolo_names import NAMES_FILE
 from hccvision.contracts.samples import Annotation, Problem, Sample
 
-_JSON_WORDS = tuple(
-    f'"{word}"'.encode()
-    for word in "annotations bbox bboxes boxes label labels objects points regions result shapes".split()  # noqa: SIM905
-)
-_TABLE_WORDS = (b"region_shape_attributes", b"spatial_coordinates", b"xmin", b"bbox")  # in the first line
-_PIECE, _LONGEST = 2**20, 32  # bytes read at once; bytes of the longest word
+_JSON_WORDS = {
+    f'"{word}"'
+    for word in (
+        "annotations",
+        "bbox",
+        "bboxes",
+        "boxes",
+        "label",
+        "labels",
+        "objects",
+        "points",
+        "regions",
+        "result",
+        "shapes",
+    )
+}
+_TABLE_WORDS = (b"region_shape_attributes", b"spatial_coordinates", b"xmin", b"bbox")  # of their first lines
 
 
 def left_aside(tree: Tree, used: Collection[Path]) -> list[Sample]:
@@ -113,15 +125,10 @@ def _is_annotation(path: Path, stems: Collection[str]) -> bool:
     try:
         if suffix == ".txt":
             return path.name != NAMES_FILE and has_labels(path)
-        with path.open("rb") as file:
-            if suffix == ".csv":
-                line = file.readline(_PIECE)
-                return any(word in line for word in _TABLE_WORDS)
-            end = b""
-            while piece := file.read(_PIECE):
-                if any(word in end + piece for word in _JSON_WORDS):
-                    return True
-                end = piece[-_LONGEST:]
+        if suffix == ".csv":
+            with path.open("rb") as file:
+                start = file.read(2**16)
+            return any(word in start for word in _TABLE_WORDS)
     except OSError:
         return True
-    return False
+    return bool(words_in(path, _JSON_WORDS) & _JSON_WORDS)

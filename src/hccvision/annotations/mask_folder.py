@@ -6,7 +6,7 @@ import os
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -22,7 +22,7 @@ from hccvision.contracts.samples import Annotation, Problem, Sample
 from hccvision.registry import ANNOTATION_FORMATS
 
 Key = tuple[str, ...]  # the place of an image in its folder, and its stem
-Labels = Mapping[int, str | None] | Mapping[str, str | None] | Mapping[int | str, str | None]
+Labels = Mapping[Any, str | None]  # by value, or by the folder of a structure
 
 
 class Mask(NamedTuple):
@@ -265,8 +265,7 @@ def _annotation(
 
 def _labels_of(mask: np.ndarray, structure: str, labels: Labels | None) -> Mapping[int, str | None] | None:
     """Return the names of a mask's values: of its folder, or those that are stated for values."""
-    names: dict[int | str, str | None] | None = None if labels is None else {**labels}
-    if structure and (names is None or structure in names):
-        name = structure if names is None else names[structure]
+    if structure and (labels is None or structure in labels):
+        name = structure if labels is None else labels[structure]
         return {int(value): name for value in np.unique(mask) if value != 0}
-    return None if names is None else {value: name for value, name in names.items() if isinstance(value, int)}
+    return None if labels is None else {value: name for value, name in labels.items() if isinstance(value, int)}

@@ -124,7 +124,7 @@ def write_yolo_folder(
         samples: with annotations, each image with a name of its own.
         folder: to create; it may exist if it is empty.
         classes: names in the order of their numbers, from 0; None: the names there are, sorted.
-        on_problem: ``"raise"``, or ``"skip"`` to leave out what problems affect; see `usable`.
+        on_problem: ``"raise"``, or ``"skip"`` or ``"keep"`` to leave out what problems affect; see `usable`.
 
     Returns:
         The folder.
