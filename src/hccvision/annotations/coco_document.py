@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from hccvision.annotations.names import MOST_LETTERS
 from hccvision.annotations.paths import read_json, words_in
+from hccvision.annotations.shapes import NO_BOX, box_of_points, numbers
 
 LISTS = ("images", "annotations", "categories")
 
@@ -82,6 +81,19 @@ def file_name_of(entry: Any) -> str:
     return name if isinstance(name, str) else ""
 
 
+def states_server_paths(document: Mapping[str, Any]) -> bool:
+    """Return whether a file states its images by paths on the server that made it, as Label Studio does.
+
+    Args:
+        document: the file's.
+
+    Returns:
+        Whether only the last parts of its file names tell which images they are.
+    """
+    info = document.get("info")
+    return isinstance(info, dict) and info.get("contributor") == "Label Studio"
+
+
 def size_of(entry: Mapping[str, Any]) -> tuple[int, int] | None:
     """Return the size of an image.
 
@@ -135,23 +147,23 @@ def category_names(entries: list[Any], path: Path, used: Collection[Any]) -> dic
     return categories
 
 
-def corners_of(box: Any) -> list[float]:
-    """Convert ``x, y, width, height`` to corners.
+def corners_of(item: Mapping[str, Any]) -> Sequence[float]:
+    """Return the corners of the box of an annotation; where it states none, of the one that encloses its polygons.
 
     Args:
-        box: the ``bbox`` of an entry.
+        item: of the list of annotations.
 
     Returns:
-        ``x1, y1, x2, y2`` in pixels; four NaN if it is not four numbers.
+        ``x1, y1, x2, y2`` in pixels; four NaN if ``bbox`` is not four numbers.
 
     Example:
-        >>> corners_of([10, 20, 5, 5])
-        [10.0, 20.0, 15.0, 25.0]
+        >>> corners_of({"bbox": [10, 20, 5, 5]}), corners_of({"segmentation": [[10, 20, 15, 20, 15, 25]]})
+        ([10.0, 20.0, 15.0, 25.0], (10.0, 20.0, 15.0, 25.0))
     """
+    box, outline = item.get("bbox"), item.get("segmentation")
+    if not box and isinstance(outline, list) and all(isinstance(p, list) and len(p) % 2 == 0 for p in outline):
+        return box_of_points((x for p in outline for x in p[::2]), (y for p in outline for y in p[1::2]))
     if not isinstance(box, list) or len(box) != 4 or not all(type(n) in (int, float) for n in box):
-        return [np.nan] * 4
-    try:
-        x, y, width, height = (float(n) for n in box)
-    except OverflowError:
-        return [np.nan] * 4
+        return NO_BOX
+    x, y, width, height = numbers(box)
     return [x, y, x + width, y + height]

@@ -77,7 +77,8 @@ class Finder:
             file: that states it.
 
         Returns:
-            The files; of several that share as many parts those at the very path below the folder, or the nearest.
+            The files; of several that share as many parts those at the very path below the folder, else those in a
+            folder that the file is named after, else the nearest.
         """
         parts = [part.casefold() for part in re.split(r"[\\/]+", stated) if part not in ("", ".")]
         if not parts:
@@ -87,6 +88,8 @@ class Finder:
         if len(best) == 1:
             return best
         whole = [p for p in best if len(p.relative_to(self.root).parts) == len(parts) == shared[p]]
+        words = set(re.split(r"[^a-z0-9]+", file.stem.casefold()))  # instances_train.json is of the folder train
+        whole = whole or [p for p in best if words.intersection(map(str.casefold, place_of(p, self.root)))]
         return whole or self._nearest([(p, p.name) for p in best], re.split(r"[\\/]+", stated)[-1], file) or best
 
     def _nearest(self, found: list[tuple[Path, str]], name: str, file: Path) -> list[Path]:

@@ -102,11 +102,11 @@ def parse(path: Path) -> list[ListedImage]:
 
 
 def _is_label_studio(path: Path) -> bool:
-    found = words_in(
-        path, ('"annotations"', '"completions"', '"result"', '"annotation_id"', '"original_width"', '"data"')
-    )
-    is_full = '"result"' in found and bool(found & {'"annotations"', '"completions"', '"data"'})
-    return is_full or ("[" in found and bool(found & {'"annotation_id"', '"original_width"'}))
+    lists = {'"annotations"', '"completions"'}
+    found = words_in(path, {*lists, '"result"', '"data"', '"annotation_id"', '"original_width"'})
+    if found >= {"[", '"annotation_id"'} or found >= {"[", '"original_width"'}:  # JSON-MIN
+        return True
+    return '"data"' in found and bool(found & lists or '"result"' in found)
 
 
 def _image(number: int, task: Mapping[str, Any]) -> ListedImage:

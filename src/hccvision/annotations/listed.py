@@ -11,12 +11,19 @@ from typing import NamedTuple
 
 from hccvision.annotations.finding import Finder
 from hccvision.annotations.judging import StatedBox, format_size, judge_boxes, judge_image
-from hccvision.annotations.left_out import check_unannotated, left_aside, say_left_out, unannotated_sample
+from hccvision.annotations.left_out import (
+    check_unannotated,
+    left_aside,
+    say_left_out,
+    unannotated_sample,
+    unread_images,
+)
 from hccvision.annotations.paths import file_within
 from hccvision.annotations.patients import PatientOf, PatientRule, find_patient, patient_rule
 from hccvision.annotations.tree import scan
 from hccvision.contracts.samples import Problem, Sample
 
+_TOLD = frozenset(["ambiguous_image", "duplicate_annotation", "duplicate_image", "missing_image"])
 _UPLOAD = re.compile(r"^[0-9a-f]{8}-(?=.)")  # that Label Studio puts before the names of uploaded files
 
 
@@ -29,6 +36,7 @@ class ListedImage(NamedTuple):
         size: ``(height, width)`` as the file states it; None if it doesn't.
         boxes: that the file states; or, where it states shares of the sides, a callable on the size of the image.
         unread: what it states beside them and can't be read as boxes, one message each.
+        unknown: what it states of categories without a name, one message each.
         problems: of the entry, kind and message each; they make the sample unusable.
         is_annotated: whether the file says what the image shows; an image without boxes then shows no lesion.
         class_name: of the whole image, which is read from files that hold no boxes alone.
@@ -39,6 +47,7 @@ class ListedImage(NamedTuple):
     size: tuple[int, int] | None = None
     boxes: Sequence[StatedBox] | Callable[[tuple[int, int] | None], Sequence[StatedBox]] = ()
     unread: Sequence[str] = ()
+    unknown: Sequence[str] = ()
     problems: Sequence[tuple[str, str]] = ()
     is_annotated: bool = True
     class_name: str | None = None
@@ -50,7 +59,9 @@ def read_listed(
     parse: Callable[[Path], Iterable[ListedImage]],
     *,
     patient: PatientRule | None = None,
-    unannotated: str = "problem",
+    unannotated: str | None = "problem",
+    images: Path | None = None,
+    elsewhere: Callable[[], Collection[str]] = tuple,
 ) -> list[Sample]:
     """Read annotation files and find the images that they list, by the last parts of their paths.
 
@@ -60,7 +71,9 @@ def read_listed(
         parse: returns the images that a file lists; raises ValueError or OSError if the file can't be read.
         patient: how to find an image's patient, as in `read_voc_folder`.
         unannotated: what an image is that no file lists, or that is listed as not annotated: a ``"problem"``,
-            ``"normal"`` (examined, no lesion), or left out (``"skip"``).
+            ``"normal"`` (examined, no lesion), or left out (``"skip"``); None: left aside, a problem.
+        images: folder of the images; None: the folder of the data set.
+        elsewhere: returns names of images that other files list; they are left out, and printed.
 
     Returns:
         Samples in the order of the files, then one for each image that none lists and for each file left aside.
@@ -68,8 +81,9 @@ def read_listed(
     Raises:
         ValueError: if there are no files.
     """
-    check_unannotated(unannotated)
-    root = path if path.is_dir() else path.parent
+    if unannotated is not None:
+        check_unannotated(unannotated)
+    root = images or (path if path.is_dir() else path.parent)
     tree, rule = scan(root), patient_rule(patient)
     find = Finder(root, tree.images)
     samples, listed = [], []
@@ -85,15 +99,20 @@ def read_listed(
     bare: list[Path] = []
     for file, entries in listed:
         for entry in entries:
-            images = find_image(find, entry.path, file) or (find.by_stem(file) if len(entries) == 1 else [])
-            if len(images) == 1 and not entry.is_annotated and not entry.problems:
-                bare += images
+            found = find_image(find, entry.path, file) or (find.by_stem(file) if len(entries) == 1 else [])
+            if len(found) == 1 and not entry.is_annotated and not entry.problems:
+                bare += found
                 continue
-            taken.update(images)
-            samples.append(listed_sample(file, entry, images, root, rule, has_boxes))
+            taken.update(found)
+            samples.append(listed_sample(file, entry, found, root, rule, has_boxes))
     samples = _with_duplicates(samples)
     bare = [p for p in dict.fromkeys([*bare, *tree.images]) if p not in taken]
-    if unannotated == "skip":
+    names = set(elsewhere()) if bare else set()
+    say_left_out([p for p in bare if p.name in names], "images that other annotation files list")
+    bare = [p for p in bare if p.name not in names]
+    if unannotated is None:
+        samples += unread_images(bare, f"{', '.join(p.name for p in files)[:200]} does not list it; add it")
+    elif unannotated == "skip":
         say_left_out(bare, 'images without annotation (unannotated="skip")')
     else:
         samples += [unannotated_sample(p, rule, is_problem, "annotation") for p in bare]
@@ -127,6 +146,9 @@ def find_image(find: Finder, stated: str, file: Path) -> list[Path]:
     Returns:
         The images.
     """
+    exact = file_within(find.root, stated)
+    if exact is not None and exact.is_file():
+        return [exact]
     parts = [part for part in re.split(r"[\\/]+", stated) if part not in ("", ".", "..")]
     if not parts:
         return []
@@ -170,6 +192,7 @@ def listed_sample(
     if entry.class_name is not None and not has_boxes:
         return Sample(path, owner, class_name=entry.class_name, problems=tuple(problems))
     unread = [Problem("unread_object", str(file), f"{entry.label}: {message}") for message in entry.unread]
+    unread += [Problem("unknown_category", str(file), message) for message in entry.unknown]
     if entry.class_name is not None:
         message = f"{entry.label} is of the class {entry.class_name!r:.200} as a whole; left out: draw a box"
         unread.append(Problem("unread_object", str(file), message))
@@ -183,8 +206,8 @@ def _with_duplicates(samples: Collection[Sample]) -> list[Sample]:
     counts = Counter(s.path for s in samples)
     message = "is annotated more than once: keep one annotation"
     return [
-        s
-        if counts[s.path] < 2
-        else replace(s, problems=(*s.problems, Problem("duplicate_annotation", str(s.path), message, False)))
+        replace(s, problems=(*s.problems, Problem("duplicate_annotation", str(s.path), message, False)))
+        if counts[s.path] > 1 and not any(p.kind in _TOLD for p in s.problems)
+        else s
         for s in samples
     ]
