@@ -98,7 +98,9 @@ def test_a_coco_file_is_read_by_its_path_or_its_folder_wherever_its_images_are(d
             picture(root / images / sample.path.name)
         assert [(s.path, s.problems) for s in hv.read_folder(root)] == [(root / images / s.path.name, ()) for s in data]
     write_coco(data, source / "again.json")
-    with pytest.raises(ValueError, match=r"expected one COCO file .*, got again\.json, liver\.json: pass its path"):
+    with pytest.raises(
+        ValueError, match=r"expected one COCO file for each image, got again\.json, liver\.json: pass its path"
+    ):
         hv.read_folder(source)
     assert hv.read_folder(root, images=source)[0].path.parent == source
 

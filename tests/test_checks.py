@@ -134,6 +134,7 @@ def test_usable_prints_what_it_skips_and_keeps_what_it_can(data, capsys):
         "skipped: c.xml: not an image",
         "skipped: d.xml: not an image",
         "skipped: d.png: not an image",
+        "skipped: 1 of 5 samples: unreadable_image in 1, missing_image in 1",
     ]
 
 

@@ -146,7 +146,7 @@ def test_rounding_over_the_edge_is_cut(root):
 )
 def test_names_that_lead_out_of_the_folder_are_refused(root, name):
     samples = read(root, images=[{"id": 7, "file_name": name}])
-    assert kinds(samples) == [["unsafe_path"]]
+    assert kinds(samples) == [["unsafe_path"], ["unread_image"], ["unread_image"]]
     (problem,) = samples[0].problems
     assert not problem.usable
     assert repr(name) in problem.message
@@ -155,16 +155,18 @@ def test_names_that_lead_out_of_the_folder_are_refused(root, name):
 
 @pytest.mark.parametrize("entry", [{}, {"id": 1}, {"file_name": "a.png"}, {"id": 1, "file_name": 5}, None, "a.png"])
 def test_entries_that_name_no_image_are_problems(root, entry):
-    assert kinds(read(root, images=[entry], annotations=[])) == [["missing_image"]]
+    samples = read(root, images=[entry], annotations=[])
+    assert kinds(samples) == [["missing_image"], ["unread_image"], ["unread_image"]]
 
 
 def test_problems_of_images(root):
     gone = {"id": 7, "file_name": "gone.png"}
-    assert kinds(read(root, images=[gone])) == [["missing_image"]]
-    assert kinds(read(root, images=[{"id": 7, "file_name": "a.png", "width": 50, "height": 60}])) == [["size_mismatch"]]
+    assert kinds(read(root, images=[gone])) == [["missing_image"], ["unread_image"], ["unread_image"]]
+    turned = {"id": 7, "file_name": "a.png", "width": 50, "height": 60}
+    assert kinds(read(root, images=[turned])) == [["size_mismatch"], ["unread_image"]]
     one, two = document()["images"]
     assert kinds(read(root, images=[one, two | {"id": 7}], annotations=[])) == [["duplicate_image"]] * 2
-    assert kinds(read(root, images=[one, one | {"id": 8}])) == [["duplicate_image"]] * 2
+    assert kinds(read(root, images=[one, one | {"id": 8}])) == [["duplicate_image"]] * 2 + [["unread_image"]]
     (root / "a.png").write_bytes(b"no picture")
     assert kinds(read(root)) == [["unreadable_image"], []]
 

@@ -214,7 +214,7 @@ def test_problems_stop_who_uses_the_samples_or_cost_only_what_they_spoil(tmp_pat
     assert [s.path.stem for s in kept] == ["degenerate", "outside"]
     assert kept[0].annotation.boxes.tolist() == [[10, 5, 20, 15]]  # the degenerate box has cost only itself
     printed = capsys.readouterr().out.splitlines()
-    assert len(printed) == 6
+    assert len(printed) == 7
     assert all(line.startswith("skipped: ") for line in printed)
 
 

@@ -31,6 +31,8 @@ class _Once:
 
     def run(self, action: Callable[[], None], *, wait: bool = True) -> None:
         """Run an action, or wait until another thread has; after a failure the next call runs it again."""
+        if self._done:
+            return
         with self._changed:
             while not self._done and self._owner not in (None, threading.get_ident()) and wait:
                 self._changed.wait()

@@ -11,20 +11,22 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from hccvision.annotations import coco_document
 from hccvision.annotations.coco_document import file_name_of, id_of
-from hccvision.annotations.judging import StatedBox, format_size, judge_boxes, judge_image
+from hccvision.annotations.judging import StatedBox
+from hccvision.annotations.listed import ListedImage, files_like, read_listed
 from hccvision.annotations.paths import existing_folder, file_within
-from hccvision.annotations.patients import PatientRule, find_patient, patient_rule
+from hccvision.annotations.patients import PatientRule
 from hccvision.annotations.problems import usable
-from hccvision.annotations.tree import left_aside, scan, unread_images
 from hccvision.annotations.writing import class_list, clipped_boxes
-from hccvision.contracts.samples import Problem, Sample
+from hccvision.contracts.samples import Sample
 from hccvision.files import write_text
 from hccvision.registry import ANNOTATION_FORMATS
 
@@ -39,7 +41,8 @@ def read_coco(
 ) -> list[Sample]:
     """Read a COCO file with the images that it lists.
 
-    An image without annotations has no lesions. Problems are those of `read_voc_folder`, and: a category that the file
+    An image without annotations has no lesions. An image in the folder that the file does not list is an
+    ``unread_image`` problem, unless another COCO file beside it does. Other problems are those of `read_voc_folder`, and: a category that the file
     lacks (``unknown_category``; the box is left out), one id or file name for several images (``duplicate_image``), a
     file name that points outside the folder (``unsafe_path``).
 
@@ -67,8 +70,27 @@ def read_coco(
         True
     """
     path = Path(path)
-    document = coco_document.load(path)
+    listed = {path: parse(path)}
     folder = existing_folder(path.parent if images is None else images)
+    others = partial(_others, path)
+    return read_listed(
+        path, [path], listed.__getitem__, patient=patient, unannotated=None, images=folder, elsewhere=others
+    )
+
+
+def parse(path: Path) -> list[ListedImage]:
+    """Return the images that a COCO file lists, then one for each image id that only annotations name.
+
+    Args:
+        path: the JSON file.
+
+    Returns:
+        The images.
+
+    Raises:
+        ValueError: if it is not JSON or not COCO's.
+    """
+    document = coco_document.load(path)
     used = {id_of(item, "category_id") for item in document["annotations"]}
     categories = coco_document.category_names(document["categories"], path, used)
     of_image: dict[Any, list[tuple[int, Mapping[str, Any]]]] = defaultdict(list)
@@ -76,35 +98,27 @@ def read_coco(
         of_image[id_of(item, "image_id")].append((number, item if isinstance(item, dict) else {}))
     ids = Counter(id_of(entry, "id") for entry in document["images"])
     names = Counter(file_name_of(entry) for entry in document["images"])
-    rule = patient_rule(patient)
-    samples = []
+    listed = []
     for number, entry in enumerate(document["images"], start=1):
-        known, name = id_of(entry, "id"), file_name_of(entry)
-        image = file_within(folder, name)
-        problems: tuple[Problem, ...] = ()
-        if image is None or known is None:
-            kind, message = "unsafe_path", f"its file_name {name!r:.200} is not a file name in {folder}: correct it"
-            if known is None or not name:
-                kind, message = "missing_image", "it needs an id and a file_name: correct the entry"
-            problems = (Problem(kind, str(path), f"image {number} of the list: {message}", False),)
-            samples.append(Sample(folder / f"image {number}", problems=problems))
-            continue
-        if ids[known] > 1 or names[name] > 1:
-            message = f"image {number} of the list: its id {known!r} or its file {name!r} appears twice: keep one"
-            problems = (Problem("duplicate_image", str(path), message, False),)
-        owner, more = find_patient(rule, image)
-        size, size_problems = _size(path, entry, image, folder)
-        boxes, unknown = _boxes(path, of_image.get(known, ()), categories, name)
-        annotation = judge_boxes(boxes, size, path=path, filename=name, problems=unknown)
-        problems = (*annotation.problems, *problems, *more, *size_problems)
-        samples.append(Sample(image, owner, annotation=annotation, problems=problems))
+        known, name, label = id_of(entry, "id"), file_name_of(entry), f"image {number} of the list"
+        if known is None or not name:
+            problem = "missing_image", "it needs an id and a file_name: correct the entry"
+            listed.append(ListedImage(label, "", problems=[problem]))
+        elif file_within(path.parent, name) is None and not coco_document.states_server_paths(document):
+            problem = "unsafe_path", f"its file_name {name!r:.200} is not a file name in the folder: correct it"
+            listed.append(ListedImage(label, "", problems=[problem]))
+        else:
+            boxes, unknown = _boxes(of_image.get(known, ()), categories, name)
+            message = f"its id {known!r} or its file {name!r} appears twice: keep one"
+            twice = [("duplicate_image", message)] if ids[known] > 1 or names[name] > 1 else []
+            size = coco_document.size_of(entry)
+            listed.append(ListedImage(label, name, size, boxes, unknown=unknown, problems=twice))
     for known, items in of_image.items():
         if known is None or known not in ids:
             which = ", ".join(str(place) for place, _ in items[:5]) + (" …" if len(items) > 5 else "")
             message = f"annotations {which} of the list are for the image {known!r}, which the file lacks: add it"
-            problem = Problem("missing_image", str(path), message, False)
-            samples.append(Sample(folder / f"image without entry {len(samples)}", problems=(problem,)))
-    return samples
+            listed.append(ListedImage(f"image without entry {len(listed)}", "", problems=[("missing_image", message)]))
+    return listed
 
 
 def write_coco(
@@ -123,7 +137,7 @@ def write_coco(
         path: the JSON file to create, in an existing folder.
         images: folder that file names are to be relative to; None: the deepest that contains all images.
         classes: names in the order of the category ids, from 1; None: the names there are, sorted.
-        on_problem: ``"raise"``, or ``"skip"`` to leave out what problems affect; see `usable`.
+        on_problem: ``"raise"``, or ``"skip"`` or ``"keep"`` to leave out what problems affect; see `usable`.
         overwrite: whether an existing file may be replaced.
 
     Returns:
@@ -165,7 +179,7 @@ class COCOFormat:
         'images'
     """
 
-    looks_for = "a COCO file, or a folder with one in it or in annotations/"
+    looks_for = "COCO's JSON with images, annotations and categories, also one for each split, and its images"
     image_folder = "images"
     file_name = "annotations.json"
 
@@ -180,33 +194,34 @@ class COCOFormat:
         """
         return bool(_files(path))
 
-    def read(self, path: Path, *, images: str | os.PathLike[str] | None = None, **options: Any) -> list[Sample]:
-        """Read a COCO file, or the only one in a folder or its ``annotations/``; see `read_coco`.
+    def read(
+        self, path: Path, *, images: str | os.PathLike[str] | None = None, patient: PatientRule | None = None
+    ) -> list[Sample]:
+        """Read a COCO file, or all in a folder at any depth, such as one for each split.
 
         Args:
             path: the file or folder.
-            images: folder that file names are relative to; None: the file's own, the folder, its ``images/`` or its
-                ``JPEGImages/``, the first in which the file's first image exists.
-            options: of `read_coco`.
+            images: folder of the images; None: the folder itself. Images are found by the last parts of their names.
+            patient: how to find an image's patient, as in `read_voc_folder`.
 
         Returns:
-            The samples.
+            The samples; an image that no file lists is a problem.
 
         Raises:
-            ValueError: if the folder contains several COCO files, or none.
+            ValueError: if the folder contains no COCO file, or several that list the same image; also as `read_coco`.
         """
-        files = _files(path)
         if path.is_file():
-            files = [path]
-        if len(files) != 1:
-            got = ", ".join(p.name for p in files) or "none"
-            raise ValueError(f"{path}: expected one COCO file in it or in annotations/, got {got}: pass its path")
-        if images is not None or not path.is_dir():
-            return read_coco(files[0], images, **options)
-        samples, tree = read_coco(files[0], _image_folder(files[0], path), **options), scan(path)
-        used = {s.path for s in samples}
-        unread = unread_images((p for p in tree.images if p not in used), f"{files[0].name} does not list it; add it")
-        return samples + unread + left_aside(tree, files)
+            return read_coco(path, images, patient=patient)
+        files = _files(path)
+        if not files:
+            raise ValueError(f"{path}: expected {self.looks_for}, got none: pass its path")
+        folder = None if images is None else existing_folder(images)
+        listed = {file: parse(file) for file in files}
+        samples = read_listed(path, files, listed.__getitem__, patient=patient, unannotated=None, images=folder)
+        if len(files) > 1 and any(p.kind == "duplicate_annotation" for s in samples for p in s.problems):
+            got = ", ".join(p.name for p in files)
+            raise ValueError(f"{path}: expected one COCO file for each image, got {got}: pass its path")
+        return samples
 
     def write(self, folder: Path, samples: Sequence[Sample], *, classes: Sequence[str]) -> None:
         """Write ``annotations.json`` with file names relative to the folder.
@@ -223,37 +238,27 @@ class COCOFormat:
         write_text(folder / self.file_name, json.dumps(document, indent=1))
 
 
-def _size(
-    path: Path, entry: Mapping[str, Any], image: Path, folder: Path
-) -> tuple[tuple[int, int] | None, tuple[Problem, ...]]:
-    """Return the size that an entry states, or else that of its image, and the problems of both."""
-    stated, name = coco_document.size_of(entry), file_name_of(entry)
-    if not image.is_file():
-        message = f"its image {name!r} is not in {folder}: put it there, or remove it from the file"
-        return stated, (Problem("missing_image", str(path), message, False),)
-    real, problems = judge_image(image)
-    if real is not None and stated is not None and real != stated:
-        message = f"says {name!r} is {format_size(stated)} pixels, but it is {format_size(real)}: annotate this version"
-        problems = (*problems, Problem("size_mismatch", str(path), message, False))
-    return stated or real, problems
-
-
-def _boxes(
-    path: Path, items: Entries, categories: Mapping[int | str | None, str], name: str
-) -> tuple[list[StatedBox], list[Problem]]:
-    """Return the boxes of one image, and those of unknown categories as problems."""
-    boxes, problems = [], []
+def _boxes(items: Entries, categories: Mapping[int | str | None, str], name: str) -> tuple[list[StatedBox], list[str]]:
+    """Return the boxes of one image, and a message for each of an unknown category."""
+    boxes, unknown = [], []
     for place, item in items:
         category = id_of(item, "category_id")
         label = f"annotation {item.get('id', place)!r} of {name!r}"
         if category not in categories:
             message = f"{label} is of the category {category!r}, which the file lacks; left out: add the category"
-            problems.append(Problem("unknown_category", str(path), message))
+            unknown.append(message)
             continue
-        corners, text = coco_document.corners_of(item.get("bbox")), repr(item.get("bbox"))[:200]
+        corners, text = coco_document.corners_of(item), repr(item.get("bbox"))[:200]
         difficult, crowd = (item.get(key) in (1, True) for key in ("ignore", "iscrowd"))
         boxes.append(StatedBox(label, categories[category], corners, text, difficult, crowd))
-    return boxes, problems
+    return boxes, unknown
+
+
+def _others(path: Path) -> set[str]:
+    """Return the names of the images that the COCO files beside one list."""
+    files = [p for p in path.parent.glob("*.json") if p != path and coco_document.looks_like_coco(p)]
+    names = (file_name_of(entry) for p in files for entry in coco_document.load(p)["images"])
+    return {re.split(r"[\\/]", name)[-1] for name in names}
 
 
 def _document(samples: Sequence[Sample], folder: str, names: Sequence[str]) -> dict[str, Any]:
@@ -291,17 +296,4 @@ def _document(samples: Sequence[Sample], folder: str, names: Sequence[str]) -> d
 
 def _files(path: Path) -> list[Path]:
     """Return the COCO files that a path names or contains."""
-    if path.is_file():
-        return [path] if coco_document.looks_like_coco(path) else []
-    found = [p for place in (path, path / "annotations") for p in sorted(place.glob("*.json"))]
-    return [p for p in found if coco_document.looks_like_coco(p)]
-
-
-def _image_folder(file: Path, root: Path) -> Path:
-    """Return the first of the usual folders in which the first listed image exists; else the file's own."""
-    names = [file_name_of(entry) for entry in coco_document.load(file)["images"][:1]]
-    for place in (file.parent, root, root / "images", root / "JPEGImages"):
-        image = file_within(place, names[0]) if names else None
-        if image is not None and image.is_file():
-            return place
-    return file.parent
+    return files_like(path, ".json", coco_document.looks_like_coco)

@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import json
 import re
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from hccvision.annotations.names import MOST_LETTERS
+from hccvision.annotations.paths import read_json, words_in
+from hccvision.annotations.shapes import NO_BOX, box_of_points, numbers
 
 LISTS = ("images", "annotations", "categories")
-
-_MAX_BYTES = 2**30  # twice COCO's own largest file
 
 
 def load(path: Path) -> dict[str, list[Any]]:
@@ -30,36 +27,15 @@ def load(path: Path) -> dict[str, list[Any]]:
         FileNotFoundError: if there is no such file.
         ValueError: if it is not JSON, is larger than 1 GiB, or lacks one of the lists.
     """
-    document = load_json(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: there is no such COCO file: check the path")
+    document = read_json(path)
     if not isinstance(document, dict) or not all(isinstance(document.get(key), list) for key in LISTS):
         raise ValueError(
             f"{path}: expected a JSON object with the lists {', '.join(LISTS)}: export it again in the COCO format for "
             "detection"
         )
     return document
-
-
-def load_json(path: Path) -> Any:
-    """Load a JSON file of at most 1 GiB.
-
-    Args:
-        path: the file.
-
-    Returns:
-        Its value.
-
-    Raises:
-        FileNotFoundError: if there is no such file.
-        ValueError: if it is not JSON or too large.
-    """
-    if not path.is_file():
-        raise FileNotFoundError(f"{path}: there is no such COCO file: check the path")
-    if path.stat().st_size > _MAX_BYTES:
-        raise ValueError(f"{path}: expected a COCO file of at most 1 GiB, got {path.stat().st_size} bytes: split it")
-    try:
-        return json.loads(path.read_bytes())
-    except (ValueError, RecursionError) as error:
-        raise ValueError(f"{path}: not a readable JSON file ({error}): export it again in the COCO format") from error
 
 
 def looks_like_coco(path: Path) -> bool:
@@ -71,13 +47,8 @@ def looks_like_coco(path: Path) -> bool:
     Returns:
         Whether it begins like a JSON object and contains the words of COCO's three lists.
     """
-    try:
-        if path.suffix.lower() != ".json" or path.stat().st_size > _MAX_BYTES:
-            return False
-        source = path.read_bytes()
-    except OSError:
-        return False
-    return source.lstrip()[:1] == b"{" and all(f'"{key}"'.encode() in source for key in LISTS)
+    words = {f'"{key}"' for key in LISTS}
+    return path.suffix.lower() == ".json" and words_in(path, words) >= {"{", *words}
 
 
 def id_of(entry: Any, key: str) -> int | str | None:
@@ -108,6 +79,19 @@ def file_name_of(entry: Any) -> str:
     """
     name = entry.get("file_name") if isinstance(entry, dict) else None
     return name if isinstance(name, str) else ""
+
+
+def states_server_paths(document: Mapping[str, Any]) -> bool:
+    """Return whether a file states its images by paths on the server that made it, as Label Studio does.
+
+    Args:
+        document: the file's.
+
+    Returns:
+        Whether only the last parts of its file names tell which images they are.
+    """
+    info = document.get("info")
+    return isinstance(info, dict) and info.get("contributor") == "Label Studio"
 
 
 def size_of(entry: Mapping[str, Any]) -> tuple[int, int] | None:
@@ -163,23 +147,23 @@ def category_names(entries: list[Any], path: Path, used: Collection[Any]) -> dic
     return categories
 
 
-def corners_of(box: Any) -> list[float]:
-    """Convert ``x, y, width, height`` to corners.
+def corners_of(item: Mapping[str, Any]) -> Sequence[float]:
+    """Return the corners of the box of an annotation; where it states none, of the one that encloses its polygons.
 
     Args:
-        box: the ``bbox`` of an entry.
+        item: of the list of annotations.
 
     Returns:
-        ``x1, y1, x2, y2`` in pixels; four NaN if it is not four numbers.
+        ``x1, y1, x2, y2`` in pixels; four NaN if ``bbox`` is not four numbers.
 
     Example:
-        >>> corners_of([10, 20, 5, 5])
-        [10.0, 20.0, 15.0, 25.0]
+        >>> corners_of({"bbox": [10, 20, 5, 5]}), corners_of({"segmentation": [[10, 20, 15, 20, 15, 25]]})
+        ([10.0, 20.0, 15.0, 25.0], (10.0, 20.0, 15.0, 25.0))
     """
+    box, outline = item.get("bbox"), item.get("segmentation")
+    if not box and isinstance(outline, list) and all(isinstance(p, list) and len(p) % 2 == 0 for p in outline):
+        return box_of_points((x for p in outline for x in p[::2]), (y for p in outline for y in p[1::2]))
     if not isinstance(box, list) or len(box) != 4 or not all(type(n) in (int, float) for n in box):
-        return [np.nan] * 4
-    try:
-        x, y, width, height = (float(n) for n in box)
-    except OverflowError:
-        return [np.nan] * 4
+        return NO_BOX
+    x, y, width, height = numbers(box)
     return [x, y, x + width, y + height]

@@ -8,10 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from hccvision.annotations.judging import judge_image
-from hccvision.annotations.names import annotation_stem, copied_from
+from hccvision.annotations.left_out import left_aside, say_left_out, unread_images
+from hccvision.annotations.names import copied_from
 from hccvision.annotations.paths import existing_folder, images_in
 from hccvision.annotations.patients import PatientRule, find_patient, patient_rule
-from hccvision.annotations.tree import left_aside, say_left_out, scan, unread_images
+from hccvision.annotations.tree import scan
 from hccvision.contracts.samples import Sample
 from hccvision.registry import ANNOTATION_FORMATS
 
@@ -102,7 +103,7 @@ class ClassFolders:
     looks_for = "folders of images alone, one per class"
 
     def matches(self, path: Path) -> bool:
-        """Return whether every subfolder holds images, none of them with an annotation beside it.
+        """Return whether every subfolder holds images, and nothing in the folder looks like an annotation.
 
         Args:
             path: a folder or file.
@@ -113,7 +114,10 @@ class ClassFolders:
         if not path.is_dir() or images_in(path):
             return False
         folders = _subfolders(path)
-        return bool(folders) and all(d.name.lower() not in _OTHER_LAYOUTS and _has_images_alone(d) for d in folders)
+        if not folders or not all(d.name.lower() not in _OTHER_LAYOUTS and images_in(d) for d in folders):
+            return False
+        tree = scan(path)
+        return len(left_aside(tree, [])) == len(tree.odd)
 
     def read(self, path: Path, **options: Any) -> list[Sample]:
         """Read a folder, see `read_image_folder`.
@@ -130,10 +134,3 @@ class ClassFolders:
 
 def _subfolders(root: Path) -> list[Path]:
     return [d for d in sorted(root.iterdir()) if d.is_dir() and not d.name.startswith(".")]
-
-
-def _has_images_alone(folder: Path) -> bool:
-    found = images_in(folder)
-    stems = {annotation_stem(p) for p in found}
-    others = (p for p in folder.iterdir() if p.is_file() and p not in set(found))
-    return bool(found) and not any(p.stem in stems or p.suffix == ".json" for p in others)

@@ -9,11 +9,14 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from hccvision.annotations.names import MOST_LETTERS
+from hccvision.annotations.problems import kinds_that_skip
 from hccvision.contracts.samples import Annotation, Problem
+from hccvision.images.formats.checks import require_plausible_bytes
 from hccvision.images.read import frame_count, image_size, verify_image
 
-UNREAD = frozenset(["bad_box", "missing_name", "unknown_category", "unread_object"])  # labels that can't be read
-LEFT_OUT = frozenset(["degenerate_box", "box_off_image"])  # boxes that mark no part of the image
+UNREAD = kinds_that_skip("object")  # labels that can't be read
+LEFT_OUT = kinds_that_skip("box")  # boxes that mark no part of the image
 SNAP = 0.02  # pixels by which a rounded coordinate may pass the edge: COCO's two decimals, YOLO's six
 
 
@@ -49,11 +52,13 @@ def judge_image(path: Path) -> tuple[tuple[int, int] | None, tuple[Problem, ...]
     """
     size, kind = None, "unreadable_image"
     try:
-        size = image_size(path)
-        kind = "truncated_image"
-        verify_image(path)
-        kind = "unreadable_image"
-        count = frame_count(path)
+        with path.open("rb") as source:
+            require_plausible_bytes(path)
+            size = image_size(path, source=source)
+            kind = "truncated_image"
+            verify_image(path, source=source)
+            kind = "unreadable_image"
+            count = frame_count(path, source=source)
     except (ValueError, OSError, ImportError) as error:
         reason = error if size is not None else _first_reason(path, error)
         message = str(reason).removeprefix(f"{path}: ")
@@ -78,6 +83,7 @@ def judge_boxes(boxes: Iterable[StatedBox], size: tuple[int, int] | None, **fiel
 
     Problems by kind; see `without_silent_negatives` for those that make the sample unusable:
 
+    - ``missing_name``: without a class name, or with one of more than 1000 characters; left out.
     - ``bad_box``: not four finite numbers; left out.
     - ``degenerate_box``: no width or no height; left out.
     - ``box_outside``: extends beyond the image; kept. A coordinate less than `SNAP` pixels beyond the edge is moved
@@ -106,7 +112,7 @@ def judge_boxes(boxes: Iterable[StatedBox], size: tuple[int, int] | None, **fiel
         box, problem = _judge(stated, edges, size)
         if problem is not None:
             kind, message = problem
-            problems.append(Problem(kind, str(fields["path"]), f"{stated.label} ({stated.name!r}) {message}"))
+            problems.append(Problem(kind, str(fields["path"]), f"{stated.label} ({stated.name!r:.200}) {message}"))
         if box is not None:
             kept.append((box, stated.name, stated.difficult, stated.crowd))
     corners, names, difficult, crowd = zip(*kept, strict=True) if kept else ((),) * 4
@@ -155,6 +161,10 @@ def _judge(
     stated: StatedBox, edges: np.ndarray, size: tuple[int, int] | None
 ) -> tuple[np.ndarray | None, tuple[str, str] | None]:
     """Return the box, None if it can't be used, and kind and message of its problem, None if it has none."""
+    if not stated.name.strip():
+        return None, ("missing_name", "needs a class name; left out: name its class")
+    if len(stated.name) > MOST_LETTERS:
+        return None, ("missing_name", f"has a class name of more than {MOST_LETTERS} characters; left out: correct it")
     box = np.array(stated.corners, np.float64)
     if not (np.abs(box) <= np.finfo(np.float32).max).all():
         return None, ("bad_box", f"needs four finite numbers, got {stated.text}; left out: redraw it")

@@ -100,8 +100,8 @@ def unnamed_values(mask: np.ndarray, labels: Mapping[int, str | None] | None) ->
         labels: as in `boxes`.
 
     Returns:
-        What is wrong, for a message: values that ``labels`` lacks; without ``labels``, values as of soft edges, more
-        than 16 and not numbered from 1. "" if nothing is.
+        What is wrong, for a message: values that ``labels`` lacks; without ``labels``, values that are not numbered
+        from 1 and are more than 16, as of soft edges, or among them 255, as of a border. "" if nothing is.
 
     Example:
         >>> unnamed_values(np.array([[0, 1, 7]]), {1: "hcc"})
@@ -112,8 +112,8 @@ def unnamed_values(mask: np.ndarray, labels: Mapping[int, str | None] | None) ->
         unknown = [value for value in values if value not in labels]
         shown = ", ".join(map(str, unknown[:10])) + (f" and {len(unknown) - 10} more" if len(unknown) > 10 else "")
         return f"values that labels= does not name ({shown})" if unknown else ""
-    if len(values) > 16 and values != list(range(1, len(values) + 1)):
-        return f"{len(values)} values from {values[0]} to {values[-1]}, as soft edges have"
+    if (len(values) > 16 or (255 in values and len(values) > 1)) and values != list(range(1, len(values) + 1)):
+        return f"{len(values)} values from {values[0]} to {values[-1]}, as soft edges and borders have"
     return ""
 
 
@@ -221,7 +221,7 @@ def _labels(path: Path, frame: int) -> np.ndarray:
         values = _whole_numbers(values)
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from None
-    # a volume of so many values is an image; pictures may number instances
-    if (count := len(np.unique(values))) > 256 and format_of(path).takes_axis:
+    # a scan of so many values is an image; pictures may number instances
+    if (count := len(np.unique(values))) > 256 and not format_of(path).is_plain:
         raise ValueError(f"{path}: expected at most 256 label values in a slice, got {count}: is it an image?")
     return values

@@ -45,7 +45,9 @@ def annotation_stem(path: PurePath) -> str:
         >>> annotation_stem(PurePath("liver/a.nii.gz")), annotation_stem(PurePath("liver/a.b.png"))
         ('a', 'a.b')
     """
-    return stem(path) if path.name.lower().endswith(tuple(s for s in suffixes() if s.count(".") > 1)) else path.stem
+    name = path.name.lower()
+    has_several_dots = name.count(".") > 1 and name.endswith(tuple(s for s in suffixes() if s.count(".") > 1))
+    return stem(path) if has_several_dots else path.stem
 
 
 def copied_from(path: PurePath) -> str | None:
@@ -61,5 +63,5 @@ def copied_from(path: PurePath) -> str | None:
         >>> copied_from(PurePath("yes/P007_03__aug002.png")), copied_from(PurePath("yes/P007_03.png"))
         ('P007_03', None)
     """
-    hit = _COPY.fullmatch(stem(path))
+    hit = _COPY.fullmatch(stem(path)) if MARK in path.name else None
     return None if hit is None else hit[1]

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 from hccvision.annotations.names import annotation_stem
 from hccvision.images.read import is_image
+
+_MAX_BYTES = 2**30  # of a JSON file: twice COCO's own largest
+_PIECE, _LONGEST = 2**20, 64  # bytes read at once; bytes of the longest word
 
 
 def existing_folder(folder: str | os.PathLike[str]) -> Path:
@@ -94,3 +99,49 @@ def read_text(path: Path) -> str:
         return path.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as error:
         raise ValueError(f"{path}: not UTF-8 text ({error}): save it again as UTF-8") from error
+
+
+def read_json(path: Path) -> Any:
+    """Read a JSON file of at most 1 GiB.
+
+    Args:
+        path: the file.
+
+    Returns:
+        Its value.
+
+    Raises:
+        ValueError: if it is not JSON or too large.
+    """
+    if path.stat().st_size > _MAX_BYTES:
+        raise ValueError(f"{path}: expected a JSON file of at most 1 GiB, got {path.stat().st_size} bytes: split it")
+    try:
+        return json.loads(path.read_bytes())
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{path}: not a readable JSON file ({error}): export it again") from error
+
+
+def words_in(path: Path, words: Iterable[str]) -> set[str]:
+    """Return which of some words a file holds, without parsing it.
+
+    Args:
+        path: the file.
+        words: of at most 64 bytes.
+
+    Returns:
+        Those that occur; also "{" or "[" if the file begins with it; none if it can't be read.
+    """
+    wanted = {word: word.encode() for word in words}
+    found: set[str] = set()
+    try:
+        with path.open("rb") as file:
+            piece = file.read(_PIECE)
+            found.update(chr(c) for c in piece.removeprefix(b"\xef\xbb\xbf").lstrip()[:1] if c in b"{[")
+            end = b""
+            while piece and wanted:
+                found.update(word for word, code in wanted.items() if code in end + piece)
+                wanted = {word: code for word, code in wanted.items() if word not in found}
+                end, piece = piece[-_LONGEST:], file.read(_PIECE)
+    except OSError:
+        return set()
+    return found

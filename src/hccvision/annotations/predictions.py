@@ -17,7 +17,7 @@ import torch
 from hccvision.annotations import coco_document
 from hccvision.annotations.coco_document import file_name_of, id_of
 from hccvision.annotations.path_matching import PathMatcher
-from hccvision.annotations.paths import read_text
+from hccvision.annotations.paths import read_json, read_text
 from hccvision.contracts.outputs import Detections, Prediction
 from hccvision.contracts.samples import Sample
 
@@ -191,7 +191,7 @@ def _results(path: Path, names: list[str], coco: str | os.PathLike[str] | None) 
             raise ValueError(f"{coco}: an image needs an id of its own and a file_name, got {entry!r:.200}: correct it")
         files[known] = name
     files, categories = _by_text(files), _by_text(categories)
-    results = coco_document.load_json(path)
+    results = read_json(path)
     if not isinstance(results, list):
         raise ValueError(
             f"{path}: expected a list of results, got {type(results).__name__}: pass COCO's results, not "

@@ -14,11 +14,12 @@ from typing import Any
 import numpy as np
 
 from hccvision.annotations import voc
+from hccvision.annotations.left_out import check_unannotated, left_aside, say_left_out, unannotated_sample
 from hccvision.annotations.names import annotation_stem, copied_from
 from hccvision.annotations.paths import existing_folder, read_text
 from hccvision.annotations.patients import PatientRule, patient_rule
-from hccvision.annotations.tree import Tree, left_aside, say_left_out, scan
-from hccvision.annotations.voc_images import Images, annotated_sample, unannotated_sample, with_duplicates
+from hccvision.annotations.tree import Tree, scan
+from hccvision.annotations.voc_images import Images, annotated_sample, with_duplicates
 from hccvision.annotations.writing import clipped_boxes
 from hccvision.contracts.samples import Annotation, Problem, Sample
 from hccvision.registry import ANNOTATION_FORMATS
@@ -63,8 +64,7 @@ def read_voc_folder(
         >>> [s.patient for s in read_voc_folder(root, patient=r"^(P\d+)_")]
         ['P001', 'P002']
     """
-    if unannotated not in ("problem", "normal", "skip"):
-        raise ValueError(f"unknown unannotated={unannotated!r}; known: 'problem', 'normal', 'skip'")
+    check_unannotated(unannotated)
     voc.check_base(base)
     root = existing_folder(folder)
     tree = scan(root)
@@ -84,8 +84,9 @@ def read_voc_folder(
     for xml in xmls:
         if subset is not None and xml.stem not in wanted:
             continue
-        sample, images = annotated_sample(xml, find, rule, base)
-        namesakes.update(find.images.by_stem(xml))
+        beside = find.images.by_stem(xml)
+        sample, images = annotated_sample(xml, beside, find, rule, base)
+        namesakes.update(beside)
         taken.update(images)
         annotated[xml.stem].append(sample)
     for path in tree.images:
@@ -98,7 +99,8 @@ def read_voc_folder(
             samples.append(Sample(root / stem, problems=(Problem("missing_image", stem, message, False),)))
         samples += [with_duplicates(s, taken) for s in annotated[stem]]
         if unannotated != "skip":
-            samples += [unannotated_sample(p, rule, unannotated == "problem" or p in namesakes) for p in bare[stem]]
+            for path in bare[stem]:
+                samples.append(unannotated_sample(path, rule, unannotated == "problem" or path in namesakes, "XML"))
     if unannotated == "skip":
         say_left_out([p for stem in wanted for p in bare[stem]], 'images without XML (unannotated="skip")')
     lists = [p for p in tree.with_suffix(".txt") if "imagesets" in (part.lower() for part in p.parts)]
@@ -229,8 +231,8 @@ class VOCFormat:
 
 def _is_annotation(path: Path) -> bool:
     try:
-        with path.open("rb") as file:
-            return b"<annotation" in file.read(2**16).replace(b"\0", b"")  # UTF-16 has zeros between the letters
+        with path.open("rb") as file:  # UTF-16 has zeros between the letters
+            return re.search(rb"<annotation[\s/>]", file.read(2**16).replace(b"\0", b"")) is not None
     except OSError:
         return False
 

@@ -6,34 +6,12 @@ from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
-
 from hccvision.annotations import voc
+from hccvision.annotations.finding import Finder
 from hccvision.annotations.judging import format_size, judge_image
 from hccvision.annotations.patients import PatientOf, find_patient
-from hccvision.annotations.tree import Finder, Tree
-from hccvision.contracts.samples import Annotation, Problem, Sample
-
-
-def unannotated_sample(image: Path, rule: PatientOf | None, problem: bool) -> Sample:
-    """Return the sample of an image without XML.
-
-    Args:
-        image: the image file.
-        rule: that finds its patient.
-        problem: whether the missing XML is a problem; otherwise the image has no lesion.
-
-    Returns:
-        The sample.
-    """
-    size, problems = judge_image(image)
-    patient, more = find_patient(rule, image)
-    if problem:
-        message = 'no XML for this image: annotate it, or read the folder with unannotated="normal" if it has no lesion'
-        more = (*more, Problem("missing_annotation", str(image), message, False))
-        return Sample(image, patient, problems=(*problems, *more))
-    empty = Annotation(np.zeros((0, 4), np.float32), (), size=size, filename=image.name)
-    return Sample(image, patient, annotation=empty, problems=(*problems, *more))
+from hccvision.annotations.tree import Tree
+from hccvision.contracts.samples import Problem, Sample
 
 
 class Images:
@@ -44,8 +22,8 @@ class Images:
     """
 
     def __init__(self, tree: Tree) -> None:
-        self.root = tree.root
-        self.images, self.files = Finder(tree.root, tree.images), Finder(tree.root, tree.files)
+        self.root, self.files = tree.root, tree.files
+        self.images = Finder(tree.root, tree.images)
 
     def missing(self, xml: Path, name: str) -> str:
         """Return what to say of an XML without an image.
@@ -57,7 +35,8 @@ class Images:
         Returns:
             The message.
         """
-        there = self.files.by_name(name, xml) if name else []
+        alike = (p for p in self.files if p.name.casefold() == name.casefold())
+        there = Finder(self.root, alike).by_name(name, xml) if name else []
         if there and there[0] != xml:
             return f"its image {there[0]} is in no image format that is read: save it as PNG, or delete the XML"
         return f"its image {name or xml.stem!r} is not in {self.root}: put it there, or delete the XML"
@@ -81,19 +60,21 @@ def with_duplicates(sample: Sample, taken: Mapping[Path, int]) -> Sample:
     return replace(sample, problems=(*sample.problems, problem))
 
 
-def annotated_sample(xml: Path, find: Images, rule: PatientOf | None, base: str) -> tuple[Sample, list[Path]]:
+def annotated_sample(
+    xml: Path, beside: list[Path], find: Images, rule: PatientOf | None, base: str
+) -> tuple[Sample, list[Path]]:
     """Read an XML and find its image by its name or by that which it states.
 
     Args:
         xml: the file.
-        find: the images.
+        beside: the images of its name.
+        find: all images.
         rule: that finds the patient of an image.
         base: see `voc.read`.
 
     Returns:
         The sample, and all images that the XML may be for.
     """
-    beside = find.images.by_stem(xml)
     try:
         annotation = voc.read(xml, base=base)
     except (ValueError, OSError) as error:

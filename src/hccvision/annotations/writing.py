@@ -39,7 +39,7 @@ def write_folder(
         folder: to create; it may exist if it is empty.
         format: a name in `ANNOTATION_FORMATS` (``"voc"``, ``"coco"``, ``"yolo"``), or an object that can write.
         classes: names in the order of the ids; None: the names there are, sorted.
-        on_problem: ``"raise"``, or ``"skip"`` to leave out what problems affect; see `usable`.
+        on_problem: ``"raise"``, or ``"skip"`` or ``"keep"`` to leave out what problems affect; see `usable`.
         options: of the format, such as ``base="corner"`` for ``"voc"``.
 
     Returns:

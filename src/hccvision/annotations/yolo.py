@@ -14,11 +14,12 @@ from pathlib import Path
 from typing import Any
 
 from hccvision.annotations.judging import judge_boxes, judge_image
+from hccvision.annotations.left_out import check_unannotated, left_aside, say_left_out, unannotated_sample
 from hccvision.annotations.names import annotation_stem
 from hccvision.annotations.paths import existing_folder
 from hccvision.annotations.patients import PatientOf, PatientRule, find_patient, patient_rule
 from hccvision.annotations.problems import usable
-from hccvision.annotations.tree import left_aside, say_left_out, scan
+from hccvision.annotations.tree import scan
 from hccvision.annotations.writing import class_list, clipped_boxes, write_copies
 from hccvision.annotations.yolo_labels import (
     format_labels,
@@ -72,8 +73,7 @@ def read_yolo_folder(
         >>> [s.names for s in again] == [s.names for s in data]
         True
     """
-    if unannotated not in ("problem", "normal", "skip"):
-        raise ValueError(f"unknown unannotated={unannotated!r}; known: 'problem', 'normal', 'skip'")
+    check_unannotated(unannotated)
     root = existing_folder(folder)
     tree = scan(root)
     names = read_names([p for p in tree.files if is_names_file(p)], classes, root)
@@ -93,6 +93,9 @@ def read_yolo_folder(
         if label is None and unannotated == "skip":
             bare.append(path)
             continue
+        if label is None:
+            samples.append(unannotated_sample(path, rule, unannotated == "problem", "labels"))
+            continue
         problems: tuple[Problem, ...] = ()
         if shared:
             message = f"several images are named {annotation_stem(path)!r}: it may be for any of them: keep one"
@@ -100,7 +103,7 @@ def read_yolo_folder(
         elif len(found) > 1:
             message = f"its image {path} has other labels too: keep one of them"
             problems = tuple(Problem("duplicate_annotation", str(p), message, False) for p in found)
-        sample = _sample(path, label, names, rule, unannotated)
+        sample = _sample(path, label, names, rule)
         samples.append(replace(sample, problems=(*sample.problems, *problems)))
     say_left_out(bare, 'images without labels (unannotated="skip")')
     return samples + lost + more + left_aside(tree, [*labels, *([] if listed is None else [listed])])
@@ -121,7 +124,7 @@ def write_yolo_folder(
         samples: with annotations, each image with a name of its own.
         folder: to create; it may exist if it is empty.
         classes: names in the order of their numbers, from 0; None: the names there are, sorted.
-        on_problem: ``"raise"``, or ``"skip"`` to leave out what problems affect; see `usable`.
+        on_problem: ``"raise"``, or ``"skip"`` or ``"keep"`` to leave out what problems affect; see `usable`.
 
     Returns:
         The folder.
@@ -262,23 +265,14 @@ def _place(image_path: Path) -> tuple[Path, Path]:
     return image_path.parent, image_path.parent
 
 
-def _sample(path: Path, label: Path | None, names: Sequence[str], rule: PatientOf | None, unannotated: str) -> Sample:
+def _sample(path: Path, label: Path, names: Sequence[str], rule: PatientOf | None) -> Sample:
     size, problems = judge_image(path)
     owner, more = find_patient(rule, path)
     problems += more
-    annotation = None
-    if label is not None:
-        try:
-            boxes, unknown = read_labels(label, names, size)
-            annotation = judge_boxes(boxes, size, path=label, filename=path.name, problems=unknown)
-        except (ValueError, OSError) as error:
-            message = str(error).removeprefix(f"{label}: ")
-            problems = (*problems, Problem("unreadable_annotation", str(label), message, False))
-    elif unannotated == "normal":
-        annotation = judge_boxes([], size, filename=path.name)
-    else:
-        message = 'no labels for this image: annotate it, or read with unannotated="normal" if it has no lesion'
-        problems = (*problems, Problem("missing_annotation", str(path), message, False))
-    if annotation is not None:
-        problems = (*annotation.problems, *problems)
-    return Sample(path, owner, annotation=annotation, problems=problems)
+    try:
+        boxes, unknown = read_labels(label, names, size)
+    except (ValueError, OSError) as error:
+        message = str(error).removeprefix(f"{label}: ")
+        return Sample(path, owner, problems=(*problems, Problem("unreadable_annotation", str(label), message, False)))
+    annotation = judge_boxes(boxes, size, path=label, filename=path.name, problems=unknown)
+    return Sample(path, owner, annotation=annotation, problems=(*annotation.problems, *problems))

@@ -6,9 +6,10 @@ from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
 
+from hccvision.annotations.finding import Finder, place_of
 from hccvision.annotations.names import annotation_stem
 from hccvision.annotations.paths import file_within, read_text
-from hccvision.annotations.tree import Finder, Tree, place_of
+from hccvision.annotations.tree import Tree
 from hccvision.annotations.yolo_labels import has_labels
 from hccvision.annotations.yolo_names import is_names_file
 from hccvision.contracts.samples import Problem, Sample

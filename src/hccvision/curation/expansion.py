@@ -62,7 +62,7 @@ def expand_dataset(
         augmentation: name in `AUGMENTATIONS`, or a callable as the builders there return.
         seed: equal seeds give equal files. A copy depends on the seed, its source's name and its own number only.
         format: annotation format to read and write, a name in ``ANNOTATION_FORMATS``: ``"voc"``, ``"coco"``, ….
-        on_problem: ``"raise"`` or ``"skip"``, see `usable`.
+        on_problem: ``"raise"``, ``"skip"`` or ``"keep"``, see `usable`.
 
     Returns:
         The samples of the new folder, each image followed by its copies; patient and series are those of the source.

@@ -64,7 +64,7 @@ def split(
         shares: shares of the parts, summing to 1; two, three or more.
         group: what must stay together.
         seed: equal seeds give equal splits.
-        on_problem: ``"raise"`` or ``"skip"``, see `usable`.
+        on_problem: ``"raise"``, ``"skip"`` or ``"keep"``, see `usable`.
         facts: where facts about the files are kept; None: the cache that all functions share.
 
     Returns:
@@ -104,7 +104,7 @@ def folds(
         count: number of folds, at least 2.
         group: what must stay together, as in `split`.
         seed: equal seeds give equal folds.
-        on_problem: ``"raise"`` or ``"skip"``, see `usable`.
+        on_problem: ``"raise"``, ``"skip"`` or ``"keep"``, see `usable`.
         facts: where facts about the files are kept; None: the cache that all functions share.
 
     Returns:
@@ -147,7 +147,7 @@ def nested_folds(
         inner: number of folds in each training part, at least 2.
         group: what must stay together, as in `split`.
         seed: equal seeds give equal folds.
-        on_problem: ``"raise"`` or ``"skip"``, see `usable`.
+        on_problem: ``"raise"``, ``"skip"`` or ``"keep"``, see `usable`.
         facts: where facts about the files are kept; None: the cache that all functions share.
 
     Returns:

@@ -33,7 +33,7 @@ class FitOptions:
     """Further options of `fit`.
 
     Args:
-        on_problem: ``"raise"`` or ``"skip"``, see `usable`.
+        on_problem: ``"raise"``, ``"skip"`` or ``"keep"``, see `usable`.
         seed: replaces the recipe's; None: the recipe's.
         hooks: objects with ``on_step``, ``on_epoch`` or ``on_end``, see `Hook`.
         save_every: save the state after every ``save_every`` steps as well as after each epoch; None: after each epoch
