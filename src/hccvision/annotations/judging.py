@@ -55,7 +55,9 @@ def judge_image(path: Path) -> tuple[tuple[int, int] | None, tuple[Problem, ...]
     except (ValueError, OSError, ImportError) as error:
         reason = error if size is not None else _first_reason(path, error)
         message = str(reason).removeprefix(f"{path}: ")
-        kind = "truncated_image" if size is not None and "truncated: " in message else "unreadable_image"
+        kind = "unreadable_image"
+        if size is not None and "truncated: " in message:
+            kind = "truncated_image"
         return size, (Problem(kind, str(path), message, False),)
     if count == 1:
         return size, ()

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import struct
+from typing import Any
+
 import numpy as np
 from PIL import Image, ImageOps
 from PIL.TiffImagePlugin import TiffImageFile
@@ -17,6 +20,7 @@ from hccvision.registry import IMAGE_FORMATS
 _ORIENTATION, _PHOTOMETRIC, _WIDTH, _HEIGHT = 0x0112, 0x0106, 256, 257  # EXIF and TIFF tags
 _BITS, _SAMPLE_FORMAT, _UNSIGNED, _SIGNED = 258, 339, 1, 2
 _STRIPS = (273, 279, 324, 325)  # TIFF tags: offsets and byte counts of strips, and of tiles
+_TAG_BYTES = {3: 2, 4: 4, 5: 8, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8}  # of a value, by its type; 1 of the others
 _RAW_BITS = {"1": 1, "1;I": 1, "L": 8, "LA": 16, "RGB": 24, "BGR": 24, "BGRA": 32, "I;16B": 16}
 _METADATA = ("exif", "xmp", "XML:com.adobe.xmp", "Raw profile type exif")  # of a PNG, that may state an orientation
 # Formats of pixels alone: the others of Pillow run programs, need files beside, or are no pictures.
@@ -92,17 +96,29 @@ def _raw_end(image: Image.Image) -> int:
     if isinstance(image, TiffImageFile):
         places = [image.tag_v2.get(tag) or () for tag in _STRIPS if image.tag_v2.get(tag)]
         stored = [
-            (at + size)
+            at + size
             for starts, sizes in zip(places[::2], places[1::2], strict=False)
             for at, size in zip(starts, sizes, strict=False)
         ]
-        return max(stored, default=0)
+        return max(*stored, _directory_end(image), 0)
     ends = [
         offset + -(-image.width * _RAW_BITS[mode] // 8) * image.height
         for codec, _, offset, options in getattr(image, "tile", ())
         if codec == "raw" and (mode := options if isinstance(options, str) else options[0]) in _RAW_BITS
     ]
     return max(ends, default=0)
+
+
+def _directory_end(image: TiffImageFile) -> int:
+    """Return where the tags of a page and their values end."""
+    start, order = image.tag_v2.offset or 0, "<" if image.tag_v2.prefix == b"II" else ">"
+    stream: Any = image.fp
+    stream.seek(start)
+    count = int.from_bytes(stream.read(2), "little" if order == "<" else "big")
+    tags = stream.read(12 * count)
+    entries = struct.iter_unpack(f"{order}HHII", tags[: len(tags) // 12 * 12])
+    ends = [at + size for _, kind, n, at in entries if (size := n * _TAG_BYTES.get(kind, 1)) > 4]
+    return max(start + 2 + 12 * count + 4, *ends, 0)
 
 
 def _opened(file: ImageFile) -> Image.Image:
