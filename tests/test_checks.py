@@ -454,7 +454,7 @@ def test_an_image_too_large_for_the_memory_does_not_end_the_check(tmp_path, monk
     def thumbnail(path, **options):
         raise MemoryError
 
-    monkeypatch.setattr("hccvision.curation.facts.thumbnail", thumbnail)
+    monkeypatch.setattr("hccvision.curation.facts.grey_picture", thumbnail)
     found = check([Sample(tmp_path / "a.png"), Sample(tmp_path / "b.png")])
     assert [str(f).partition(" (")[0] for f in found.level("error")] == [
         f"{n}.png: reading it needs more memory than there is" for n in "ab"

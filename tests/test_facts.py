@@ -16,7 +16,7 @@ from hccvision import images
 from hccvision.contracts import Sample
 from hccvision.curation import facts as facts_module
 from hccvision.curation.facts import FACTS, FactCache, Facts, facts_of, stamp
-from hccvision.curation.thumbnails import perceptual_hash, thumbnail
+from hccvision.curation.thumbnails import grey_picture, perceptual_hash, thumbnail
 from hccvision.data.cache import ImageCache
 from hccvision.data.manifest import split_document
 
@@ -151,7 +151,7 @@ def test_facts_from_one_read_are_those_of_separate_ones(tmp_path, suffix):
 
 def test_a_hash_alone_decodes_nothing_and_a_picture_asked_for_later_is_decoded(tmp_path, monkeypatch):
     (path,) = write(tmp_path, ".png", count=1)
-    monkeypatch.setattr(facts_module, "thumbnail", lambda *a, **k: pytest.fail("decoded"))
+    monkeypatch.setattr(facts_module, "grey_picture", lambda *a, **k: pytest.fail("decoded"))
     cache = FactCache()
     known = cache.facts(path, decode=False)
     assert (known.decoded, known.size, known.thumbnail, known.perceptual_hash) == (False, None, None, None)
@@ -195,9 +195,9 @@ def test_a_file_that_changes_while_it_is_read_is_not_remembered(tmp_path, monkey
 
     def meanwhile(*args, **options):
         path.touch()
-        return thumbnail(*args, **options)
+        return grey_picture(*args, **options)
 
-    monkeypatch.setattr(facts_module, "thumbnail", meanwhile)
+    monkeypatch.setattr(facts_module, "grey_picture", meanwhile)
     cache = FactCache()
     assert cache.facts(path).thumbnail is not None
     assert len(cache) == 0

@@ -88,10 +88,11 @@ def test_frames_and_broken_files(tmp_path):
 
 @pytest.mark.usefixtures("_nrrd_is_registered")
 def test_readers_and_prediction_use_it(slice_path, tmp_path):
+    root = tmp_path / "data"
     for name, number in (("no", 1), ("yes", 2)):
-        (tmp_path / name).mkdir()
-        (tmp_path / name / f"P00{number}_01__aug001.nrrd").write_bytes(slice_path.read_bytes())
-    data = hv.read_image_folder(tmp_path, {"normal": "no", "cancer": "yes"})
+        (root / name).mkdir(parents=True)
+        (root / name / f"P00{number}_01__aug001.nrrd").write_bytes(slice_path.read_bytes())
+    data = hv.read_image_folder(root, {"normal": "no", "cancer": "yes"})
     assert [(s.class_name, s.problems) for s in data] == [("normal", ()), ("cancer", ())]
     assert [s.source_id for s in data] == ["no/P001_01", "yes/P002_01"]  # the suffix is known to the names of copies
     small = {"image_size": 64, "backbone_options": {"width": 0.1}}
@@ -100,4 +101,4 @@ def test_readers_and_prediction_use_it(slice_path, tmp_path):
     (expected,) = hv.predict(model, VALUES, device="cpu")
     assert found.error is None
     assert torch.equal(found.probabilities, expected.probabilities)
-    assert [p.error for p in hv.predict(model, tmp_path / "yes", device="cpu")] == [None]
+    assert [p.error for p in hv.predict(model, root / "yes", device="cpu")] == [None]

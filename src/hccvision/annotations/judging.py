@@ -50,18 +50,19 @@ def judge_image(path: Path) -> tuple[tuple[int, int] | None, tuple[Problem, ...]
         ``(height, width)`` or None, and a problem or none: ``unreadable_image`` (also of an empty file),
         ``truncated_image``, or ``several_frames`` of animations, volumes and multi-frame files.
     """
-    size, kind = None, "unreadable_image"
+    size = None
     try:
         with path.open("rb") as source:
             require_plausible_bytes(path)
             size = image_size(path, source=source)
-            kind = "truncated_image"
             verify_image(path, source=source)
-            kind = "unreadable_image"
             count = frame_count(path, source=source)
     except (ValueError, OSError, ImportError) as error:
         reason = error if size is not None else _first_reason(path, error)
         message = str(reason).removeprefix(f"{path}: ")
+        kind = "unreadable_image"
+        if size is not None and "truncated: " in message:
+            kind = "truncated_image"
         return size, (Problem(kind, str(path), message, False),)
     if count == 1:
         return size, ()

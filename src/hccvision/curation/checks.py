@@ -89,7 +89,7 @@ def _problems(data: Sequence[Sample], facts: Sequence[Facts]) -> Iterator[Findin
             yield Finding(p.kind, "error", (p.path,), _bare(p.message, p.path, sample.path))
     for sample, known in zip(data, facts, strict=True):
         if known.thumbnail is None:
-            kind = "unreadable_image" if known.size is None else "truncated_image"
+            kind = "truncated_image" if known.size is not None and "truncated" in known.error else "unreadable_image"
             broken = ("unreadable_image", "truncated_image", "several_frames", "missing_image", "odd_entry")
             told = (*broken, *(() if sample.path.exists() else ("unreadable_annotation",)))
             if not any(p.kind in told for p in sample.problems):
@@ -97,11 +97,12 @@ def _problems(data: Sequence[Sample], facts: Sequence[Facts]) -> Iterator[Findin
 
 
 def _odd_images(data: Sequence[Sample], facts: Sequence[Facts]) -> Iterator[Finding]:
-    """Yield images of one grey, and images with boxes that their EXIF orientation turns."""
+    """Yield images of one or two greys, and images with boxes that their EXIF orientation turns."""
     for sample, known in zip(data, facts, strict=True):
         files = (str(sample.path),)
-        if known.thumbnail is not None and known.thumbnail.min() == known.thumbnail.max():
-            message = f"it shows nothing but the grey {known.thumbnail.min()}: export it again, or leave it out"
+        if known.greys:
+            greys = " and ".join(map(str, known.greys))
+            message = f"it shows nothing but the grey {greys}: export it again, or leave it out"
             yield Finding("blank_image", "warning", files, message)
         if known.orientation in range(2, 9) and sample.annotation:
             message = (

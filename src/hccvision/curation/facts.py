@@ -22,9 +22,9 @@ import numpy as np
 from PIL import Image
 
 from hccvision.contracts.samples import Sample
-from hccvision.curation.thumbnails import gradient_bits, thumbnail
+from hccvision.curation.thumbnails import gradient_bits, grey_picture, shrink
 from hccvision.files import file_sha256
-from hccvision.images.read import image_size, read_provenance
+from hccvision.images.read import image_size, read_provenance, verify_image
 
 LIMIT = 40_000  # files whose facts are kept, 7 kB each
 
@@ -43,6 +43,7 @@ class Facts:
         decoded: whether the image was decoded, or only hashed; the fields below are set if it was.
         size: ``(height, width)`` in pixels; None where the header can't be read.
         thumbnail: ``(80, 80) uint8``; None where the image can't be decoded to its end.
+        greys: the grey levels of an image that has no more than two; () for others.
         mode: Pillow's colour mode, such as ``"RGB"``; "" for other than pictures.
         scanner: manufacturer and model, where the file states them; else "".
         orientation: of EXIF, 1 to 8; above 1 the stored pixels are turned or mirrored when they are read.
@@ -53,6 +54,7 @@ class Facts:
     decoded: bool = False
     size: tuple[int, int] | None = None
     thumbnail: np.ndarray | None = None
+    greys: tuple[int, ...] = ()
     mode: str = ""
     scanner: str = ""
     orientation: int = 1
@@ -230,26 +232,40 @@ def _settle(seen: Stamp) -> bool:
 
 def _decoded(facts: Facts, path: Path, stream: BinaryIO) -> tuple[Facts, bool]:
     """Add what the image tells; also return whether that is final, or needs a library that is not installed."""
-    size = picture = None
+    size = small = None
+    greys: tuple[int, ...] = ()
     reason, final = "", True
     try:
         size = image_size(path, source=stream)
-        picture = thumbnail(path, source=stream)
+        picture = grey_picture(path, source=stream)
+        greys = tuple(np.flatnonzero(picture.histogram()).tolist())
+        greys = greys if len(greys) <= 2 else ()
+        small = shrink(picture)
     except (OSError, ValueError, ImportError, MemoryError) as error:
-        reason = _reason(error, path).replace(repr(stream), repr(str(path)))  # as Pillow quotes an open file
+        reason = _why(path, stream, size, error).replace(repr(stream), repr(str(path)))  # as Pillow quotes a file
         final = not isinstance(error, (ImportError, MemoryError))
     mode = scanner = ""
     orientation = 1
     if size is not None:
-        with suppress(OSError, ValueError, SyntaxError):
+        with suppress(Exception):  # whatever a decoder raises
             stream.seek(0)
             with Image.open(stream) as file:
                 mode = file.mode
                 orientation = int(file.getexif().get(0x0112, 1))
-        with suppress(OSError, ValueError, ImportError):
+        with suppress(OSError, ValueError, ImportError, MemoryError):
             scanner = read_provenance(path, source=stream).scanner or ""
     told: dict[str, Any] = {"mode": mode, "scanner": scanner, "orientation": orientation, "error": reason}
-    return replace(facts, decoded=True, size=size, thumbnail=picture, **told), final
+    return replace(facts, decoded=True, size=size, thumbnail=small, greys=greys, **told), final
+
+
+def _why(path: Path, stream: BinaryIO, size: tuple[int, int] | None, error: Exception) -> str:
+    """Return why an image can't be decoded: that it is truncated, or else the error."""
+    try:
+        if size is not None:
+            verify_image(path, source=stream)
+    except (OSError, ValueError, ImportError, MemoryError) as reason:
+        return _reason(reason, path)
+    return _reason(error, path)
 
 
 def _reason(error: Exception, path: Path) -> str:

@@ -169,7 +169,7 @@ def _unusable(sample: Sample, facts: Facts | None = None) -> tuple[str, str] | N
     if sample.annotation is None and sample.class_name is None:
         return "missing_annotation", "neither a class nor an annotation"
     if facts is not None and facts.thumbnail is None:
-        return "truncated_image", facts.error
+        return "truncated_image" if "truncated" in facts.error else "unreadable_image", facts.error
     return None
 
 

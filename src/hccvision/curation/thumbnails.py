@@ -8,6 +8,8 @@ from typing import BinaryIO
 import numpy as np
 from PIL import Image, ImageOps
 
+from hccvision.images.formats.picture_ends import require_few_scans
+from hccvision.images.image_file import ImageFile
 from hccvision.images.read import read_image
 
 THUMBNAIL = 80  # pixels a side: enough for the grain of a slice, few enough to survive a copy at half the size
@@ -15,7 +17,7 @@ BITS = 512  # of the hash
 
 
 def thumbnail(path: str | Path, *, source: BinaryIO | None = None) -> np.ndarray:
-    """Read an image as a small grey square, whatever its shape. JPEG files are decoded at reduced size.
+    """Read an image as a small grey square, whatever its shape.
 
     Args:
         path: the image file, of one frame.
@@ -25,20 +27,39 @@ def thumbnail(path: str | Path, *, source: BinaryIO | None = None) -> np.ndarray
         ``(80, 80) uint8``.
 
     Raises:
+        FileNotFoundError: as `grey_picture`.
+        ImportError: as `grey_picture`.
+        ValueError: as `grey_picture`.
+    """
+    return shrink(grey_picture(path, source=source))
+
+
+def grey_picture(path: str | Path, *, source: BinaryIO | None = None) -> Image.Image:
+    """Read an image in grey. JPEG files are decoded at reduced size.
+
+    Args:
+        path: the image file, of one frame.
+        source: the file, already opened in binary mode; it is read from its start and stays open. None opens the path.
+
+    Returns:
+        An image of the mode ``"L"``.
+
+    Raises:
         FileNotFoundError: if there is no such file.
         ImportError: if the file is DICOM or NIfTI and the extra ``medical`` is not installed.
         ValueError: if it can't be decoded to its end, has no pixels, or holds several frames.
     """
     try:
+        require_few_scans(ImageFile(Path(path), source))
         if source is not None:
             source.seek(0)
         with Image.open(path if source is None else source) as file:
             if file.format == "JPEG":
                 file.draft("L", (4 * THUMBNAIL, 4 * THUMBNAIL))
-                return _small(ImageOps.exif_transpose(file).convert("L"))
+                return ImageOps.exif_transpose(file).convert("L")
     except Exception:  # whatever the decoder raises, the reader's message is better
         pass
-    return _small(_grey(read_image(path, channels=1, source=source)))
+    return _grey(read_image(path, channels=1, source=source))
 
 
 def perceptual_hash(image: np.ndarray) -> np.ndarray:
@@ -63,7 +84,7 @@ def perceptual_hash(image: np.ndarray) -> np.ndarray:
     if image.ndim != 3 or image.shape[2] not in (1, 3) or image.dtype != np.uint8 or image.size == 0:
         raise ValueError(f"expected an image (H, W, 1 or 3) uint8, got {image.shape} {image.dtype}: use read_image")
     grey = image[..., 0] if image.shape[2] == 1 else np.asarray(Image.fromarray(image).convert("L"))
-    return np.packbits(gradient_bits(_small(_grey(grey))))
+    return np.packbits(gradient_bits(shrink(_grey(grey))))
 
 
 def hamming(one: np.ndarray, other: np.ndarray) -> int:
@@ -101,5 +122,13 @@ def _grey(pixels: np.ndarray) -> Image.Image:
     return Image.fromarray(pixels.reshape(pixels.shape[:2]))
 
 
-def _small(picture: Image.Image) -> np.ndarray:
+def shrink(picture: Image.Image) -> np.ndarray:
+    """Return the thumbnail of a picture.
+
+    Args:
+        picture: of the mode ``"L"``.
+
+    Returns:
+        ``(80, 80) uint8``.
+    """
     return np.asarray(picture.resize((THUMBNAIL, THUMBNAIL), Image.Resampling.LANCZOS))

@@ -13,6 +13,7 @@ from hccvision.images.formats.dicom import DICOMFormat
 from hccvision.images.formats.image_format import AXES, ImageFormat
 from hccvision.images.formats.nifti import NIfTIFormat
 from hccvision.images.formats.picture import PictureFormat
+from hccvision.images.formats.tiff import TIFFFormat
 from hccvision.images.image_file import ImageFile
 from hccvision.images.placement import POLICIES, Placement, place, resize
 from hccvision.images.provenance import Provenance
@@ -33,9 +34,9 @@ from hccvision.images.window import DEFAULT_WINDOW, WINDOWS, Window, to_uint8
 
 __all__ = [
     "AXES", "DEFAULT_WINDOW", "POLICIES", "SUFFIXES", "WINDOWS", "DICOMFormat", "ImageFile", "ImageFormat",
-    "NIfTIFormat", "PictureFormat", "Placement", "Provenance", "Slice", "Window", "choose_frame", "format_of",
-    "frame_count", "from_array", "image_size", "is_image", "place", "read_affine", "read_image", "read_labels",
-    "read_provenance", "read_values", "resize", "suffixes", "to_image", "to_uint8",
+    "NIfTIFormat", "PictureFormat", "Placement", "Provenance", "Slice", "TIFFFormat", "Window", "choose_frame",
+    "format_of", "frame_count", "from_array", "image_size", "is_image", "place", "read_affine", "read_image",
+    "read_labels", "read_provenance", "read_values", "resize", "suffixes", "to_image", "to_uint8",
 ]  # fmt: skip
 
 if TYPE_CHECKING:

@@ -67,9 +67,9 @@ class DICOMFormat(ImageFormat):
             inverted = dataset.PhotometricInterpretation == "MONOCHROME1"
             if dataset.PhotometricInterpretation == "PALETTE COLOR":
                 stored = apply_color_lut(stored, dataset)
-                return Slice(full_range_to_uint8(stored, 8 * stored.dtype.itemsize))
+                return _full_range(path, stored, 8 * stored.dtype.itemsize)
             if stored.ndim == 3 or dataset.BitsAllocated == 1:
-                return Slice(full_range_to_uint8(stored, dataset.BitsStored), inverted=inverted)
+                return _full_range(path, stored, dataset.BitsStored, inverted)
             padding = padding_of(stored, dataset)
             values = rescale(stored, _functional_group(dataset, index, "PixelValueTransformationSequence"))
             voi = _functional_group(dataset, index, "FrameVOILUTSequence")
@@ -113,19 +113,22 @@ class DICOMFormat(ImageFormat):
         return _frame_count(file.path, _read(file, stop_before_pixels=True))
 
     def verify(self, file: ImageFile) -> None:
-        """Raise if uncompressed pixels can't be in a file of this length; see `ImageFormat.verify`."""
-        path, dataset = file.path, _read(file, stop_before_pixels=True)
+        """Raise if uncompressed pixels can't be in the file, or others need a decoder; see `ImageFormat.verify`."""
+        path = file.path
+        with file.open() as stream:
+            dataset = _read(ImageFile(path, stream), stop_before_pixels=True)
+            left = -stream.tell() + stream.seek(0, 2)
+        if "Rows" in dataset:
+            _require_decoder(path, dataset)
         with _nothing_quoted(path):
             syntax = getattr(dataset, "file_meta", {}).get("TransferSyntaxUID") or _IMPLICIT_LITTLE_ENDIAN
             sides = [int(dataset.get(key) or 1) for key in ("NumberOfFrames", "Rows", "Columns", "SamplesPerPixel")]
             stated = math.prod(sides) * int(dataset.get("BitsAllocated") or 0) // 8
             subsampled = "422" in str(dataset.get("PhotometricInterpretation"))
-        with file.open() as stream:
-            length = stream.seek(0, 2)
-        if syntax in _UNCOMPRESSED and not subsampled and "Rows" in dataset and length < stated:
+        if syntax in _UNCOMPRESSED and not subsampled and "Rows" in dataset and left < stated + _header_length(syntax):
             raise ValueError(
-                f"{path}: can't be read as an image (truncated: its pixels take {stated} bytes of {length}): export it "
-                "again, or remove it"
+                f"{path}: can't be read as an image (truncated: its pixels take {stated} bytes, and {left} follow its "
+                "header): export it again, or remove it"
             )
 
     def provenance(self, file: ImageFile, frame: int | None, axis: str | None) -> Provenance:
@@ -146,6 +149,24 @@ class DICOMFormat(ImageFormat):
                 scanner=" ".join(" ".join(made_by).split()) or None,
                 modality=modality if re.fullmatch("[A-Z0-9 _]{1,16}", modality) else None,
             )
+
+
+def _header_length(syntax: str) -> int:
+    """Return the number of bytes of the element of the pixels before their values."""
+    return 8 if syntax == _IMPLICIT_LITTLE_ENDIAN else 12
+
+
+def _full_range(path: Path, stored: np.ndarray, bits: int, inverted: bool = False) -> Slice:
+    """Return pixels that are shown over their full range; more than 8 bits keep their depth until then."""
+    if bits <= 8:
+        return Slice(full_range_to_uint8(stored, bits), inverted=inverted)
+
+    def show(values: np.ndarray) -> np.ndarray:
+        shown = full_range_to_uint8(values, bits)
+        warn_if_blank(path, shown, values, None, f"the range of its {bits} bits")
+        return shown
+
+    return Slice(stored, show, inverted)
 
 
 def _begins(first_bytes: bytes) -> bool:

@@ -49,8 +49,10 @@ def padding_of(stored: np.ndarray, dataset: Any) -> np.ndarray | None:
     if not np.isfinite(first):
         return None
     ends = np.array([first, last if np.isfinite(last) else first])
-    if stored.dtype.kind in "iu":  # a value written as unsigned means the signed one of the same bits
-        ends = ends.astype(np.int64)
+    if stored.dtype.kind in "iu":  # stated with other bits than are stored, or as unsigned, it means the same bits
+        bits = int(dataset.get("BitsStored") or 8 * stored.dtype.itemsize)
+        ends = ends.astype(np.int64) % 2**bits
+        ends -= (ends >= 2 ** (bits - 1)) * 2**bits if stored.dtype.kind == "i" else 0
     ends = ends.astype(stored.dtype)
     padded = (stored >= ends.min()) & (stored <= ends.max())
     return padded if padded.any() and not padded.all() else None

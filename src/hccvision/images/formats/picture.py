@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+import struct
+from typing import Any
+
 import numpy as np
 from PIL import Image, ImageOps
 from PIL.TiffImagePlugin import TiffImageFile
 
 from hccvision.images.formats.checks import choose_frame, require_plausible_size
-from hccvision.images.formats.deep_colour import deep_colour
+from hccvision.images.formats.deep_pixels import deep_pixels, stored_netpbm
 from hccvision.images.formats.image_format import ImageFormat
-from hccvision.images.formats.picture_ends import has_late_metadata, require_whole
+from hccvision.images.formats.picture_ends import has_late_metadata, looks_whole, require_few_scans
 from hccvision.images.image_file import ImageFile
 from hccvision.images.slices import Slice
 from hccvision.registry import IMAGE_FORMATS
 
-_ORIENTATION, _PHOTOMETRIC = 0x0112, 0x0106  # EXIF and TIFF tags
+_ORIENTATION, _PHOTOMETRIC, _WIDTH, _HEIGHT = 0x0112, 0x0106, 256, 257  # EXIF and TIFF tags
+_BITS, _SAMPLE_FORMAT, _UNSIGNED, _SIGNED = 258, 339, 1, 2
 _STRIPS = (273, 279, 324, 325)  # TIFF tags: offsets and byte counts of strips, and of tiles
+_TAG_BYTES = {3: 2, 4: 4, 5: 8, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8}  # of a value, by its type; 1 of the others
 _RAW_BITS = {"1": 1, "1;I": 1, "L": 8, "LA": 16, "RGB": 24, "BGR": 24, "BGRA": 32, "I;16B": 16}
 _METADATA = ("exif", "xmp", "XML:com.adobe.xmp", "Raw profile type exif")  # of a PNG, that may state an orientation
 # Formats of pixels alone: the others of Pillow run programs, need files beside, or are no pictures.
@@ -39,6 +44,7 @@ class PictureFormat(ImageFormat):
 
     def read(self, file: ImageFile, frame: int | None, axis: str | None) -> Slice:
         """Read one picture or page; see `ImageFormat.read`."""
+        require_few_scans(file)
         with _opened(file) as image:
             image.seek(choose_frame(file.path, frame, _pages(image)))
             return slice_of(image)
@@ -49,7 +55,8 @@ class PictureFormat(ImageFormat):
             if image.format in ("JPEG", "MPO"):
                 raise ValueError(f"{file.path}: JPEG blurs label values: save the mask as PNG")
             image.seek(choose_frame(file.path, frame, _pages(image)))
-            return np.array(_upright(image))
+            stored = stored_netpbm(image) if image.format == "PPM" else deep_pixels(image)
+            return _pixels(image) if stored is None else upright(stored, image.getexif().get(_ORIENTATION))
 
     def size(self, file: ImageFile, axis: str | None) -> tuple[int, int]:
         """Return ``(height, width)`` from the header; see `ImageFormat.size`."""
@@ -57,8 +64,11 @@ class PictureFormat(ImageFormat):
             # a PNG without metadata before its pixels would be decoded in search of some after them
             asks = image.format != "PNG" or any(key in image.info for key in _METADATA) or has_late_metadata(file)
             turned = asks and image.getexif().get(_ORIENTATION) in (5, 6, 7, 8)
-            width, height = _upright(image).size if turned else image.size
-            return height, width
+            if isinstance(image, TiffImageFile):  # of which some versions of Pillow state the turned size
+                width, height = image.tag_v2[_WIDTH], image.tag_v2[_HEIGHT]
+            else:
+                width, height = image.size
+            return (width, height) if turned else (height, width)
 
     def frames(self, file: ImageFile, axis: str | None) -> int:
         """Return the number of pages; see `ImageFormat.frames`."""
@@ -66,13 +76,19 @@ class PictureFormat(ImageFormat):
             return _pages(image)
 
     def verify(self, file: ImageFile) -> None:
-        """Raise if the file ends before its last pixel; see `ImageFormat.verify`."""
-        require_whole(file)
-        with _opened(file) as image:
-            end = _raw_end(image)
+        """Raise if the file ends before its last pixel; see `ImageFormat.verify`. Only one that may is decoded."""
         with file.open() as stream:
-            if stream.seek(0, 2) < end:
-                raise ValueError(f"truncated: its pixels end at byte {end}, the file at {stream.tell()}")
+            length = stream.seek(0, 2)
+        if looks_whole(file):
+            with _opened(file) as image:
+                if _raw_end(image) <= length:
+                    return
+        try:
+            self.read(file, 0, None)
+        except (ImportError, MemoryError):  # says nothing about the file
+            return
+        except Exception as error:
+            raise ValueError(f"truncated: the file ends after {length} bytes, before its last pixel") from error
 
 
 def _raw_end(image: Image.Image) -> int:
@@ -80,17 +96,29 @@ def _raw_end(image: Image.Image) -> int:
     if isinstance(image, TiffImageFile):
         places = [image.tag_v2.get(tag) or () for tag in _STRIPS if image.tag_v2.get(tag)]
         stored = [
-            (at + size)
+            at + size
             for starts, sizes in zip(places[::2], places[1::2], strict=False)
             for at, size in zip(starts, sizes, strict=False)
         ]
-        return max(stored, default=0)
+        return max(*stored, _directory_end(image), 0)
     ends = [
         offset + -(-image.width * _RAW_BITS[mode] // 8) * image.height
         for codec, _, offset, options in getattr(image, "tile", ())
         if codec == "raw" and (mode := options if isinstance(options, str) else options[0]) in _RAW_BITS
     ]
     return max(ends, default=0)
+
+
+def _directory_end(image: TiffImageFile) -> int:
+    """Return where the tags of a page and their values end."""
+    start, order = image.tag_v2.offset or 0, "<" if image.tag_v2.prefix == b"II" else ">"
+    stream: Any = image.fp
+    stream.seek(start)
+    count = int.from_bytes(stream.read(2), "little" if order == "<" else "big")
+    tags = stream.read(12 * count)
+    entries = struct.iter_unpack(f"{order}HHII", tags[: len(tags) // 12 * 12])
+    ends = [at + size for _, kind, n, at in entries if (size := n * _TAG_BYTES.get(kind, 1)) > 4]
+    return max(start + 2 + 12 * count + 4, *ends, 0)
 
 
 def _opened(file: ImageFile) -> Image.Image:
@@ -113,20 +141,20 @@ def slice_of(image: Image.Image) -> Slice:
     Returns:
         ``(H, W)`` values for grey of any depth, otherwise ``(H, W, 2)`` grey with alpha, ``(H, W, 3)`` RGB or
         ``(H, W, 4)`` RGBA, uint8. Modes I, I;16 and F are raw values; they are inverted where a TIFF file says so.
-        Colours of 16 bits per channel, of a file that is not loaded yet, are ``(H, W, 3)`` raw values, composited over
-        black.
+        Colours of more than 8 bits per channel, of a file that is not loaded yet, are ``(H, W, 3)`` raw values,
+        composited over black.
 
     Example:
         >>> slice_of(Image.new("CMYK", (4, 2))).values.shape
         (2, 4, 3)
     """
-    deep = deep_colour(image)
+    deep = deep_pixels(image)
     if deep is not None:
-        return Slice(_upright_array(_over_black(deep), image.getexif().get(_ORIENTATION)))
-    white_is_zero = isinstance(image, TiffImageFile) and image.tag_v2.get(_PHOTOMETRIC) == 0
+        return Slice(upright(deep, image.getexif().get(_ORIENTATION)))
+    if image.mode.startswith(("I", "F")) or _is_signed(image):
+        white_is_zero = isinstance(image, TiffImageFile) and image.tag_v2.get(_PHOTOMETRIC) == 0
+        return Slice(_pixels(image), inverted=white_is_zero)  # Pillow itself inverts only up to 8 bits
     image = _upright(image)
-    if image.mode.startswith(("I", "F")):  # Pillow itself inverts only up to 8 bits
-        return Slice(np.array(image), inverted=white_is_zero)
     if image.has_transparency_data:
         mode = "LA" if image.mode in ("LA", "La") else "RGBA"
     else:
@@ -141,20 +169,45 @@ def _upright(image: Image.Image) -> Image.Image:
     return ImageOps.exif_transpose(image)
 
 
-def _upright_array(pixels: np.ndarray, orientation: int | None) -> np.ndarray:
-    """Turn pixels as `ImageOps.exif_transpose` turns an image."""
+def _pixels(image: Image.Image) -> np.ndarray:
+    """Return the stored values, upright; of a TIFF in its own type, where Pillow has another of the same bits."""
+    signed, unsigned = _is_signed(image), image.mode == "I" and _sample_format(image) == (_UNSIGNED, 32)
+    pixels = np.array(_upright(image))
+    return pixels.view(np.int8) if signed else pixels.view(np.uint32) if unsigned else pixels
+
+
+def _is_signed(image: Image.Image) -> bool:
+    """Return whether grey values of 8 bits are signed, which Pillow does not know of."""
+    return image.mode == "L" and _sample_format(image) == (_SIGNED, 8)
+
+
+def _sample_format(image: Image.Image) -> tuple[int, int] | None:
+    """Return how a TIFF of one channel stores numbers, and their bits."""
+    if not isinstance(image, TiffImageFile):
+        return None
+    formats, bits = image.tag_v2.get(_SAMPLE_FORMAT, (_UNSIGNED,)), image.tag_v2.get(_BITS, (1,))
+    return formats[0], bits[0]
+
+
+def upright(pixels: np.ndarray, orientation: int | None) -> np.ndarray:
+    """Turn pixels as `ImageOps.exif_transpose` turns an image.
+
+    Args:
+        pixels: ``(H, W)`` or ``(H, W, n)`` as they are stored.
+        orientation: of EXIF, 1 to 8; None: upright already.
+
+    Returns:
+        The pixels, turned.
+
+    Example:
+        >>> upright(np.array([[1, 2, 3]]), 6).tolist()
+        [[1], [2], [3]]
+    """
     if orientation in (5, 6, 7, 8):
         pixels = np.swapaxes(pixels, 0, 1)
     rows = slice(None, None, -1 if orientation in (3, 4, 7, 8) else 1)
     columns = slice(None, None, -1 if orientation in (2, 3, 6, 7) else 1)
     return pixels[rows, columns]
-
-
-def _over_black(colours: np.ndarray) -> np.ndarray:
-    """Return ``(H, W) or (H, W, 3) uint16`` of colours with or without alpha."""
-    if colours.shape[2] % 2 == 0:
-        colours = (colours[..., :-1] * (colours[..., -1:] / np.float64(2**16 - 1))).round().astype(np.uint16)
-    return colours[..., 0] if colours.shape[2] == 1 else colours
 
 
 def _pages(image: Image.Image) -> int:
