@@ -15,6 +15,7 @@ from hccvision.metrics.comparison import Comparison
 from hccvision.metrics.detection import (
     average_precision,
     coco_map,
+    coco_summary,
     detection_counts,
     froc,
     match,
@@ -243,7 +244,9 @@ def test_a_class_without_truths_is_left_out_of_the_mean():
 # COCO, against pycocotools
 
 
-def pycocotools_map(predictions, truths, k, most=100):
+def pycocotools(predictions, truths, k, most=100):
+    """Return the evaluation of COCO's own program."""
+
     def boxed(image, row, label, key):
         x1, y1, x2, y2 = map(float, row)
         box = [x1, y1, x2 - x1, y2 - y1]
@@ -272,6 +275,18 @@ def pycocotools_map(predictions, truths, k, most=100):
         evaluation.params.maxDets = [1, 10, most]
         evaluation.evaluate()
         evaluation.accumulate()
+    return evaluation
+
+
+def pycocotools_summary(predictions, truths, k):
+    evaluation = pycocotools(predictions, truths, k)
+    with contextlib.redirect_stdout(io.StringIO()):
+        evaluation.summarize()
+    return evaluation.stats.tolist()
+
+
+def pycocotools_map(predictions, truths, k, most=100):
+    evaluation = pycocotools(predictions, truths, k, most)
     precision = evaluation.eval["precision"][:, :, :, 0, 2]  # (T, R, K), all areas, most detections
 
     def mean(values):
@@ -322,6 +337,23 @@ def test_coco_with_crowds_equals_pycocotools(seed):
     found = coco_map(predictions, truths, num_classes=4)
     assert found.pop("map_per_class") == pytest.approx(expected.pop("map_per_class"), abs=1e-9)
     assert found == pytest.approx(expected, abs=1e-9)
+
+
+@pytest.mark.parametrize("seed", range(60))
+def test_the_twelve_figures_of_coco_equal_pycocotools(seed):
+    predictions, truths = crowded_case(seed)
+    for image in (*predictions, *truths):  # small, medium and large ones, some of just a limit's area
+        image["boxes"] = np.asarray(image["boxes"]) * (1, 1.6, 3.2)[seed % 3]
+    if seed % 4 == 0:
+        for image in truths[: len(truths) // 2]:
+            image["boxes"][:, 2:] = image["boxes"][:, :2] + (32 if seed % 8 else 96)
+    found = coco_summary(predictions, truths, num_classes=4)
+    expected = pycocotools_summary(predictions, truths, 4)
+    assert len(found) == 12
+    assert [-1.0 if math.isnan(x) else x for x in found.values()] == pytest.approx(expected, abs=1e-9)
+    flat = coco_map(predictions, truths, num_classes=4)
+    for name in ("map", "map_50", "map_75"):
+        assert flat[name] == pytest.approx(found[name].value if found[name].defined else -1.0)
 
 
 @pytest.mark.parametrize("rule", ["voc", "coco"])
@@ -429,6 +461,14 @@ EMPTY = {
     "voc_map": {"voc_map": LOST},
     "voc07_map": {"voc07_map": LOST},
     "coco_map": {"map": LOST, "map_50": LOST, "map_75": LOST},
+    "coco_summary": {
+        **dict.fromkeys(("map", "map_50", "map_75", "ar_1", "ar_10", "ar_100"), LOST),
+        **{
+            f"{name}_{size}": f"{LOST} that is {size}"
+            for name in ("map", "ar")
+            for size in ("small", "medium", "large")
+        },
+    },
     "froc": dict.fromkeys(RATES, LOST),
     "detection_counts": {"sensitivity": LOST, "precision": NONE, "f1": f"{LOST}, and {NONE}"},
 }

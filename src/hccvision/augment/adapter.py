@@ -12,6 +12,7 @@ from torch import Generator, Tensor, nn
 
 from hccvision.augment.batch import Augmentation, check_batch
 from hccvision.augment.targets import replace_boxes
+from hccvision.boxes.borders import clip
 from hccvision.contracts.batches import Targets
 
 
@@ -63,8 +64,10 @@ def _kornia(module: nn.Module, visible: float) -> Callable[[Tensor, Targets], tu
 
     def change(images: Tensor, targets: Targets) -> tuple[Tensor, Targets]:
         inputs: dict[str, Tensor] = {"input": images}
-        if targets.labels.shape[1]:
-            inputs["bbox_xyxy"] = targets.boxes - 0.5  # kornia's pixel centres lie at whole numbers
+        count = targets.labels.shape[1]
+        boxes = targets.boxes if targets.crowds is None else torch.cat((targets.boxes, targets.crowds), 1)
+        if boxes.shape[1]:
+            inputs["bbox_xyxy"] = boxes - 0.5  # kornia's pixel centres lie at whole numbers
         if targets.masks is not None:
             inputs["mask"] = targets.masks.unsqueeze(1).to(images.dtype) + 1  # kornia pads with 0, which becomes -1
         outputs = sequence(*inputs.values(), data_keys=list(inputs))
@@ -72,7 +75,9 @@ def _kornia(module: nn.Module, visible: float) -> Callable[[Tensor, Targets], tu
         if "bbox_xyxy" in moved:
             size = (images.shape[-2], images.shape[-1])
             boxes = moved["bbox_xyxy"].as_subclass(Tensor) + 0.5
-            targets = replace_boxes(targets, boxes, size, visible=visible)
+            targets = replace_boxes(targets, boxes[:, :count], size, visible=visible)
+            if targets.crowds is not None:
+                targets = replace(targets, crowds=clip(boxes[:, count:], size))
         if "mask" in moved:
             targets = replace(targets, masks=moved["mask"].squeeze(1).to(torch.int64) - 1)
         return moved["input"], targets

@@ -51,7 +51,7 @@ def move_targets(
 def move_boxes(
     targets: Targets, matrix: Tensor, size: tuple[int, int], *, visible: float = 0.4, bound: str = "ellipse"
 ) -> Targets:
-    """Move boxes by their image's map, clip them to the image, and drop those that are mostly outside.
+    """Move boxes and crowds by their image's map, clip them to the image, and drop boxes that are mostly outside.
 
     Args:
         targets: in pixels of the images; masks are left where they are, see `move_targets`.
@@ -75,14 +75,20 @@ def move_boxes(
     """
     if bound not in BOUNDS:
         raise ValueError(f"unknown bound {bound!r}; known: {', '.join(BOUNDS)}")
-    cx, cy, w, h = xyxy_to_cxcywh(targets.boxes).unbind(-1)
-    m = match_device(matrix, targets.boxes).unsqueeze(1)
+    moved = replace_boxes(targets, _moved(targets.boxes, matrix, bound), size, visible=visible)
+    if moved.crowds is None:
+        return moved
+    return replace(moved, crowds=clip(_moved(moved.crowds, matrix, bound), size))
+
+
+def _moved(boxes: Tensor, matrix: Tensor, bound: str) -> Tensor:
+    cx, cy, w, h = xyxy_to_cxcywh(boxes).unbind(-1)
+    m = match_device(matrix, boxes).unsqueeze(1)
     x = m[..., 0, 0] * cx + m[..., 0, 1] * cy + m[..., 0, 2]
     y = m[..., 1, 0] * cx + m[..., 1, 1] * cy + m[..., 1, 2]
     sides = m[..., :2, :2].abs() * torch.stack((w, h), -1).unsqueeze(-2)
     width, height = (sides.norm(dim=-1) if bound == "ellipse" else sides.sum(-1)).unbind(-1)
-    moved = cxcywh_to_xyxy(torch.stack((x, y, width, height), -1))
-    return replace_boxes(targets, moved, size, visible=visible)
+    return cxcywh_to_xyxy(torch.stack((x, y, width, height), -1))
 
 
 def replace_boxes(targets: Targets, boxes: Tensor, size: tuple[int, int], *, visible: float) -> Targets:

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 
-def clip(boxes: Tensor, size: tuple[int, int]) -> Tensor:
+def clip(boxes: Tensor, size: tuple[float, float]) -> Tensor:
     """Clip boxes to an image.
 
     Args:

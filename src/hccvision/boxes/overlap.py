@@ -44,6 +44,24 @@ def iou(boxes: Tensor, others: Tensor, *, pairwise: bool = True) -> Tensor:
     return _ratio(intersection, union)
 
 
+def share_inside(boxes: Tensor, others: Tensor) -> Tensor:
+    """Compute the share of each box's own area that lies inside each other box.
+
+    Args:
+        boxes: ``(..., N, 4)`` xyxy; the leading axes broadcast with those of ``others``.
+        others: ``(..., M, 4)`` xyxy, same unit.
+
+    Returns:
+        ``(..., N, M)`` in [0, 1]; 0 for a box without area.
+
+    Example:
+        >>> share_inside(torch.tensor([[0.0, 0.0, 9.0, 9.0]]), torch.tensor([[0.0, 0.0, 99.0, 3.0]]))
+        tensor([[0.3333]])
+    """
+    boxes, others = _broadcastable(boxes, others, pairwise=True)
+    return _ratio(_intersection_and_union(boxes, others)[0], area(boxes))
+
+
 def giou(boxes: Tensor, others: Tensor, *, pairwise: bool = True) -> Tensor:
     """Compute the generalised IoU: the IoU minus the fraction of the enclosing box that neither box covers.
 

@@ -20,6 +20,8 @@ class Targets:
             1 for multi-label classification; None for detection.
         masks: ``(B, H, W) int64``, the class id of each pixel of the model's input, −1 where a pixel is ignored; None
             but for segmentation.
+        crowds: ``(B, M, 4) float32``, regions with an uncounted group of lesions, xyxy pixels of the model's input,
+            which count neither as lesions nor as background; padding has no area. None: there are none.
 
     Example:
         >>> t = Targets.pad([torch.zeros(0, 4), torch.tensor([[1.0, 2.0, 3.0, 4.0]])], [torch.zeros(0), torch.zeros(1)])
@@ -31,6 +33,7 @@ class Targets:
     labels: Tensor
     image_labels: Tensor | None = None
     masks: Tensor | None = None
+    crowds: Tensor | None = None
 
     @classmethod
     def pad(
@@ -118,19 +121,30 @@ class Targets:
             [[-1, -1], [0, 0]]
         """
         most = max(part.labels.shape[1] for part in parts)
-        missing = [most - part.labels.shape[1] for part in parts]
         pad = torch.nn.functional.pad
-        boxes = torch.cat([pad(part.boxes, (0, 0, 0, n)) for part, n in zip(parts, missing, strict=True)])
-        labels = torch.cat([pad(part.labels, (0, n), value=-1) for part, n in zip(parts, missing, strict=True)])
+        labels = torch.cat([pad(part.labels, (0, most - part.labels.shape[1]), value=-1) for part in parts])
         image_labels = [part.image_labels for part in parts if part.image_labels is not None]
         masks = [part.masks for part in parts if part.masks is not None]
+        crowds = None
+        if any(part.crowds is not None for part in parts):
+            crowds = _stack([part.boxes[:, :0] if part.crowds is None else part.crowds for part in parts])
         return cls(
-            boxes, labels, torch.cat(image_labels) if image_labels else None, torch.cat(masks) if masks else None
+            _stack([part.boxes for part in parts]),
+            labels,
+            torch.cat(image_labels) if image_labels else None,
+            torch.cat(masks) if masks else None,
+            crowds,
         )
 
     def _map(self, change: Callable[[Tensor], Tensor]) -> Targets:
-        changed = (None if v is None else change(v) for v in (self.image_labels, self.masks))
+        changed = (None if v is None else change(v) for v in (self.image_labels, self.masks, self.crowds))
         return Targets(change(self.boxes), change(self.labels), *changed)
+
+
+def _stack(boxes: Sequence[Tensor]) -> Tensor:
+    """Concatenate boxes ``(b, n, 4)`` along the batch, padded to the largest n."""
+    most = max(b.shape[1] for b in boxes)
+    return torch.cat([torch.nn.functional.pad(b, (0, 0, 0, most - b.shape[1])) for b in boxes])
 
 
 @dataclass(frozen=True, eq=False)

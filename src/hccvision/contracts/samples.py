@@ -74,8 +74,8 @@ class Annotation:
         extra: fields of the annotation file other than its objects, as plain dictionaries, lists and strings, which
             `voc.write` writes back. Empty means LabelImg's usual fields.
         object_extras: N dictionaries with the fields of each object that are not the usual ones. Empty means none.
-        crowd: N flags; a crowd is a region with an uncounted group of objects. It is not trained on, and any number of
-            detections inside it is ignored in evaluation. Empty means all False.
+        crowd: N flags; a crowd is a region with an uncounted group of objects. In training it is neither lesion nor
+            background, and any number of detections inside it is ignored in evaluation. Empty means all False.
 
     Example:
         >>> a = Annotation(np.array([[10, 20, 30, 40]], np.float32), ("tumor",), size=(300, 484))
@@ -111,6 +111,11 @@ class Annotation:
 
     def __len__(self) -> int:
         return len(self.boxes)
+
+    @property
+    def object_names(self) -> tuple[str, ...]:
+        """Class names of the boxes that are one object each: all but the crowds."""
+        return tuple(name for name, crowd in zip(self.names, self.crowd, strict=True) if not crowd)
 
     def keep(self, numbers: Sequence[int]) -> Annotation:
         """Return the annotation with some of its boxes and their fields.
@@ -175,3 +180,10 @@ class Sample:
         if self.class_name is not None:
             return (self.class_name,)
         return self.annotation.names if self.annotation is not None else ()
+
+    @property
+    def object_names(self) -> tuple[str, ...]:
+        """As `names`, without those of crowds, which are neither learned nor counted in evaluation."""
+        if self.class_name is not None or self.annotation is None:
+            return self.names
+        return self.annotation.object_names

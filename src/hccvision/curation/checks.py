@@ -69,7 +69,7 @@ def check(
         *_shortcuts(data, known, clusters, attributes or {}),
         *(Finding("without_objects", "info", (str(s.path),), "annotated as free of lesions") for s in empty),
     ]
-    objects = Counter(name for s in data for name in s.names)
+    objects = Counter(name for s in data for name in s.object_names)
     return DataReport(
         images=len(data),
         objects=dict(sorted(objects.items())),

@@ -74,7 +74,7 @@ def check_balance(data: Sequence[Sample]) -> Iterator[Finding]:
     Yields:
         A finding of the kind ``class_balance``, if there are several classes.
     """
-    objects = Counter(name for s in data for name in s.names)
+    objects = Counter(name for s in data for name in s.object_names)
     if len(objects) > 1:
         (most, many), (least, few) = objects.most_common()[0], objects.most_common()[-1]
         level = "warning" if many >= 10 * few else "info"

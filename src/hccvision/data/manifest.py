@@ -256,7 +256,7 @@ def _changes(sample: Sample, entry: dict[str, Any], hashes: dict[Path, str]) -> 
 
 
 def _counts(part: Sequence[Sample]) -> dict[str, Any]:
-    lesions = Counter(name for s in part if s.annotation is not None for name in s.annotation.names)
+    lesions = Counter(name for s in part if s.annotation is not None for name in s.annotation.object_names)
     classes = Counter(s.class_name for s in part if s.class_name is not None)
     counts: dict[str, Any] = {"images": len(part), "patients": len({s.patient for s in part} - {None})}
     return counts | {"classes": dict(sorted(classes.items())), "lesions": dict(sorted(lesions.items()))}

@@ -201,8 +201,8 @@ def _sides(pairs: Sequence[tuple[list[Sample], list[Sample]]], fold: str = "fold
 
 def _warn_of_missing(parts: Mapping[str, Sequence[Sample]], data: Sequence[Sample]) -> None:
     """Warn of parts that lack a class of the data."""
-    names = {name for s in data for name in s.names}
-    lacking = {part: names - {name for s in samples for name in s.names} for part, samples in parts.items()}
+    names = {name for s in data for name in s.object_names}
+    lacking = {part: names - {name for s in samples for name in s.object_names} for part, samples in parts.items()}
     told = [
         f"{part} ({len(parts[part])} images): no lesion at all"
         if missing == names and any(s.annotation is not None for s in parts[part])
@@ -267,8 +267,8 @@ def _answer(group: Group, path: Path) -> str:
 
 def _strata(sample: Sample) -> set[Hashable]:
     """Return the classes and, for annotated images, a code for the number of boxes: 0, 1, 2-3, 4-7 and so on."""
-    drawn = () if sample.annotation is None else (len(sample.annotation).bit_length(),)
-    return {*sample.names, *drawn} or {""}
+    drawn = () if sample.annotation is None else (len(sample.annotation.object_names).bit_length(),)
+    return {*sample.object_names, *drawn} or {""}
 
 
 def _allocate(data: Sequence[Sample], groups: list[list[int]], shares: Sequence[float], seed: int) -> list[int]:

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from hccvision.boxes.borders import clip
 from hccvision.boxes.formats import cxcywh_to_xyxy
+from hccvision.boxes.overlap import share_inside
 from hccvision.contracts.batches import Loss, Targets
 from hccvision.contracts.outputs import Detections, SSDOutput
 from hccvision.contracts.parts import FeatureSpec
@@ -32,6 +33,8 @@ from hccvision.losses.box_targets import BoxTargets
 from hccvision.losses.mining import HardNegatives
 from hccvision.matchers.assignment import Matcher
 from hccvision.registry import HEADS, LOSSES, MATCHERS
+
+IN_CROWD = 0.5  # share of a default box in a crowd from which it is ignored, as a detection is at this IoU threshold
 
 
 @HEADS.register("ssd", task="detection")
@@ -194,7 +197,13 @@ class SSDHead(nn.Module):
         raw = SSDOutput(output.logits.detach(), output.offsets.detach())
         found = self.matcher(self.default_boxes, truths, targets.labels, targets.valid, output=raw, levels=self.levels)
         classes, offsets = matched_targets(self.default_boxes, truths, targets.labels, found.truth)
-        return BoxTargets(classes, offsets, self.default_boxes, found.weights, self.negatives)
+        ignored = None if targets.crowds is None else self._in_crowd(targets.crowds / self.scale) & (classes == 0)
+        return BoxTargets(classes, offsets, self.default_boxes, found.weights, self.negatives, ignored)
+
+    def _in_crowd(self, crowds: Tensor) -> Tensor:
+        """Return ``(B, A) bool``, the default boxes of which a large part lies in a crowd ``(B, M, 4)``."""
+        default_boxes = clip(cxcywh_to_xyxy(self.default_boxes), (1, 1))
+        return (share_inside(default_boxes, crowds) >= IN_CROWD).any(-1)
 
     def decode(
         self,

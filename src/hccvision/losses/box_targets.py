@@ -18,6 +18,8 @@ class BoxTargets(NamedTuple):
         default_boxes: ``(A, 4)`` as ``cx, cy, w, h``, for losses that decode the offsets.
         weights: ``(B, A)``, how much each positive default box counts, at least 0; None: all positives count 1.
         negatives: how many background boxes count, for losses that mine them.
+        ignored: ``(B, A) bool``, background boxes that lie in a crowd and count neither as lesion nor as background;
+            None: there are none.
 
     Example:
         >>> import torch
@@ -30,6 +32,7 @@ class BoxTargets(NamedTuple):
     default_boxes: Tensor | None = None
     weights: Tensor | None = None
     negatives: HardNegatives = HardNegatives()
+    ignored: Tensor | None = None
 
     @property
     def positive(self) -> Tensor:

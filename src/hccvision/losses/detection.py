@@ -148,12 +148,12 @@ def multibox(
 
 
 def _mined(output: SSDOutput, targets: BoxTargets, options: dict[str, Any]) -> Tensor:
-    options = {"negatives": targets.negatives, "weights": targets.weights, **options}
+    options = {"negatives": targets.negatives, "weights": targets.weights, "ignored": targets.ignored, **options}
     return mined_cross_entropy(output.logits, targets.classes, **options)
 
 
 def _focal(output: SSDOutput, targets: BoxTargets, options: dict[str, Any]) -> Tensor:
-    return box_focal(output.logits, targets.classes, weights=targets.weights, **options)
+    return box_focal(output.logits, targets.classes, weights=targets.weights, ignored=targets.ignored, **options)
 
 
 def _loss(regression: Tensor, classification: Tensor, targets: BoxTargets) -> Loss:

@@ -42,6 +42,7 @@ def box_focal(
     label_smoothing: float = 0.0,
     class_weights: Tensor | None = None,
     weights: Tensor | None = None,
+    ignored: Tensor | None = None,
 ) -> Tensor:
     """Compute the focal loss summed over all default boxes; well-classified ones contribute next to nothing.
 
@@ -56,6 +57,7 @@ def box_focal(
         label_smoothing: as in `focal_sums`.
         class_weights: ``(K + 1,)``, further factors by class, index 0 is the background; None: 1.
         weights: ``(B, A)``, further factors of the lesions; None: 1.
+        ignored: ``(B, A) bool``, background boxes that don't count; None: there are none.
 
     Returns:
         A scalar, at least float32.
@@ -77,4 +79,6 @@ def box_focal(
         factors = factors * class_weights.to(factors)[labels]
     if weights is not None:
         factors = torch.where(labels > 0, factors * weights.flatten().to(factors), factors)
+    if ignored is not None:
+        factors = factors.masked_fill(ignored.flatten() & (labels == 0), 0.0)
     return (factors * focused(loss, gamma, smooth)).sum()

@@ -73,6 +73,7 @@ def mined_cross_entropy(
     label_smoothing: float = 0.0,
     class_weights: Tensor | None = None,
     weights: Tensor | None = None,
+    ignored: Tensor | None = None,
 ) -> Tensor:
     """Compute the cross-entropy summed over the positive default boxes and the hardest negatives.
 
@@ -83,6 +84,7 @@ def mined_cross_entropy(
         label_smoothing: as in `cross_entropy_sums`; the background is one of the classes.
         class_weights: ``(K + 1,)``, factors by class, index 0 is the background; None: 1.
         weights: ``(B, A)``, factors of the positives; None: 1.
+        ignored: ``(B, A) bool``, background boxes that never count; None: there are none.
 
     Returns:
         A scalar, at least float32.
@@ -93,7 +95,12 @@ def mined_cross_entropy(
     """
     logits, positive = widened(logits), classes > 0
     with torch.no_grad():
-        chosen = (negatives or HardNegatives())(-logits.log_softmax(-1)[..., 0], positive)
+        background_loss = -logits.log_softmax(-1)[..., 0]
+        if ignored is not None:
+            background_loss = background_loss.masked_fill(ignored, 0.0)
+        chosen = (negatives or HardNegatives())(background_loss, positive)
+        if ignored is not None:
+            chosen = chosen & (positive | ~ignored)
     by_class = None if class_weights is None else class_weights.to(logits)
     reduction = "sum" if weights is None else "none"
     loss = F.cross_entropy(

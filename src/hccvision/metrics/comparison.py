@@ -85,8 +85,7 @@ class Comparison:
             raise ValueError(f"expected positive as one of the classes {', '.join(self.classes)}, got {positive!r}")
         self._given = as_items(predictions), as_items(truths), None if patients is None else list(patients)
         self._whole, self._rows, self._count = None, np.zeros(0, np.int64), len(self._given[1])
-        self._cache = MatchCache(self._match)
-        self._per_image = WeakKeyDictionary()
+        self._connect()
         if len(self._given[0]) != self._count:
             raise ValueError(
                 f"expected one prediction per truth, got {len(self._given[0])} predictions and {self._count} truths"
@@ -199,7 +198,22 @@ class Comparison:
             ValueError: for bad options, shapes, labels, boxes or scores; names the image.
             TypeError: if an image is not a dictionary.
         """
-        return self._cache.get(Matching(tuple(iou_thresholds), rule, extra_pixel, max_detections))
+        return self.matched(Matching(tuple(iou_thresholds), rule, extra_pixel, max_detections))
+
+    def matched(self, how: Matching) -> Matches:
+        """Match detections to truths, or return what has been matched; as `matches`, for all options.
+
+        Args:
+            how: the options.
+
+        Returns:
+            The matches.
+
+        Raises:
+            ValueError: as `matches`.
+            TypeError: as `matches`.
+        """
+        return self._cache.get(how)
 
     def plan(self, metrics: Iterable[Metric]) -> None:
         """Announce metrics, so that one matching serves all their IoU thresholds.
@@ -278,5 +292,20 @@ class Comparison:
         taken = type(self).__new__(type(self))
         taken.classes, taken.positive = self.classes, self.positive
         taken._given, taken._whole, taken._rows, taken._count = (None, None, None), self, rows, len(rows)
-        taken._cache = self._cache.take(lambda how: self._cache.get(how).take(rows))
+        taken._connect()
         return taken
+
+    def _connect(self) -> None:
+        """Make the cache of matches; that of a resample takes them from the comparison that it was taken from."""
+        whole, rows = self._whole, self._rows
+        if whole is None:
+            self._cache, self._per_image = MatchCache(self._match), WeakKeyDictionary()
+        else:
+            self._cache = whole._cache.take(lambda how: whole._cache.get(how).take(rows))
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {key: value for key, value in vars(self).items() if key not in ("_cache", "_per_image")}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update(state)
+        self._connect()

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -156,15 +157,25 @@ def compute_confusion(comparison: Comparison) -> dict[str, Figure]:
     return {**named, **figures(matrix, positive=comparison.positive_id, classes=comparison.classes)}
 
 
-def _register(name: str, meaning: str) -> None:
-    @METRICS.register(name, task="classification", higher_is_better=True)
-    def compute(comparison: Comparison) -> Figure:
+@dataclass(frozen=True)
+class OneFigure:
+    """The metric of one figure of `FIGURES`.
+
+    Args:
+        name: of the figure.
+
+    Example:
+        >>> OneFigure("accuracy")(Comparison([[0.9, 0.1], [0.8, 0.2]], [0, 1], classes=("normal", "cancer")))
+        Figure(0.5, count=2, successes=1)
+    """
+
+    name: str
+
+    def __call__(self, comparison: Comparison) -> Figure:
+        """Compute the figure."""
         matrix = comparison.confusion_matrix
-        return figures(matrix, positive=comparison.positive_id, classes=comparison.classes)[name]
-
-    compute.__name__ = compute.__qualname__ = f"compute_{name}"
-    compute.__doc__ = f"Compute the {meaning}."
+        return figures(matrix, positive=comparison.positive_id, classes=comparison.classes)[self.name]
 
 
-for _name, _meaning in FIGURES.items():
-    _register(_name, _meaning)
+for _name in FIGURES:
+    METRICS.register(_name, task="classification", higher_is_better=True)(OneFigure(_name))

@@ -12,6 +12,7 @@ pycocotools' −1.
 
 from hccvision.metrics.average_precision import average_precision
 from hccvision.metrics.coco import COCO_THRESHOLDS, coco_map
+from hccvision.metrics.coco_summary import coco_summary
 from hccvision.metrics.counts import detection_counts
 from hccvision.metrics.froc import FROC_RATES, froc
 from hccvision.metrics.matching import match
@@ -23,6 +24,7 @@ __all__ = [
     "FROC_RATES",
     "average_precision",
     "coco_map",
+    "coco_summary",
     "detection_counts",
     "froc",
     "match",

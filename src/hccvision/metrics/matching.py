@@ -23,13 +23,15 @@ class Matching:
     truth it is a miss, if the truth is difficult it is ignored. ``"coco"``: each detection finds the truth of highest
     IoU that is still free; difficult truths count as ordinary ones, since COCO does not have them. By either rule, a
     detection that finds no truth is ignored if at least that share of its own area lies in a crowd of its class; crowds
-    are never found or missed.
+    are never found or missed. Truths whose area is out of range are ignored too, as COCO does it: a detection that
+    finds one is ignored, and so is one that finds nothing and whose own area is out of range.
 
     Args:
         iou_thresholds: T values in (0, 1]; a match needs at least this IoU.
         rule: ``"voc"`` or ``"coco"``.
         extra_pixel: measure boxes as the VOC development kit does, one pixel added to each width and height.
         max_detections: at most this number of detections per image and class, those of highest score; None is all.
+        area_range: smallest and largest area in square pixels, of the rule ``"coco"``; None is any.
 
     Raises:
         ValueError: for values that are not as above.
@@ -42,6 +44,7 @@ class Matching:
     rule: Literal["voc", "coco"] = "voc"
     extra_pixel: bool = False
     max_detections: int | None = None
+    area_range: tuple[float, float] | None = None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "iou_thresholds", tuple(map(float, self.iou_thresholds)))
@@ -51,6 +54,8 @@ class Matching:
             raise ValueError(f"expected IoU thresholds above 0 and up to 1, got {self.iou_thresholds}")
         if self.max_detections is not None and self.max_detections < 1:
             raise ValueError(f"expected max_detections of at least 1, or None for all, got {self.max_detections}")
+        if self.area_range is not None and (self.rule != "coco" or not self.area_range[0] <= self.area_range[1]):
+            raise ValueError(f"expected a smallest and a largest area, of the rule 'coco', got {self.area_range}")
 
 
 def at_one_threshold(settings: Mapping[str, Any]) -> Matching:
@@ -163,14 +168,11 @@ def match_rows(detections: Rows, truths: Rows, classes: tuple[str, ...], num_ima
     pairs = detections["boxes"][detection], truths["boxes"][truth]
     overlap = np.where(crowd, *(_overlap(*pairs, float(how.extra_pixel), of_first=share) for share in (True, False)))
     thresholds = np.asarray(how.iou_thresholds, np.float64)
-    difficult = truths["difficult"] & (how.rule == "voc")
-    single = ~crowd
-    rule = _RULES[how.rule]
-    found, ignored = rule(detection[single], truth[single], overlap[single], thresholds, group, difficult)
-    t, inside = np.nonzero(overlap[crowd] >= thresholds[:, None])
-    in_crowd = np.zeros(found.shape, bool)
-    in_crowd[t, detection[crowd][inside]] = True
-    ignored |= in_crowd & (found < 0)
+    out_of_range = [_out_of_range(rows["boxes"], how.area_range) for rows in (truths, detections)]
+    passive = out_of_range[0] if how.rule == "coco" else truths["difficult"]
+    pairs_of = _RULES[how.rule]
+    found, ignored = pairs_of(detection, truth, overlap, thresholds, group, passive, truths["crowd"])
+    ignored |= (found < 0) & out_of_range[1]
     return Matches(
         classes=classes,
         iou_thresholds=how.iou_thresholds,
@@ -183,19 +185,25 @@ def match_rows(detections: Rows, truths: Rows, classes: tuple[str, ...], num_ima
         truth_images=truths["image"],
         truth_labels=truths["labels"],
         truth_boxes=truths["boxes"],
-        truth_ignored=difficult | truths["crowd"],
+        truth_ignored=passive | truths["crowd"],
     )
 
 
 def _match_voc(
     detection: np.ndarray,
     truth: np.ndarray,
-    iou: np.ndarray,
+    overlap: np.ndarray,
     thresholds: np.ndarray,
     group: np.ndarray,
     difficult: np.ndarray,
+    crowd: np.ndarray,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return found and ignored, ``(T, D)``, of pairs of detection and truth; detection 0 has the highest score."""
+    region = crowd[truth]
+    in_crowd = np.zeros((len(thresholds), len(group)), bool)
+    at, inside = np.nonzero(overlap[region] >= thresholds[:, None])
+    in_crowd[at, detection[region][inside]] = True
+    detection, truth, iou = detection[~region], truth[~region], overlap[~region]
     found = np.full((len(thresholds), len(group)), -1, np.int32)
     ignored = np.zeros(found.shape, bool)
     order = np.lexsort((truth, -iou, detection))
@@ -206,38 +214,49 @@ def _match_voc(
         near = near[~difficult[truth[near]]]
         claimed, claimant = np.unique(truth[near], return_index=True)  # the claimant of highest score
         found[t, detection[near[claimant]]] = claimed
-    return found, ignored
+    return found, ignored | (in_crowd & (found < 0))
 
 
 def _match_coco(
     detection: np.ndarray,
     truth: np.ndarray,
-    iou: np.ndarray,
+    overlap: np.ndarray,
     thresholds: np.ndarray,
     group: np.ndarray,
-    difficult: np.ndarray,
+    out_of_range: np.ndarray,
+    crowd: np.ndarray,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return found and ignored, ``(T, D)``: in turn, the r-th detections of all groups find their best free truths."""
     found = np.full((len(thresholds), len(group)), -1, np.int32)
-    free = np.ones((len(thresholds), len(difficult)), bool)
-    order = np.lexsort((-truth, -iou, detection))  # each detection's best first, the later truth on a tie
-    order = order[iou[order] >= thresholds.min()]
-    detection, truth, iou = detection[order], truth[order], iou[order]
+    ignored = np.zeros(found.shape, bool)
+    free = np.ones((len(thresholds), len(crowd)), bool)
+    passive = out_of_range | crowd  # taken only by detections that find no other truth
+    order = np.lexsort((-truth, -overlap, passive[truth], detection))  # best first, the later truth on a tie
+    order = order[overlap[order] >= thresholds.min()]
+    detection, truth, overlap = detection[order], truth[order], overlap[order]
     contender = _first(detection)
     turn = np.repeat(_rank(group[detection[contender]]), np.diff(np.append(contender, len(detection))))
     for r in range(turn.max(initial=-1) + 1):
         pair = np.flatnonzero(turn == r)
-        possible = free[:, truth[pair]] & (iou[pair] >= thresholds[:, None])
+        possible = free[:, truth[pair]] & (overlap[pair] >= thresholds[:, None])
         place = np.where(possible, np.arange(len(pair)), len(pair))
         best = np.minimum.reduceat(place, _first(detection[pair]), axis=1)  # (T, detections of this turn)
         t, d = np.nonzero(best < len(pair))
         taken = pair[best[t, d]]
-        found[t, detection[taken]] = truth[taken]
-        free[t, truth[taken]] = False
-    return found, np.zeros(found.shape, bool)
+        ignored[t, detection[taken]] = passive[truth[taken]]
+        found[t, detection[taken]] = np.where(passive[truth[taken]], -1, truth[taken])
+        free[t, truth[taken]] = crowd[truth[taken]]  # any number of detections may lie in a crowd
+    return found, ignored
 
 
 _RULES = {"voc": _match_voc, "coco": _match_coco}
+
+
+def _out_of_range(boxes: np.ndarray, area_range: tuple[float, float] | None) -> np.ndarray:
+    if area_range is None:
+        return np.zeros(len(boxes), bool)
+    area = (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])
+    return (area < area_range[0]) | (area > area_range[1])
 
 
 def _first(ordered: np.ndarray) -> np.ndarray:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections.abc import Hashable, Mapping, Sequence
 from typing import Any
@@ -48,8 +49,17 @@ class Detection(Task):
             )
         return sample.annotation.names
 
+    def check(self, sample: Sample) -> None:
+        """Check that a sample has boxes of known classes, with finite coordinates, of which some part is visible."""
+        super().check(sample)
+        assert sample.annotation is not None
+        self._visible(sample, sample.annotation.size or (math.inf, math.inf))
+
     def objects(self, sample: Sample, size: tuple[int, int]) -> dict[str, torch.Tensor]:
         """Return the boxes as training and evaluation use them: clipped to the image, without empty ones.
+
+        Difficult boxes are lesions like the others in training, as in SSD's own code; metrics by the VOC rule ignore
+        them, those of COCO know none. Crowds are neither lesions nor background in both.
 
         Args:
             sample: with an annotation.
@@ -60,20 +70,42 @@ class Detection(Task):
             ``crowd (n,) bool``.
 
         Raises:
-            ValueError: as `check`.
+            ValueError: as `check`; if the annotation states another image size; or if it has boxes, and no part of any
+                is inside the image: it would count as free of lesions.
         """
         self.check(sample)
         annotation = sample.annotation
         assert annotation is not None
-        boxes = clip(torch.from_numpy(annotation.boxes), size)
+        if annotation.size is not None and tuple(annotation.size) != tuple(size):
+            raise ValueError(
+                f"{sample.path}: its annotation is of an image of {annotation.size[1]}×{annotation.size[0]} pixels, "
+                f"and it has {size[1]}×{size[0]}: annotate this version of the image"
+            )
+        boxes, keep = self._visible(sample, size)
         labels = torch.tensor([self.ids[name] for name in annotation.names], dtype=torch.int64)
         flags = {k: torch.tensor(getattr(annotation, k), dtype=torch.bool) for k in ("difficult", "crowd")}
-        keep = area(boxes) > 0
         return {key: values[keep] for key, values in {"boxes": boxes, "labels": labels, **flags}.items()}
+
+    def _visible(self, sample: Sample, size: tuple[float, float]) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return the boxes of a sample clipped to its image, and which of them have an area there."""
+        annotation = sample.annotation
+        assert annotation is not None
+        file = annotation.path or sample.path
+        given = torch.from_numpy(annotation.boxes)
+        if not bool(given.isfinite().all()):
+            raise ValueError(f"{file}: expected boxes of finite numbers, got {annotation.boxes.tolist()}: correct them")
+        boxes = clip(given, size)
+        keep = area(boxes) > 0
+        if len(keep) and not bool(keep.any()):
+            raise ValueError(
+                f"{file}: expected boxes with an area inside the image, got {annotation.boxes.tolist()}: correct them, "
+                "or leave the sample out, which would count as free of lesions"
+            )
+        return boxes, keep
 
     def check_training(self, samples: Sequence[Sample]) -> None:
         """Warn if no sample has a box: such a training can only teach that there is no lesion."""
-        if samples and not any(len(s.annotation) for s in samples if s.annotation is not None):
+        if samples and not any(sample.object_names for sample in samples):
             warnings.warn(
                 f"expected boxes to train a detector, got none in {len(samples)} samples, such as {samples[0].path}: "
                 "the model can only learn to find nothing; check the folder and the format that was read",
@@ -88,15 +120,20 @@ class Detection(Task):
         return {**self.objects(sample, size), "size": torch.tensor(size)}
 
     def target(self, sample: Sample, placement: Placement) -> Targets:
-        """Return boxes in pixels of the model's input, with their class ids; crowds are left out."""
+        """Return boxes in pixels of the model's input, with their class ids, and the crowds by themselves."""
         found = self.objects(sample, placement.original_size)
-        boxes = placement.to_input(found["boxes"])
-        keep = (area(boxes) > 0) & ~found["crowd"]
-        return Targets(boxes[keep][None], found["labels"][keep][None])
+        boxes, crowd = placement.to_input(found["boxes"]), found["crowd"]
+        keep = (area(boxes) > 0) & ~crowd
+        crowds = boxes[crowd][None] if crowd.any() else None
+        return Targets(boxes[keep][None], found["labels"][keep][None], crowds=crowds)
 
     def stratum(self, sample: Sample) -> Hashable:
-        """Return whether the image has any lesion."""
-        return bool(self.labels(sample))
+        """Return whether the image has any lesion to learn; a crowd is none."""
+        return bool(sample.object_names)
+
+    def counted(self, sample: Sample) -> tuple[str, ...]:
+        """Return the class of each box but the crowds."""
+        return sample.object_names
 
     def decode(self, output: Any, *, first_label: int = 0, score_threshold: float = 0.0) -> list[Detections]:
         """Return the detections in torchvision's output: one dictionary of boxes, scores and labels per image."""

@@ -132,6 +132,10 @@ class Task(ABC):
         """Return the stratum of a sample: balanced sampling draws equally often from each stratum."""
         return self.labels(sample)
 
+    def counted(self, sample: Sample) -> tuple[str, ...]:
+        """Return the class names of a sample that count in the balance of classes: by default its `labels`."""
+        return self.labels(sample)
+
     def balanced_weights(self, samples: Sequence[Sample]) -> list[float]:
         """Compute class weights in inverse proportion to class frequency.
 
@@ -144,7 +148,7 @@ class Task(ABC):
         Raises:
             ValueError: if no sample shows one of the classes.
         """
-        counts = self._require_all(Counter(name for s in samples for name in self.labels(s)))
+        counts = self._require_all(Counter(name for s in samples for name in self.counted(s)))
         total = sum(counts[name] for name in self.classes)
         return [total / (len(self.classes) * counts[name]) for name in self.classes]
 
