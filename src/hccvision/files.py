@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import csv
+import errno
 import hashlib
 import io
 import os
-import tempfile
-import uuid
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
+
+from hccvision.drafts import draft_file, draft_folder
+
+NO_LINKS = (errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK, errno.EXDEV, errno.EACCES)
 
 
 def write_atomically(
@@ -20,6 +23,7 @@ def write_atomically(
     *,
     keep: str | os.PathLike[str] | None = None,
     flush: bool = True,
+    overwrite: bool = True,
 ) -> Path:
     """Write a file under a temporary name, then rename it: readers see the old file or the new one, never a part.
 
@@ -30,57 +34,80 @@ def write_atomically(
         write: called with the temporary path, ``.<random>.tmp`` in the same folder, to write the content.
         keep: where to move the old file, if there is one; None replaces it.
         flush: False skips the flush, for a file that its reader checks and can make again.
+        overwrite: False never replaces a file, not even one that appears while this one is being written.
 
     Returns:
         The path written.
 
     Raises:
+        FileExistsError: if the file exists and ``overwrite`` is False.
         OSError: if the folder can't be written to.
 
     Example:
+        >>> import tempfile
         >>> path = Path(tempfile.mkdtemp(), "a.txt")
         >>> write_atomically(path, lambda partial: partial.write_text("all of it")).read_text()
         'all of it'
     """
     path = Path(path)
-    partial = path.with_name(f".{uuid.uuid4().hex}.tmp")
-    try:
+    with draft_file(path.parent) as partial:
         write(partial)
         if flush:
             _flush(partial)
+        if not overwrite:
+            _put(partial, path)
+            return path
         if keep is not None and path.is_file():
             os.replace(path, keep)
         os.replace(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)
     return path
 
 
-def write_text(path: str | os.PathLike[str], text: str, *, errors: str = "strict") -> Path:
-    """Write a text file atomically, as UTF-8 and without translating line ends.
+def refuse_existing(path: Path, *, overwrite: bool = False) -> None:
+    """Raise if a file exists and may not be replaced, before the work of making another.
+
+    Args:
+        path: the file.
+        overwrite: whether it may be replaced.
+
+    Raises:
+        FileExistsError: if it exists, or is a link to a missing file, and ``overwrite`` is False.
+    """
+    if not overwrite and os.path.lexists(path):
+        raise FileExistsError(f"{path}: the file exists: write elsewhere, or pass overwrite=True to replace it")
+
+
+def write_text(path: str | os.PathLike[str], text: str, *, errors: str = "strict", overwrite: bool = True) -> Path:
+    r"""Write a text file atomically, as UTF-8 and without translating line ends.
 
     Args:
         path: the file to create or replace, in a folder that exists.
         text: its content.
-        errors: ``"strict"``, or ``"replace"`` to write ``?`` for what UTF-8 can't hold, as in undecodable file names.
+        errors: what to do with what UTF-8 can't hold, as in undecodable file names: ``"strict"`` raises, ``"replace"``
+            writes ``?``, and ``"backslashreplace"`` writes ``\udcff``, which JSON reads as it was.
+        overwrite: as in `write_atomically`.
 
     Returns:
         The path written.
 
     Raises:
+        FileExistsError: if the file exists and ``overwrite`` is False.
         OSError: if the folder can't be written to.
         UnicodeEncodeError: if the text can't be encoded and ``errors="strict"``.
 
     Example:
+        >>> import tempfile
         >>> write_text(Path(tempfile.mkdtemp(), "a.txt"), "5 × 5").read_text(encoding="utf-8")
         '5 × 5'
     """
     content = text.encode("utf-8", errors)
-    return write_atomically(path, lambda partial: partial.write_bytes(content))
+    return write_atomically(path, lambda partial: partial.write_bytes(content), overwrite=overwrite)
 
 
 def write_table(path: str | os.PathLike[str], rows: Iterable[Iterable[object]]) -> Path:
     r"""Write a CSV file atomically, as UTF-8 with ``\n`` at the end of each line.
+
+    What UTF-8 can't hold, as in undecodable file names, is written as ``\udcff``.
 
     Args:
         path: the file to create or replace, in a folder that exists.
@@ -93,12 +120,13 @@ def write_table(path: str | os.PathLike[str], rows: Iterable[Iterable[object]]) 
         OSError: if the folder can't be written to.
 
     Example:
+        >>> import tempfile
         >>> write_table(Path(tempfile.mkdtemp(), "a.csv"), [("image", "patient"), ("a.png", "P1, left")]).read_text()
         'image,patient\na.png,"P1, left"\n'
     """
     text = io.StringIO()
     csv.writer(text, lineterminator="\n").writerows(rows)
-    return write_text(path, text.getvalue())
+    return write_text(path, text.getvalue(), errors="backslashreplace")
 
 
 def file_sha256(file: str | os.PathLike[str] | BinaryIO) -> str:
@@ -140,6 +168,7 @@ def require_empty(folder: str | os.PathLike[str]) -> Path:
         FileExistsError: if the folder holds anything, or the path is a file.
 
     Example:
+        >>> import tempfile
         >>> require_empty(tempfile.mkdtemp()).is_dir()
         True
     """
@@ -170,6 +199,7 @@ def new_folder(folder: str | os.PathLike[str]) -> Iterator[Path]:
         OSError: if the parent folder can't be written to.
 
     Example:
+        >>> import tempfile
         >>> target = Path(tempfile.mkdtemp(), "report")
         >>> with new_folder(target) as draft:
         ...     _ = (draft / "a.txt").write_text("a")
@@ -180,16 +210,87 @@ def new_folder(folder: str | os.PathLike[str]) -> Iterator[Path]:
     """
     target = require_empty(folder).resolve()
     target.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=".", suffix=".tmp", dir=target.parent) as scratch:
-        draft = Path(scratch, target.name)
+    with draft_folder(target.parent) as scratch:
+        draft = scratch / target.name
         draft.mkdir()
         yield draft
-        for path in draft.rglob("*"):
-            if path.is_file():
-                _flush(path)
-        if target.is_dir():
-            target.rmdir()
-        draft.rename(target)
+        _flush_all(draft)
+        try:
+            if target.is_dir():
+                target.rmdir()
+            draft.rename(target)
+        except OSError:
+            require_empty(target)  # filled by another process meanwhile
+            raise
+
+
+@contextmanager
+def new_files(folder: str | os.PathLike[str], *, last: str) -> Iterator[Path]:
+    """Fill a folder with files that replace older ones of their names all together; other files there stay.
+
+    They are written to a hidden folder in it and flushed to the disk. Only when all are there, the older ones are
+    deleted and the new ones moved to their place. If an exception leaves the ``with`` block, nothing has changed.
+
+    Args:
+        folder: the folder; it is created, with its parents, if it doesn't exist.
+        last: name of the file that is deleted first and moved last: where it is, the others are too.
+
+    Yields:
+        The folder to write to.
+
+    Raises:
+        OSError: if the folder can't be written to.
+
+    Example:
+        >>> import tempfile
+        >>> folder = Path(tempfile.mkdtemp())
+        >>> with new_files(folder, last="a.txt") as draft:
+        ...     _ = (draft / "a.txt").write_text("a")
+        >>> [path.name for path in folder.iterdir()]
+        ['a.txt']
+    """
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    with draft_folder(folder) as draft:
+        yield draft
+        _flush_all(draft)
+        names = sorted((path.name for path in draft.iterdir()), key=lambda name: name != last)
+        if folders := [name for name in names if (folder / name).is_dir()]:
+            raise IsADirectoryError(f"{folder / folders[0]}: expected a file or nothing, this is a folder: rename it")
+        for name in names:
+            (folder / name).unlink(missing_ok=True)
+        for name in reversed(names):
+            os.replace(draft / name, folder / name)
+
+
+def _put(partial: Path, path: Path) -> None:
+    """Give a file its name, unless that is taken."""
+    try:
+        os.link(partial, path)
+        return
+    except FileExistsError:
+        refuse_existing(path)
+        raise
+    except OSError as error:
+        if error.errno not in NO_LINKS:
+            raise
+    try:
+        os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY))  # a file system without links: take the name
+    except FileExistsError:
+        refuse_existing(path)
+        raise
+    try:
+        os.replace(partial, path)
+    except OSError:
+        with suppress(OSError):
+            path.unlink()
+        raise
+
+
+def _flush_all(folder: Path) -> None:
+    for path in folder.rglob("*"):
+        if path.is_file():
+            _flush(path)
 
 
 def _flush(path: Path) -> None:
