@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from torch.utils.data import Sampler
 from tqdm.auto import tqdm
 
 from hccvision.data.samplers import build_sampler
+from hccvision.drafts import FolderLock
 from hccvision.training.batches import cut
 from hccvision.training.checkpoints import Run
 from hccvision.training.feed import Feed
@@ -50,6 +52,7 @@ class Training:
         self.hooks = setup.hooks if setup.is_main else Hooks(())
         self.folder: Run | None = None  # of the main process only
         self.interrupted = False
+        self._lock: FolderLock | None = None
 
     @property
     def history(self) -> History:
@@ -64,7 +67,7 @@ class Training:
             resume: resume the run that is in the folder, instead of refusing it.
 
         Raises:
-            FileExistsError: as `Run`.
+            FileExistsError: as `Run`, or if another training is running in the folder.
             ValueError: as `Run`.
             OSError: as `Run`.
         """
@@ -72,6 +75,7 @@ class Training:
             return
         saved: tuple[Any, Any] | None = None
         if self.setup.is_main:
+            self._lock = _locked(Path(run))
             datasets = self.setup.datasets
             self.folder = Run(
                 run,
@@ -89,6 +93,11 @@ class Training:
         saved = broadcast(saved, self.processes)
         if saved is not None:
             self.state.load_state_dict(*saved)
+
+    def close(self) -> None:
+        """Let other trainings use the run folder."""
+        if self._lock is not None:
+            self._lock.release()
 
     def run(self) -> None:
         """Train from the current state to the end."""
@@ -163,7 +172,7 @@ class Training:
             raise KeyboardInterrupt
 
     def _pause(self, steps: int, *, in_epoch: bool) -> None:
-        """After a step, save the state if that is due or if the user has pressed Ctrl-C."""
+        """After a step, save the state if that is due or if the user has pressed Ctrl-C or SIGTERM has come."""
         stop = any(gather(self.interrupted, self.processes))
         due = self.setup.save_every is not None and steps % self.setup.save_every == 0
         if in_epoch and (stop or due):
@@ -199,4 +208,18 @@ class Training:
 
     def _print(self, text: str) -> None:
         if self.setup.is_main:
-            tqdm.write(text)
+            encoding = getattr(sys.stdout, "encoding", None) or "utf-8"  # a folder's name may hold what it can't say
+            tqdm.write(text.encode(encoding, "backslashreplace").decode(encoding))
+
+
+def _locked(folder: Path) -> FolderLock:
+    """Lock a run folder, which is created if it doesn't exist."""
+    if not folder.exists():
+        folder.mkdir(parents=True, exist_ok=True)
+    try:
+        return FolderLock(folder)
+    except BlockingIOError:
+        raise FileExistsError(
+            f"{folder}: this run folder is in use, a training is running in it: wait until it has ended, stop it, or "
+            "choose another folder"
+        ) from None
