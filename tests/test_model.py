@@ -1,6 +1,9 @@
 import dataclasses
 import json
 import os
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
@@ -17,6 +20,7 @@ from hccvision.model.build import build_model, load_model
 from hccvision.model.features import features_of
 from hccvision.model.file import read_settings
 from hccvision.model.model import Model
+from hccvision.model.seeding import seeded
 from hccvision.recipes import Recipe
 from hccvision.registry import BACKBONES, HEADS, NECKS
 from hccvision.training.optimisers import parameter_table
@@ -491,3 +495,80 @@ def test_default_boxes_given_as_data_survive_json():
     options = json.loads(text)["head"][1]
     features = FeatureSpec((64, 64), (16, 32), ((4, 4), (2, 2)), (64, 64))
     assert torch.equal(SSDHead(features, 1, **options).default_boxes, model.head.default_boxes)
+
+
+# threads
+
+THREADS = """
+import sys, threading
+import torch
+from hccvision.model.build import build_model, load_model
+
+found, start = {}, threading.Barrier(4)
+
+def work(number):
+    start.wait()
+    if len(sys.argv) > 1:
+        found[number] = load_model(sys.argv[1])
+    else:
+        found[number] = build_model("mobilenet_v1", "ssd", classes=["hcc"], image_size=64,
+                                    backbone_options={"width": 0.1}, seed=0)
+
+threads = [threading.Thread(target=work, args=(i,)) for i in range(4)]
+for thread in threads:
+    thread.start()
+for thread in threads:
+    thread.join()
+assert len(found) == 4
+one = found[0].state_dict()
+assert all(torch.equal(value, m.state_dict()[name]) for m in found.values() for name, value in one.items())
+print(float(sum(p.double().sum() for p in found[0].parameters())))
+"""
+
+
+def test_four_threads_build_and_load_their_first_models_at_once(tmp_path):
+    model = build_model("mobilenet_v1", "ssd", classes=["hcc"], image_size=64, backbone_options={"width": 0.1}, seed=0)
+    path = model.save(tmp_path / "a.safetensors")
+    for arguments in ([], [str(path)]):
+        command = [sys.executable, "-c", THREADS, *arguments]
+        run = subprocess.run(command, capture_output=True, text=True, timeout=120)
+        assert run.returncode == 0, run.stderr
+        assert float(run.stdout) == float(sum(p.double().sum() for p in model.parameters()))
+
+
+def test_threads_build_the_weights_of_their_seeds_and_leave_the_callers_generator_alone():
+    def weights(seed):
+        return torch.cat([p.detach().flatten() for p in classifier(seed=seed).parameters()])
+
+    alone = [weights(seed) for seed in range(4)]
+    torch.manual_seed(5)
+    expected = [torch.rand(3) for _ in range(2000)]
+    with ThreadPoolExecutor(4) as pool:
+        torch.manual_seed(5)
+        futures = [pool.submit(weights, i % 4) for i in range(12)]
+        drawn = [torch.rand(3) for _ in range(2000)]  # by the caller, meanwhile
+        built = [future.result() for future in futures]
+    assert all(torch.equal(built[i], alone[i % 4]) for i in range(12))
+    assert all(torch.equal(a, b) for a, b in zip(drawn, expected, strict=True))
+
+
+def test_a_seed_gives_the_values_of_the_global_generator_with_it():
+    def draw():
+        ones, empty = torch.ones(40), torch.empty
+        return [
+            torch.rand(3), torch.randn(2, 2), torch.randint(10, (4,)), torch.randint(3, 10, (4,)), torch.randperm(9),
+            torch.normal(0.0, 1.0, (3,)), torch.normal(ones, ones), torch.rand_like(ones), torch.randn_like(ones),
+            torch.randint_like(ones, 9), torch.bernoulli(ones / 2), torch.multinomial(ones, 3), torch.poisson(ones),
+            empty(5).uniform_(), empty(5).normal_(), empty(5).bernoulli_(0.5), empty(5).exponential_(),
+            nn.functional.dropout(ones, 0.5), nn.functional.rrelu(-ones, training=True), nn.Conv2d(3, 4, 3).weight,
+            nn.init.trunc_normal_(empty(9)), nn.init.orthogonal_(empty(4, 4)), nn.LSTM(4, 4).weight_hh_l0,
+        ]  # fmt: skip
+
+    torch.manual_seed(7)
+    expected = draw()
+    before = torch.get_rng_state()
+    with seeded(7):
+        assert all(torch.equal(a, b) for a, b in zip(draw(), expected, strict=True))
+        own = torch.Generator().manual_seed(1)
+        assert torch.equal(torch.rand(2, generator=own), torch.rand(2, generator=own.manual_seed(1)))
+    assert torch.equal(torch.get_rng_state(), before)

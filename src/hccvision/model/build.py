@@ -9,7 +9,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from hccvision.contracts.parts import Head
@@ -18,6 +17,7 @@ from hccvision.images.window import DEFAULT_WINDOW, Window
 from hccvision.model.features import features_of
 from hccvision.model.file import read_settings, saved_settings
 from hccvision.model.model import Model, class_names
+from hccvision.model.seeding import seeded
 from hccvision.registry import BACKBONES, HEADS, NECKS
 from hccvision.weights.formats import HCCVISION, recognise
 from hccvision.weights.hub import hub_preprocessing, hub_tensors
@@ -102,8 +102,7 @@ def build_model(
             f"weight_options are channel_rule and channel_order, for weights that are given; got "
             f"{', '.join(map(repr, odd)) or 'them with weights=None'}"
         )
-    with torch.random.fork_rng(devices=[]):
-        torch.default_generator.manual_seed(more.seed)
+    with seeded(more.seed):
         source = _Source.open(weights)
         body = source.backbone(backbone, dict(more.backbone_options or {}))
         source.load(body, dict(more.weight_options or {}))
@@ -203,7 +202,7 @@ def load_model(
     for kind, given in (("backbone", backbone), ("neck", neck), ("head", head)):
         parts[kind], part_options[kind] = _saved_part(path, kind, settings.get(kind), given)
     names = ("classes", "resize", "mean", "std", "positive")
-    with torch.random.fork_rng(devices=[]):
+    with seeded(0):
         model = assemble(
             BACKBONES.resolve(parts["backbone"], **part_options["backbone"]),
             parts["head"],
