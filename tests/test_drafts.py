@@ -11,7 +11,8 @@ import pytest
 
 from hccvision import drafts
 from hccvision.drafts import FolderLock, draft_file, draft_folder, is_draft, sweep
-from hccvision.files import new_files, new_folder, write_atomically, write_text
+from hccvision.files import new_folder, write_atomically, write_text
+from hccvision.replacement import new_files
 
 POSIX = pytest.mark.skipif(sys.platform == "win32", reason="fcntl and SIGKILL are not on Windows")
 
@@ -208,3 +209,19 @@ def test_a_folder_that_another_process_fills_meanwhile_stays_as_it_is(tmp_path):
         fill()
     assert (tmp_path / "data" / "a.txt").read_text() == "theirs"
     assert names(tmp_path) == ["data"]
+
+
+@pytest.mark.parametrize("inside", [False, True])
+def test_a_folder_of_older_files_only_is_exchanged_in_one_act(inside, tmp_path, monkeypatch):
+    folder = tmp_path / "report"
+    for text in ("old", "new"):
+        if inside and folder.exists():
+            monkeypatch.chdir(folder)  # the working folder stays where it is
+        with new_files(folder, last="a.txt") as draft:
+            for name in ("a.txt", "b.txt"):
+                (draft / name).write_text(text)
+            assert {path.read_text() for path in folder.glob("*.txt")} <= {"old"}
+        assert {path.name: path.read_text() for path in folder.iterdir()} == {"a.txt": text, "b.txt": text}
+        assert names(tmp_path) == ["report"]
+    if inside:
+        assert Path("a.txt").read_text() == "new"

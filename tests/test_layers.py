@@ -14,7 +14,7 @@ ROOT = Path(hccvision.__file__).parent
 
 # A file may import from its own layer and from those above it in this list. A new file is put in here.
 LAYERS = (
-    ("contracts", "registry", "files", "drafts", "grouping", "recipes"),
+    ("contracts", "registry", "files", "drafts", "replacement", "grouping", "recipes"),
     ("boxes", "default_boxes", "matchers", "losses", "metrics", "images"),
     ("backbones", "necks", "heads", "augment", "weights", "annotations", "plots", "tasks", "phantom"),
     ("data", "curation"),

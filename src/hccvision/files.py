@@ -214,7 +214,7 @@ def new_folder(folder: str | os.PathLike[str]) -> Iterator[Path]:
         draft = scratch / target.name
         draft.mkdir()
         yield draft
-        _flush_all(draft)
+        flush_all(draft)
         try:
             if target.is_dir():
                 target.rmdir()
@@ -222,45 +222,6 @@ def new_folder(folder: str | os.PathLike[str]) -> Iterator[Path]:
         except OSError:
             require_empty(target)  # filled by another process meanwhile
             raise
-
-
-@contextmanager
-def new_files(folder: str | os.PathLike[str], *, last: str) -> Iterator[Path]:
-    """Fill a folder with files that replace older ones of their names all together; other files there stay.
-
-    They are written to a hidden folder in it and flushed to the disk. Only when all are there, the older ones are
-    deleted and the new ones moved to their place. If an exception leaves the ``with`` block, nothing has changed.
-
-    Args:
-        folder: the folder; it is created, with its parents, if it doesn't exist.
-        last: name of the file that is deleted first and moved last: where it is, the others are too.
-
-    Yields:
-        The folder to write to.
-
-    Raises:
-        OSError: if the folder can't be written to.
-
-    Example:
-        >>> import tempfile
-        >>> folder = Path(tempfile.mkdtemp())
-        >>> with new_files(folder, last="a.txt") as draft:
-        ...     _ = (draft / "a.txt").write_text("a")
-        >>> [path.name for path in folder.iterdir()]
-        ['a.txt']
-    """
-    folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
-    with draft_folder(folder) as draft:
-        yield draft
-        _flush_all(draft)
-        names = sorted((path.name for path in draft.iterdir()), key=lambda name: name != last)
-        if folders := [name for name in names if (folder / name).is_dir()]:
-            raise IsADirectoryError(f"{folder / folders[0]}: expected a file or nothing, this is a folder: rename it")
-        for name in names:
-            (folder / name).unlink(missing_ok=True)
-        for name in reversed(names):
-            os.replace(draft / name, folder / name)
 
 
 def _put(partial: Path, path: Path) -> None:
@@ -287,7 +248,12 @@ def _put(partial: Path, path: Path) -> None:
         raise
 
 
-def _flush_all(folder: Path) -> None:
+def flush_all(folder: Path) -> None:
+    """Flush all files of a folder to the disk.
+
+    Args:
+        folder: the folder.
+    """
     for path in folder.rglob("*"):
         if path.is_file():
             _flush(path)

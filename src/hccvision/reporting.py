@@ -16,9 +16,10 @@ import numpy as np
 
 from hccvision.contracts.outputs import Prediction
 from hccvision.contracts.samples import Sample
-from hccvision.files import new_files, write_text
+from hccvision.files import write_text
 from hccvision.metrics.figure import Figure
 from hccvision.plots.saving import save
+from hccvision.replacement import new_files
 from hccvision.tasks.task import Task, build_task
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import threading
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
@@ -13,6 +14,8 @@ from torch import Generator, Tensor, nn
 from hccvision.augment.batch import Augmentation, check_batch
 from hccvision.augment.targets import replace_boxes
 from hccvision.contracts.batches import Targets
+
+_BORROWED = threading.RLock()  # torch's global generator, by one transform at a time
 
 
 def adapt(transform: Callable[..., Any], *, visible: float = 0.4) -> Augmentation:
@@ -47,7 +50,7 @@ def adapt(transform: Callable[..., Any], *, visible: float = 0.4) -> Augmentatio
     def apply(images: Tensor, targets: Targets, generator: Generator) -> tuple[Tensor, Targets]:
         check_batch(images, targets)
         seed = int(torch.randint(2**31, (), generator=generator))
-        with torch.random.fork_rng([images.device] if images.is_cuda else []):
+        with _BORROWED, torch.random.fork_rng([images.device] if images.is_cuda else []):
             torch.manual_seed(seed)
             images, targets = change(images, targets)
         return images.clamp(0, 1), targets

@@ -11,7 +11,8 @@ from typing import Any
 
 from hccvision.contracts.samples import Problem, Sample
 from hccvision.curation.page import page
-from hccvision.files import new_files, write_text
+from hccvision.files import write_text
+from hccvision.replacement import new_files
 
 LEVELS = ("error", "warning", "info")
 

@@ -69,7 +69,8 @@ def fit(
     """Train a model; afterwards it holds the weights of the best epoch.
 
     Under ``torchrun`` or ``accelerate launch`` the same call is distributed training: each process takes its share of
-    every batch, all make the same step, and only the main process writes.
+    every batch, all make the same step, and only the main process writes. Of several threads that train, one trains at
+    a time and the others wait.
 
     Args:
         model: is trained in place.

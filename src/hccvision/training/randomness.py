@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import random
+import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
 import torch
+from tqdm.auto import tqdm
 
 
 class Randomness:
@@ -76,13 +78,28 @@ class Randomness:
         random.setstate((version, tuple(words), gauss))
 
 
+_GLOBAL = threading.RLock()  # the global generators, which one training at a time draws from
+
+
 @contextmanager
 def callers_randomness(device: torch.device) -> Iterator[None]:
-    """Restore the caller's global random generators at the end.
+    """Restore the caller's global random generators at the end; a training in another thread waits until then.
 
     Args:
         device: whose generator is restored, besides those of the CPU.
     """
+    if not _GLOBAL.acquire(blocking=False):
+        tqdm.write("waiting for the end of the training in another thread: both draw from the global generators")
+        _GLOBAL.acquire()
+    try:
+        with _restored(device):
+            yield
+    finally:
+        _GLOBAL.release()
+
+
+@contextmanager
+def _restored(device: torch.device) -> Iterator[None]:
     numpys, pythons = np.random.get_state(), random.getstate()
     with torch.random.fork_rng([device] if device.type == "cuda" else []):
         try:
