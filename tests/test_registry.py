@@ -126,12 +126,16 @@ PLUGINS = {
     "good": "from hccvision.registry import METRICS\n@METRICS.register('from_a_plugin', task='detection')\n"
     "def metric(predictions, truths, *, classes):\n    return {'from_a_plugin': 1.0}\n",
     "broken": "raise RuntimeError('out of order')\n",
+    "exiting": "import sys\nsys.exit('no licence')\n",
+    "odd": "class Odd(BaseException):\n    def __str__(self):\n        raise self\nraise Odd\n",
+    "stopped": "raise GeneratorExit\n",
+    "last": "from hccvision.registry import LOSSES\nLOSSES.register('of_the_last', task='detection')(dict)\n",
     "thief": "from hccvision.registry import HEADS\nHEADS.register('own_head')(dict)\nHEADS.register('ssd')(dict)\n",
 }
 
 SCRIPT = """
 import json, warnings
-from hccvision.registry import AUGMENTATIONS, BACKBONES, HEADS, METRICS
+from hccvision.registry import AUGMENTATIONS, BACKBONES, HEADS, LOSSES, METRICS
 found = {}
 try:
     BACKBONES.register("vgg16")(dict)   # the first thing that happens: nothing is imported yet
@@ -147,6 +151,7 @@ with warnings.catch_warnings(record=True) as caught:
     found["ssd"] = HEADS.get("ssd").__module__
     found["metric"] = METRICS.get("from_a_plugin")([], [], classes=())
     found["detection"] = METRICS.names(task="detection")
+    found["losses"] = LOSSES.names(task="detection")
     found["again"] = [str(w.message) for w in caught]
 print(json.dumps(found))
 """
@@ -182,7 +187,11 @@ def test_an_installed_plugin_is_found_by_its_entry_point(with_plugins):
 
 def test_a_broken_plugin_only_warns_and_only_once(with_plugins):
     said = {text.split("'")[1]: text for text in with_plugins["warnings"] if text.startswith("the plug-in")}
-    assert set(said) == {"broken", "missing", "thief"}
+    assert set(said) == {"broken", "exiting", "missing", "odd", "stopped", "thief"}
+    assert "of_the_last" in with_plugins["losses"]
+    assert said["exiting"].endswith("failed to load: SystemExit: no licence")
+    assert said["stopped"].endswith("failed to load: GeneratorExit")
+    assert "failed to load: Odd" in said["odd"]
     assert "hccvision_test_broken" in said["broken"]
     assert "out of order" in said["broken"]
     assert "No module named 'hccvision_test_missing'" in said["missing"]

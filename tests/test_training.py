@@ -3,6 +3,7 @@
 import copy
 import math
 import random
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import partial
 
@@ -775,3 +776,19 @@ def test_an_epoch_on_cuda_agrees_with_one_on_the_cpu(build, slices):
         rows[device] = fit(model, slices, slices, recipe=STILL, device=device, metrics=[]).rows[0]
         assert model.device.type == device
     assert rows["cuda"] == pytest.approx(rows["cpu"], rel=2e-2)
+
+
+# threads
+
+
+def test_trainings_in_two_threads_end_with_the_weights_of_their_seeds(slices):
+    def train(seed):
+        model = classifier(dropout=0.5)
+        fit(model, slices, recipe=Recipe(epochs=2, batch=2, augmentation="paper"), seed=seed, device="cpu")
+        return torch.cat([p.detach().flatten() for p in model.parameters()])
+
+    alone = [train(seed) for seed in (0, 1)]
+    assert not torch.equal(*alone)
+    with ThreadPoolExecutor(2) as pool:
+        together = list(pool.map(train, (0, 1, 0, 1)))
+    assert all(torch.equal(weights, alone[i % 2]) for i, weights in enumerate(together))

@@ -248,11 +248,24 @@ class Registry(Generic[T]):
 
 
 def _load_plugins() -> None:
+    failed = []
     for entry in entry_points(group=PLUGIN_GROUP):
         try:
             entry.load()
-        except Exception as error:  # a broken plug-in must not take the library down
-            warnings.warn(f"the plug-in {entry.name!r} ({entry.value}) failed to load: {error}", stacklevel=5)
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:  # a broken plug-in, also one that exits, must not take the library down
+            failed.append(f"the plug-in {entry.name!r} ({entry.value}) failed to load: {_said(error)}")
+    for text in failed:  # all are loaded before a warning that is an error is raised
+        warnings.warn(text, stacklevel=5)
+
+
+def _said(error: BaseException) -> str:
+    """Return the message of an error, or its type where it has none or raises another one."""
+    text = ""
+    with suppress(BaseException):
+        text = str(error)
+    return f"{type(error).__name__}: {text}" if text else type(error).__name__
 
 
 def _article(noun: str) -> str:

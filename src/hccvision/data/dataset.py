@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -159,7 +160,10 @@ class SliceDataset(Dataset[Item]):
             if hash_file(path) != before:
                 raise OSError(f"{path}: it changed while it was read: wait until it is written completely")
             self._hashes[index] = before[1]
-            folder.store(self._key(before[1]), *entry)
+            try:
+                folder.store(self._key(before[1]), *entry)
+            except OSError as error:  # full or read-only: read again next time
+                warnings.warn(f"{folder.folder}: the cache can't be written ({error}); going on without", stacklevel=2)
         return entry
 
     def _settings(self) -> dict[str, Any]:

@@ -117,7 +117,7 @@ class FeatureCache(Dataset[Batch]):
         select = getattr(model.head, "select", None)
         found: list[Targets] = []
         done = 0
-        loader = DataLoader(dataset, batch, collate_fn=collate)
+        loader = DataLoader(dataset, batch, collate_fn=collate, generator=torch.Generator())  # not the global one
         with torch.no_grad(), tqdm(total=len(dataset), desc="features", leave=False, disable=_quiet(processes)) as bar:
             for images, targets, indices in loader:
                 numbers = indices.tolist()

@@ -12,6 +12,7 @@ from torch.utils.data import DataLoader
 
 from hccvision.contracts.samples import Sample
 from hccvision.data.dataset import Batch, to_float
+from hccvision.generators import TURN
 from hccvision.model.model import Model
 from hccvision.training.batches import chunks, join, move, take
 from hccvision.training.feature_cache import FeatureCache, Views, augment_views
@@ -77,7 +78,8 @@ class Feed:
         processes = self.setup.processes
         shares = [list(numbers) if whole else share(numbers, processes) for numbers in batches]
         data: Any = self.features[name] if self.features else self.views[name]
-        loader = iter(DataLoader(data, batch_sampler=shares, collate_fn=join))  # draws from torch's generator here
+        with TURN:
+            loader = iter(DataLoader(data, batch_sampler=shares, collate_fn=join))  # draws from torch's generator here
         return (None if batch is None else move(batch, processes.device) for batch in loader)
 
     def training_parts(self, batch: Batch | None, draws: Generator) -> list[Batch]:
