@@ -70,13 +70,29 @@ def draft_folder(parent: Path) -> Iterator[Path]:
     Raises:
         OSError: if the parent folder can't be written to.
     """
-    sweep(parent)
-    path = _new_name(parent)
-    path.mkdir()
+    path = new_draft_folder(parent)
     try:
         yield path
     finally:
         delete(path)
+
+
+def new_draft_folder(parent: Path) -> Path:
+    """Create a folder with a new name, for a caller that deletes it; a later sweep does if the process is killed.
+
+    Args:
+        parent: of the folder.
+
+    Returns:
+        The path.
+
+    Raises:
+        OSError: if the parent folder can't be written to.
+    """
+    sweep(parent)
+    path = _new_name(parent)
+    path.mkdir()
+    return path
 
 
 def sweep(folder: Path, *, pause: float = _MINUTE) -> None:

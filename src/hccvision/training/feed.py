@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -46,22 +47,30 @@ class Feed:
     def cache_features(self, folder: str | os.PathLike[str] | None) -> None:
         """Compute the frozen backbone's features of all views and of the validation images.
 
+        If there is no room for them on the disk, a warning says so and the images are used instead.
+
         Args:
             folder: for features that don't fit in memory; None: the system's folder for temporary files.
         """
-        setup, recipe = self.setup, self.setup.recipe
+        setup = self.setup
         setup.freezer.train(0)
         with callers_randomness(setup.processes.device):  # a resumed training has its random numbers already
-            for name, views in self.views.items():
-                self.features[name] = FeatureCache(
-                    setup.model,
-                    views,
-                    setup.augment if name == "train" and recipe.views is not None else None,
-                    seed=recipe.seed,
-                    processes=setup.processes,
-                    folder=folder,
-                    batch=-(-recipe.batch // recipe.accumulate),
-                )
+            try:
+                self.features = {name: self._features(name, folder) for name in self.views}
+            except OSError as error:
+                warnings.warn(f"there is no feature cache ({error}): training without, more slowly", stacklevel=4)
+
+    def _features(self, name: str, folder: str | os.PathLike[str] | None) -> FeatureCache:
+        setup, recipe = self.setup, self.setup.recipe
+        return FeatureCache(
+            setup.model,
+            self.views[name],
+            setup.augment if name == "train" and recipe.views is not None else None,
+            seed=recipe.seed,
+            processes=setup.processes,
+            folder=folder,
+            batch=-(-recipe.batch // recipe.accumulate),
+        )
 
     def load(self, name: str, batches: Sequence[Sequence[int]]) -> Iterator[Batch | None]:
         """Load batches onto this process's device.
