@@ -12,13 +12,14 @@ import time
 import pytest
 
 from hccvision import phantom
-from hccvision.annotations.formats import read_folder
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="there is no SIGKILL and no RLIMIT_FSIZE on Windows")
 
 WORKER = r"""
 import os, resource, signal, sys, traceback
 from pathlib import Path
+import nibabel
+import numpy as np
 import torch
 from hccvision.annotations.coco import write_coco
 from hccvision.annotations.formats import read_folder
@@ -27,13 +28,42 @@ from hccvision.annotations.yolo import write_yolo_folder
 from hccvision.curation.checks import check
 from hccvision.curation.expansion import expand_dataset
 from hccvision.curation.repair import repair
+from hccvision.annotations.masks import write_slices
+from hccvision.contracts import Detections, Prediction
 from hccvision.data.manifest import save_split
+from hccvision.export.exporter import export_model
+from hccvision.model.build import build_model
+from hccvision.phantom import write_dataset
+from hccvision.plots.curves import training_curves
+from hccvision.plots.saving import save
+from hccvision.scoring import score
 
 torch.set_num_threads(1)
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 data = read_folder(Path(sys.argv[1]), patient=r"^(P\d+)_")
+volume, mask = (Path(sys.argv[1]).parent / f"{name}.nii.gz" for name in ("volume", "mask"))
+values = np.zeros((40, 40, 6), np.uint8)
+values[5:20, 5:20] = 1
+for path in (volume, mask):
+    nibabel.save(nibabel.Nifti1Image(values, np.eye(4)), path)
+small = {"classes": ["a", "b"], "image_size": 64, "backbone_options": {"width": 0.1}}
+models = {v: build_model("mobilenet_v1", "linear", seed=ord(v[0]), **small).eval() for v in ("old", "new")}
+
+def report(version):
+    part = data if version == "new" else data[:4]
+    nothing = Detections(torch.zeros(0, 4), torch.zeros(0), torch.zeros(0, dtype=torch.int64))
+    return score([Prediction(str(s.path), None, nothing) for s in part], part, task="detection", classes=["hcc"])
+
+def curves(target, version):
+    save(training_curves([{"train_loss": n ** (2 if version == "new" else 1)} for n in range(1, 4)]), target)
 
 WRITERS = {
+    "slices": lambda target, version: write_slices(volume, mask, target, labels={1: "hcc"}),
+    "phantom": lambda target, version: write_dataset(target, patients=2, slices=2),
+    "report": lambda target, version: report(version).save(target, overwrite=True, pictures=1),
+    "model": lambda target, version: models[version].save(target),
+    "export": lambda target, version: export_model(models[version], target),
+    "curves": curves,
     "expand": lambda target, version: expand_dataset(data, target, to=len(data) + 4, augmentation="none"),
     "repair": lambda target, version: repair(data, target),
     "voc": lambda target, version: write_folder(data, target),
@@ -114,12 +144,20 @@ def whole(worker, name, target, version):
     return contents(target), worker.seconds
 
 
-@pytest.mark.parametrize("name", ["expand", "repair", "voc", "yolo"])
-def test_a_killed_writer_of_a_new_folder_leaves_nothing_or_all(name, worker, tmp_path):
+FOLDERS = ["expand", "repair", "voc", "yolo", "slices", "phantom"]
+SLOW = [pytest.param(name, marks=pytest.mark.slow) for name in ("report", "curves", "export")]
+FILES = ["coco", "split", "check", "model", *SLOW]
+ENDS = {"model": "safetensors", "curves": "png", "export": "pt2"}
+KILLS = [pytest.param(3, id="3"), pytest.param(15, marks=pytest.mark.slow, id="15")]
+
+
+@pytest.mark.parametrize("kills", KILLS)
+@pytest.mark.parametrize("name", FOLDERS)
+def test_a_killed_writer_of_a_new_folder_leaves_nothing_or_all(name, kills, worker, tmp_path):
     expected, seconds = whole(worker, name, tmp_path / "whole", "new")
     place, rng = tmp_path / "killed", random.Random(0)
     place.mkdir()
-    for number in range(8):
+    for number in range(kills):
         target = place / str(number)
         worker.run(name, target, kill_after=rng.uniform(0, seconds))
         found = contents(target)
@@ -130,15 +168,16 @@ def test_a_killed_writer_of_a_new_folder_leaves_nothing_or_all(name, worker, tmp
     assert not [path for path in place.iterdir() if path.name.startswith(".")]  # the drafts are swept
 
 
-@pytest.mark.parametrize("name", ["coco", "split", "check"])
-def test_a_killed_writer_leaves_the_old_files_or_the_new_ones(name, worker, tmp_path):
-    target = tmp_path / "killed" / "target.json"
+@pytest.mark.parametrize("kills", KILLS)
+@pytest.mark.parametrize("name", FILES)
+def test_a_killed_writer_leaves_the_old_files_or_the_new_ones(name, kills, worker, tmp_path):
+    target = tmp_path / "killed" / f"target.{ENDS.get(name, 'json')}"
     target.parent.mkdir()
     new, seconds = whole(worker, name, target, "new")
     old, _ = whole(worker, name, target, "old")
     assert new != old
     rng = random.Random(0)
-    for _ in range(8):
+    for _ in range(kills):
         worker.run(name, target, "new", kill_after=rng.uniform(0, seconds))
         found = contents(target)
         assert found in (old, new)
@@ -151,9 +190,9 @@ def test_a_killed_writer_leaves_the_old_files_or_the_new_ones(name, worker, tmp_
     assert not [path for path in left if path.name.startswith(".")]
 
 
-@pytest.mark.parametrize("name", ["coco", "split", "check"])
+@pytest.mark.parametrize("name", FILES)
 def test_on_a_full_disk_the_old_files_stay(name, worker, tmp_path):
-    target = tmp_path / "target.json"
+    target = tmp_path / f"target.{ENDS.get(name, 'json')}"
     new, _ = whole(worker, name, target, "new")
     largest = max(path.stat().st_size for path in ([target] if target.is_file() else target.iterdir()))
     old, _ = whole(worker, name, target, "old")
@@ -163,8 +202,9 @@ def test_on_a_full_disk_the_old_files_stay(name, worker, tmp_path):
     assert whole(worker, name, target, "new")[0] == new
 
 
-@pytest.mark.parametrize("name", ["expand", "repair", "voc", "yolo"])
-def test_on_a_full_disk_a_new_folder_does_not_appear(name, worker, data, tmp_path):
-    largest = max(sample.path.stat().st_size for sample in read_folder(data))
+@pytest.mark.parametrize("name", FOLDERS)
+def test_on_a_full_disk_a_new_folder_does_not_appear(name, worker, tmp_path):
+    whole(worker, name, tmp_path / "whole", "new")
+    largest = max(path.stat().st_size for path in (tmp_path / "whole").rglob("*.png"))
     assert worker.run(name, tmp_path / "new", limit=largest - 1) == 3 << 8
-    assert list(tmp_path.iterdir()) == []
+    assert [path.name for path in tmp_path.iterdir()] == ["whole"]
