@@ -344,15 +344,36 @@ def test_a_slice_read_stays_readable_when_the_cache_is_emptied(samples, folder):
     assert len(entries(folder)) == 4
 
 
-def test_a_write_that_fails_leaves_nothing(samples, folder, monkeypatch):
+def test_a_write_that_fails_leaves_nothing_and_the_image_is_read_all_the_same(samples, folder, monkeypatch):
     def full(*paths):
         raise OSError(28, "No space left on device")
 
     data = dataset(samples, folder)
     monkeypatch.setattr(os, "replace", full)
-    with pytest.raises(OSError, match="No space left"):
-        data[0]
+    with pytest.warns(UserWarning, match="the cache can't be written .*No space left.*going on without"):
+        found = data[0]
+    assert torch.equal(found.image, dataset(samples)[0].image)
     assert entries(folder) == []
+
+
+def test_a_cache_that_can_not_be_made_or_written_is_done_without(samples, folder, tmp_path, monkeypatch):
+    real = Path.mkdir
+
+    def read_only(self, *args, **options):
+        if self.name == "locked" or self.parent.name == "later":
+            raise OSError(30, "Read-only file system", str(self))
+        real(self, *args, **options)
+
+    monkeypatch.setattr(Path, "mkdir", read_only)
+    for name in ("locked", "later"):
+        with pytest.warns(UserWarning, match="the cache can't be written .Read-only file system.; going on without"):
+            items = list(data := dataset(samples, tmp_path / name))
+        with monkeypatch.context() as broken:
+            broken.setattr("hccvision.data.dataset.read_image", None)  # they are in memory now
+            assert all(torch.equal(data[i].image, item.image) for i, item in enumerate(items))
+    (tmp_path / "file").touch()
+    with pytest.raises(FileExistsError):
+        dataset(samples, tmp_path / "file")
 
 
 # Bounds

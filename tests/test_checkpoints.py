@@ -25,6 +25,7 @@ from hccvision.files import write_atomically
 from hccvision.model.build import build_model, load_model
 from hccvision.recipes import Recipe
 from hccvision.registry import AUGMENTATIONS
+from hccvision.training import checkpoints
 from hccvision.training.checkpoints import Run
 from hccvision.training.engine import fit
 
@@ -457,7 +458,7 @@ def assert_readable(run):
 
 def unfinished(run):
     """Names of files that are being written, or whose writer was killed."""
-    return {path.name for path in run.glob(".*")}
+    return {path.name for path in run.glob(".*") if path.name != checkpoints.LOCK}
 
 
 def kill_at_random_moments(program, tmp_path, kills, seed):
@@ -576,13 +577,18 @@ def test_a_full_disk_is_an_error_that_spoils_nothing(space, program, tmp_path):
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="signals differ on Windows")
-def test_ctrl_c_saves_the_step_and_says_how_to_resume(program, tmp_path):
+@pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM])
+def test_ctrl_c_saves_the_step_and_says_how_to_resume(sent, program, tmp_path):
     run = tmp_path / "run"
     process = program(run)
     assert process.stdout.readline() == "ready\n"
     while not (run / "state.pt").exists():
         time.sleep(0.01)
-    process.send_signal(signal.SIGINT)
+    process.send_signal(signal.SIGSTOP)
+    text, _ = program(run).communicate(timeout=120)  # a second training in the folder
+    assert f"{run}: this run folder is in use, a training is running in it" in text
+    process.send_signal(sent)
+    process.send_signal(signal.SIGCONT)
     text, _ = process.communicate(timeout=120)
     assert process.returncode != 0
     assert f"resume with run={str(run)!r}, resume=True" in text
@@ -590,6 +596,34 @@ def test_ctrl_c_saves_the_step_and_says_how_to_resume(program, tmp_path):
     assert_readable(run)
     text, _ = program(run).communicate(timeout=300)
     assert text.endswith("done\n"), text
+
+
+def test_what_is_optional_never_ends_a_training(slices, tmp_path, monkeypatch):
+    class Board:
+        def add_scalar(self, *_):
+            raise OSError("disk full")
+
+        flush = close = add_scalar
+
+    monkeypatch.setattr(checkpoints, "_tensorboard", lambda folder: Board())
+    (tmp_path / "run").mkdir()
+    monkeypatch.setattr(checkpoints, "training_curves", lambda *_, **__: 1 / 0)
+    with pytest.warns(UserWarning, match="could not be written") as caught:
+        history = fit(classifier(), slices, recipe=Recipe(epochs=2, batch=4), run=tmp_path / "run", device="cpu")
+    said = [str(w.message) for w in caught if "the training is not affected" in str(w.message)]
+    assert len(said) == 2
+    assert "TensorBoard could not be written (OSError: disk full)" in said[0]
+    assert "curves.png could not be written (ZeroDivisionError" in said[1]
+    assert len(history) == 2
+    load_model(tmp_path / "run" / "best.safetensors")
+
+
+def test_a_file_of_the_users_in_a_run_folder_is_left_alone(slices, tmp_path):
+    run, options = tmp_path / "run", {"recipe": Recipe(epochs=1, batch=4), "device": "cpu"}
+    fit(classifier(), slices, run=run, **options)
+    (run / ".x.tmp").write_text("the user's")
+    fit(classifier(), slices, run=run, resume=True, **options)
+    assert (run / ".x.tmp").read_text() == "the user's"
 
 
 # writing

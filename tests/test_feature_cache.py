@@ -1,6 +1,8 @@
 """Feature cache: the head learns the same as from the images, and the backbone runs once for each view."""
 
 import copy
+import os
+import shutil
 from dataclasses import replace
 
 import numpy as np
@@ -140,6 +142,27 @@ def test_what_outgrows_the_memory_goes_into_a_file_in_half_precision(build, slic
         assert row == pytest.approx(other, rel=0.1)
     kept.clear()
     assert list(folder.iterdir()) == []  # the file goes with the cache
+
+
+@pytest.mark.skipif(not hasattr(os, "posix_fallocate"), reason="not on this system")
+@pytest.mark.parametrize("full", ["disk_usage", "posix_fallocate"])
+def test_a_full_disk_does_not_end_a_training(full, slices, tmp_path, monkeypatch):
+    def lacks_room(*_):
+        raise OSError(28, "No space left on device")
+
+    make = FeatureCache
+    monkeypatch.setattr(feed, "FeatureCache", lambda *a, **o: make(*a, **o, limit=1000))
+    if full == "disk_usage":
+        usage = shutil.disk_usage(tmp_path)
+        monkeypatch.setattr(shutil, "disk_usage", lambda path: usage._replace(free=10))
+    else:
+        monkeypatch.setattr(os, "posix_fallocate", lacks_room)
+    model, expected = classifier(), classifier()
+    with pytest.warns(UserWarning, match=r"there is no feature cache .*: training without, more slowly"):
+        fit(model, slices, recipe=RECIPE, device="cpu", feature_cache=tmp_path)
+    fit(expected, slices, recipe=RECIPE, device="cpu")
+    assert all(torch.equal(v, expected.state_dict()[k]) for k, v in model.state_dict().items())
+    assert not list(tmp_path.glob(".*"))
 
 
 def test_features_beyond_half_precision_are_an_error_not_an_infinity(slices, monkeypatch):

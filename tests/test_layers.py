@@ -14,7 +14,18 @@ ROOT = Path(hccvision.__file__).parent
 
 # A file may import from its own layer and from those above it in this list. A new file is put in here.
 LAYERS = (
-    ("contracts", "registry", "documents", "files", "finite", "grouping", "recipes"),
+    (
+        "contracts",
+        "registry",
+        "documents",
+        "drafts",
+        "files",
+        "replacement",
+        "finite",
+        "generators",
+        "grouping",
+        "recipes",
+    ),
     ("boxes", "default_boxes", "matchers", "losses", "metrics", "images"),
     ("backbones", "necks", "heads", "augment", "weights", "annotations", "plots", "tasks", "phantom"),
     ("data", "curation"),

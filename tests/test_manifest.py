@@ -194,6 +194,32 @@ def test_an_older_manifest_stands_until_the_new_one_is_whole(liver, tmp_path, mo
     assert [p.name for p in tmp_path.iterdir() if p.suffix == ".tmp"] == []
 
 
+@pytest.mark.parametrize("content", [b"", b"patients,notes\n", b'{"format": "other"}', b'{"seed": 1}', b"\xff\xd8\xff"])
+def test_a_file_that_is_no_manifest_is_never_replaced(liver, tmp_path, content):
+    parts, path = split(read(liver), (0.5, 0.5)), tmp_path / "notes.json"
+    path.write_bytes(content)
+    with pytest.raises(FileExistsError, match=r"notes.json: expected no file or a split saved by save_split"):
+        save_split(parts, path)
+    assert path.read_bytes() == content
+    (tmp_path / "folder.json").mkdir()
+    with pytest.raises(FileExistsError, match="expected no file or a split"):
+        save_split(parts, tmp_path / "folder.json")
+
+
+def test_file_names_of_any_bytes_come_back(liver, tmp_path):
+    try:
+        for number, path in enumerate(sorted(liver.rglob("P001*.*"))):
+            path.rename(path.with_name(os.fsdecode(b"P001_\xff%d" % (number // 2) + os.fsencode(path.suffix))))
+    except OSError:
+        pytest.skip("this file system takes no such names")
+    data = [Sample(path, path.name[:4]) for path in sorted((liver / "JPEGImages").iterdir())]
+    assert any("\udcff" in str(s.path) for s in data)
+    parts = split(data, (0.5, 0.5), seed=0)
+    path = save_split(parts, tmp_path / "split.json", seed=0)
+    path.read_bytes().decode()
+    assert load_split(path, data) == parts
+
+
 @pytest.mark.parametrize("text", ["", "[]", "{}", '{"parts": {}}', '{"format": "x", "parts": {}}', '{"parts": 3}'])
 def test_another_file_is_no_manifest(tmp_path, text):
     path = tmp_path / "split.json"

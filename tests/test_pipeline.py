@@ -1,5 +1,7 @@
 """hv.CAD, which locates in what it called cancer, and hv.propose, which writes annotations for a human to correct."""
 
+import os
+
 import numpy as np
 import pytest
 import torch
@@ -7,6 +9,7 @@ from PIL import Image
 from torch import nn
 
 from hccvision.annotations import voc
+from hccvision.annotations.voc_folder import VOCFormat
 from hccvision.contracts import Annotation, Detections, Prediction
 from hccvision.images import Window
 from hccvision.model.build import build_model
@@ -318,3 +321,61 @@ def test_proposing_takes_a_detector_and_a_folder_of_images(tmp_path):
         propose(detector(), tmp_path, device="cpu")
     with pytest.raises(FileNotFoundError, match=f"{tmp_path / 'nowhere'}: no such folder"):
         propose(detector(), tmp_path / "nowhere", device="cpu")
+
+
+def test_a_humans_xml_that_appears_while_the_model_looks_is_left_alone(tmp_path):
+    for name in "abc":
+        write_slice(tmp_path / f"{name}.png")
+    locate = detector()
+    decode = locate.decode
+
+    def saved_meanwhile(output, **options):
+        (tmp_path / "b.xml").write_text("a human's")
+        return decode(output, **options)
+
+    locate.decode = saved_meanwhile
+    proposals = propose(locate, tmp_path, device="cpu")
+    assert [(p.written, p.error) for p in proposals] == [(True, None), (False, None), (True, None)]
+    assert (tmp_path / "b.xml").read_text() == "a human's"
+
+
+def test_a_humans_xml_that_appears_while_the_proposal_is_written_is_left_alone(tmp_path, monkeypatch):
+    write_slice(tmp_path / "a.png")
+    flush = os.fsync
+    monkeypatch.setattr(os, "fsync", lambda handle: ((tmp_path / "a.xml").write_text("a human's"), flush(handle)))
+    (proposal,) = propose(detector(), tmp_path, device="cpu")
+    assert (proposal.written, proposal.boxes, proposal.error) == (False, 0, None)
+    assert (tmp_path / "a.xml").read_text() == "a human's"
+
+
+@pytest.mark.parametrize("error", [OSError(28, "No space left on device"), ValueError("a box that is none")])
+def test_a_write_that_fails_is_an_error_of_its_image(error, tmp_path):
+    class Writer(VOCFormat):
+        def write_one(self, image_path, annotation, **options):
+            if image_path.name == "b.png":
+                raise error
+            return super().write_one(image_path, annotation, **options)
+
+    for name in "abc":
+        write_slice(tmp_path / f"{name}.png")
+    proposals = propose(detector(), tmp_path, format=Writer(), device="cpu")
+    assert [p.written for p in proposals] == [True, False, True]
+    assert proposals[1].error == f"{tmp_path / 'b.xml'}: {error}"
+    assert {path.name for path in tmp_path.glob("*.xml")} == {"a.xml", "c.xml"}
+
+
+def test_proposals_are_written_as_they_are_found(tmp_path):
+    for number in range(5):
+        write_slice(tmp_path / f"{number}.png")
+    locate = detector()
+    decode = locate.decode
+
+    def out_of_order(output, **options):
+        if len(list(tmp_path.glob("*.xml"))) == 4:
+            raise RuntimeError("out of order")
+        return decode(output, **options)
+
+    locate.decode = out_of_order
+    with pytest.raises(RuntimeError, match="out of order"):
+        propose(locate, tmp_path, batch=2, device="cpu")
+    assert [len(voc.read(tmp_path / f"{number}.xml")) for number in range(4)] == [1] * 4

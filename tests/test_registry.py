@@ -1,3 +1,4 @@
+import importlib
 import json
 import os
 import subprocess
@@ -5,6 +6,7 @@ import sys
 import textwrap
 import threading
 import time
+import types
 from dataclasses import dataclass
 
 import numpy as np
@@ -126,12 +128,18 @@ PLUGINS = {
     "good": "from hccvision.registry import METRICS\n@METRICS.register('from_a_plugin', task='detection')\n"
     "def metric(predictions, truths, *, classes):\n    return {'from_a_plugin': 1.0}\n",
     "broken": "raise RuntimeError('out of order')\n",
+    "exiting": "import sys\nsys.exit('no licence')\n",
+    "odd": "class Odd(BaseException):\n    def __str__(self):\n        raise self\nraise Odd\n",
+    "stopped": "raise GeneratorExit\n",
+    "last": "from hccvision.registry import LOSSES\nLOSSES.register('of_the_last', task='detection')(dict)\n",
+    "hanging": "raise RuntimeError('\\x1b[2J' * 9)\n",
+    "second": "from hccvision.registry import METRICS\nMETRICS.register('from_a_plugin', task='detection')(dict)\n",
     "thief": "from hccvision.registry import HEADS\nHEADS.register('own_head')(dict)\nHEADS.register('ssd')(dict)\n",
 }
 
 SCRIPT = """
 import json, warnings
-from hccvision.registry import AUGMENTATIONS, BACKBONES, HEADS, METRICS
+from hccvision.registry import AUGMENTATIONS, BACKBONES, HEADS, LOSSES, METRICS
 found = {}
 try:
     BACKBONES.register("vgg16")(dict)   # the first thing that happens: nothing is imported yet
@@ -147,6 +155,7 @@ with warnings.catch_warnings(record=True) as caught:
     found["ssd"] = HEADS.get("ssd").__module__
     found["metric"] = METRICS.get("from_a_plugin")([], [], classes=())
     found["detection"] = METRICS.names(task="detection")
+    found["losses"] = LOSSES.names(task="detection")
     found["again"] = [str(w.message) for w in caught]
 print(json.dumps(found))
 """
@@ -161,8 +170,12 @@ def with_plugins(tmp_path_factory):
     info = folder / "hccvision_test-1.0.dist-info"
     info.mkdir()
     (info / "METADATA").write_text("Metadata-Version: 2.1\nName: hccvision-test\nVersion: 1.0\n")
-    entries = "".join(f"{name} = hccvision_test_{name}\n" for name in (*PLUGINS, "missing"))
-    (info / "entry_points.txt").write_text(f"[hccvision.plugins]\n{entries}")
+    names = [name for name in PLUGINS if name != "second"]
+    entries = "".join(f"{name} = hccvision_test_{name}\n" for name in (*names, "missing"))
+    entries += "good = hccvision_test_second\nempty =\nodd value = : 5 [\n"
+    (info / "entry_points.txt").write_text(
+        f"[hccvision.plugins]\n{entries}good = hccvision_test_second\nempty =\nodd value = : 5 [\n"
+    )
     path = os.pathsep.join(filter(None, [str(folder), os.environ.get("PYTHONPATH")]))
     run = subprocess.run(
         [sys.executable, "-c", textwrap.dedent(SCRIPT)],
@@ -182,7 +195,15 @@ def test_an_installed_plugin_is_found_by_its_entry_point(with_plugins):
 
 def test_a_broken_plugin_only_warns_and_only_once(with_plugins):
     said = {text.split("'")[1]: text for text in with_plugins["warnings"] if text.startswith("the plug-in")}
-    assert set(said) == {"broken", "missing", "thief"}
+    assert set(said) == {
+        "broken", "empty", "exiting", "good", "hanging", "missing", "odd", "odd value", "stopped", "thief"
+    }  # fmt: skip
+    assert "'from_a_plugin' is taken by hccvision_test_good.metric" in said["good"]  # the second of this name
+    assert said["hanging"].isprintable()
+    assert "of_the_last" in with_plugins["losses"]
+    assert said["exiting"].endswith("failed to load: SystemExit: no licence")
+    assert said["stopped"].endswith("failed to load: GeneratorExit")
+    assert "failed to load: Odd" in said["odd"]
     assert "hccvision_test_broken" in said["broken"]
     assert "out of order" in said["broken"]
     assert "No module named 'hccvision_test_missing'" in said["missing"]
@@ -196,6 +217,22 @@ def test_a_plugin_cannot_take_a_name_of_the_library_whatever_is_looked_up_first(
 
 def test_nor_can_a_user_who_registers_before_any_look_up(with_plugins):
     assert "the backbone name 'vgg16' is taken by hccvision.backbones.vgg.vgg16" in with_plugins["refused"]
+
+
+def test_a_module_that_is_imported_again_replaces_its_own_definitions_only(things, tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(tmp_path)
+    source = "from {here} import RELOADED\n\n@RELOADED.register('mine')\ndef build():\n    return {value}\n"
+    monkeypatch.setitem(sys.modules, "reloaded_home", types.SimpleNamespace(RELOADED=things))
+    path = tmp_path / "reloaded_user.py"
+    path.write_text(source.format(here="reloaded_home", value=1))
+    module = importlib.import_module("reloaded_user")
+    path.write_text(source.format(here="reloaded_home", value=22) + "# longer\n")
+    importlib.reload(module)
+    assert things.build("mine") == 22
+    path.write_text(source.format(here="reloaded_home", value=3) * 2)  # the same name twice in one module
+    with pytest.raises(ValueError, match=r"the thing name 'mine' is taken by reloaded_user\.build"):
+        importlib.reload(module)
+    del sys.modules["reloaded_user"]
 
 
 # all four registries hold parts, and these keep their contracts

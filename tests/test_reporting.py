@@ -9,6 +9,7 @@ import pytest
 import torch
 from PIL import Image
 
+from hccvision import reporting
 from hccvision.contracts import Annotation, Detections, Prediction, Sample
 from hccvision.metrics.figure import Figure
 from hccvision.reporting import Report
@@ -250,3 +251,16 @@ def test_a_report_without_pictures_says_so():
     report = Report("multilabel", ("hcc", "cyst"), "cyst", {})
     with pytest.raises(ValueError, match="there is no picture of this evaluation: multilabel draws none"):
         report.picture()
+
+
+def test_a_report_that_can_not_be_written_leaves_the_older_one(tmp_path, monkeypatch):
+    folder = located(tmp_path, 1, 0).save(tmp_path / "report")
+    before = {path.name: path.read_bytes() for path in folder.iterdir()}
+
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(reporting, "save", full)  # the last files of a report are its pictures
+    with pytest.raises(OSError, match="No space left"):
+        located(tmp_path, 0, 1).save(folder, overwrite=True)
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == before

@@ -3,6 +3,7 @@
 import copy
 import math
 import random
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import partial
 
@@ -13,7 +14,8 @@ from PIL import Image
 from safetensors.torch import load_file
 from torch import nn
 
-from hccvision.contracts.batches import Loss
+from hccvision.augment.adapter import adapt
+from hccvision.contracts.batches import Loss, Targets
 from hccvision.contracts.outputs import Detections
 from hccvision.contracts.samples import Annotation, Sample
 from hccvision.data.dataset import SliceDataset, collate, to_float
@@ -775,3 +777,48 @@ def test_an_epoch_on_cuda_agrees_with_one_on_the_cpu(build, slices):
         rows[device] = fit(model, slices, slices, recipe=STILL, device=device, metrics=[]).rows[0]
         assert model.device.type == device
     assert rows["cuda"] == pytest.approx(rows["cpu"], rel=2e-2)
+
+
+# threads
+
+
+def test_trainings_in_two_threads_end_with_the_weights_of_their_seeds(slices):
+    def train(seed):
+        model = classifier(dropout=0.5)
+        fit(model, slices, recipe=Recipe(epochs=2, batch=2, augmentation="paper"), seed=seed, device="cpu")
+        return torch.cat([p.detach().flatten() for p in model.parameters()])
+
+    alone = [train(seed) for seed in (0, 1)]
+    assert not torch.equal(*alone)
+    with ThreadPoolExecutor(2) as pool:
+        together = list(pool.map(train, (0, 1, 0, 1)))
+    assert all(torch.equal(weights, alone[i % 2]) for i, weights in enumerate(together))
+
+
+def test_models_built_and_augmented_beside_a_training_leave_both_as_they_are_alone(slices):
+    shake = adapt(lambda images, targets: (images + torch.rand(images.shape), targets))
+    images, targets = torch.zeros(1, 3, 4, 4), Targets(torch.zeros(1, 0, 4), torch.zeros(1, 0).long())
+
+    def train():
+        model = classifier(dropout=0.5)
+        fit(model, slices, slices, recipe=Recipe(epochs=3, batch=2, augmentation=shake), device="cpu", metrics=[])
+        return torch.cat([p.detach().flatten() for p in model.parameters()])
+
+    def build():
+        return torch.cat([p.detach().flatten() for p in classifier(seed=7).parameters()])
+
+    def augment():
+        return shake(images, targets, torch.Generator().manual_seed(3))[0]
+
+    trained, built, shaken = train(), build(), augment()
+    before = torch.get_rng_state()
+    with ThreadPoolExecutor(1) as pool:
+        training = pool.submit(train)
+        rounds = 0
+        while not training.done():
+            assert torch.equal(build(), built)
+            assert torch.equal(augment(), shaken)
+            rounds += 1
+    assert rounds > 2
+    assert torch.equal(training.result(), trained)
+    assert torch.equal(torch.get_rng_state(), before)

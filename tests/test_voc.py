@@ -1,4 +1,6 @@
 import string
+import subprocess
+import sys
 import tracemalloc
 from dataclasses import replace
 from pathlib import Path
@@ -700,3 +702,32 @@ def test_ten_levels_of_laughs_do_not_expand(tmp_path):
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert peak < 2**24  # expanded, it has 30 GB
+
+
+RIVAL = """
+import sys
+from pathlib import Path
+folder = Path(sys.argv[1])
+for number in range(300):  # a human who saves in LabelImg, where there is no file yet
+    try:
+        with (folder / f"{number}.xml").open("x") as file:
+            file.write("a human's")
+        print(number)
+    except FileExistsError:
+        pass
+"""
+
+
+def test_in_a_race_no_file_of_another_process_is_replaced(tmp_path):
+    annotation = Annotation(np.array([[1, 2, 3, 4]]), ("hcc",), size=(50, 60))
+    rival = subprocess.Popen([sys.executable, "-c", RIVAL, str(tmp_path)], stdout=subprocess.PIPE, text=True)
+    lost = set()
+    for number in reversed(range(300)):
+        try:
+            voc.write(tmp_path / f"{number}.xml", annotation)
+        except FileExistsError:
+            lost.add(number)
+    theirs = set(map(int, rival.communicate(timeout=60)[0].split()))
+    assert lost == theirs
+    assert all((tmp_path / f"{number}.xml").read_text() == "a human's" for number in theirs)
+    assert len(list(tmp_path.iterdir())) == 300

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import csv
+import errno
 import hashlib
 import io
 import os
-import tempfile
-import uuid
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
+
+from hccvision.drafts import draft_file, draft_folder, is_draft
+
+NO_LINKS = (errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK, errno.EXDEV, errno.EACCES)
 
 
 def write_atomically(
@@ -20,6 +23,7 @@ def write_atomically(
     *,
     keep: str | os.PathLike[str] | None = None,
     flush: bool = True,
+    overwrite: bool = True,
 ) -> Path:
     """Write a file under a temporary name, then rename it: readers see the old file or the new one, never a part.
 
@@ -27,60 +31,83 @@ def write_atomically(
 
     Args:
         path: the file to create or replace, in a folder that exists.
-        write: called with the temporary path, ``.<random>.tmp`` in the same folder, to write the content.
+        write: called with a temporary path in the same folder, to write the content.
         keep: where to move the old file, if there is one; None replaces it.
         flush: False skips the flush, for a file that its reader checks and can make again.
+        overwrite: False never replaces a file, not even one that appears while this one is being written.
 
     Returns:
         The path written.
 
     Raises:
-        OSError: if the folder can't be written to.
+        FileExistsError: if the file exists and ``overwrite`` is False.
+        OSError: if the file can't be written; it names the file, not the temporary one.
 
     Example:
+        >>> import tempfile
         >>> path = Path(tempfile.mkdtemp(), "a.txt")
         >>> write_atomically(path, lambda partial: partial.write_text("all of it")).read_text()
         'all of it'
     """
     path = Path(path)
-    partial = path.with_name(f".{uuid.uuid4().hex}.tmp")
-    try:
+    with named_after(path), draft_file(path.parent) as partial, named_after(path, partial):
         write(partial)
         if flush:
             _flush(partial)
+        if not overwrite:
+            _put(partial, path)
+            return path
         if keep is not None and path.is_file():
             os.replace(path, keep)
         os.replace(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)
     return path
 
 
-def write_text(path: str | os.PathLike[str], text: str, *, errors: str = "strict") -> Path:
-    """Write a text file atomically, as UTF-8 and without translating line ends.
+def refuse_existing(path: Path, *, overwrite: bool = False) -> None:
+    """Raise if a file exists and may not be replaced, before the work of making another.
+
+    Args:
+        path: the file.
+        overwrite: whether it may be replaced.
+
+    Raises:
+        FileExistsError: if it exists, or is a link to a missing file, and ``overwrite`` is False.
+    """
+    if not overwrite and os.path.lexists(path):
+        raise FileExistsError(f"{path}: the file exists: write elsewhere, or pass overwrite=True to replace it")
+
+
+def write_text(path: str | os.PathLike[str], text: str, *, errors: str = "strict", overwrite: bool = True) -> Path:
+    r"""Write a text file atomically, as UTF-8 and without translating line ends.
 
     Args:
         path: the file to create or replace, in a folder that exists.
         text: its content.
-        errors: ``"strict"``, or ``"replace"`` to write ``?`` for what UTF-8 can't hold, as in undecodable file names.
+        errors: what to do with what UTF-8 can't hold, as in undecodable file names: ``"strict"`` raises, ``"replace"``
+            writes ``?``, and ``"backslashreplace"`` writes ``\udcff``, which JSON reads as it was.
+        overwrite: as in `write_atomically`.
 
     Returns:
         The path written.
 
     Raises:
+        FileExistsError: if the file exists and ``overwrite`` is False.
         OSError: if the folder can't be written to.
         UnicodeEncodeError: if the text can't be encoded and ``errors="strict"``.
 
     Example:
+        >>> import tempfile
         >>> write_text(Path(tempfile.mkdtemp(), "a.txt"), "5 × 5").read_text(encoding="utf-8")
         '5 × 5'
     """
     content = text.encode("utf-8", errors)
-    return write_atomically(path, lambda partial: partial.write_bytes(content))
+    return write_atomically(path, lambda partial: partial.write_bytes(content), overwrite=overwrite)
 
 
 def write_table(path: str | os.PathLike[str], rows: Iterable[Iterable[object]]) -> Path:
     r"""Write a CSV file atomically, as UTF-8 with ``\n`` at the end of each line.
+
+    What UTF-8 can't hold, as in undecodable file names, is written as ``\udcff``.
 
     Args:
         path: the file to create or replace, in a folder that exists.
@@ -93,12 +120,13 @@ def write_table(path: str | os.PathLike[str], rows: Iterable[Iterable[object]]) 
         OSError: if the folder can't be written to.
 
     Example:
+        >>> import tempfile
         >>> write_table(Path(tempfile.mkdtemp(), "a.csv"), [("image", "patient"), ("a.png", "P1, left")]).read_text()
         'image,patient\na.png,"P1, left"\n'
     """
     text = io.StringIO()
     csv.writer(text, lineterminator="\n").writerows(rows)
-    return write_text(path, text.getvalue())
+    return write_text(path, text.getvalue(), errors="backslashreplace")
 
 
 def file_sha256(file: str | os.PathLike[str] | BinaryIO) -> str:
@@ -140,6 +168,7 @@ def require_empty(folder: str | os.PathLike[str]) -> Path:
         FileExistsError: if the folder holds anything, or the path is a file.
 
     Example:
+        >>> import tempfile
         >>> require_empty(tempfile.mkdtemp()).is_dir()
         True
     """
@@ -170,6 +199,7 @@ def new_folder(folder: str | os.PathLike[str]) -> Iterator[Path]:
         OSError: if the parent folder can't be written to.
 
     Example:
+        >>> import tempfile
         >>> target = Path(tempfile.mkdtemp(), "report")
         >>> with new_folder(target) as draft:
         ...     _ = (draft / "a.txt").write_text("a")
@@ -179,17 +209,86 @@ def new_folder(folder: str | os.PathLike[str]) -> Iterator[Path]:
         ['a.txt']
     """
     target = require_empty(folder).resolve()
-    target.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=".", suffix=".tmp", dir=target.parent) as scratch:
-        draft = Path(scratch, target.name)
+    if target.is_dir() and (target.is_mount() or target == Path.cwd()):
+        raise OSError(f"{folder}: a mounted or the working folder can't be replaced: write to a new folder in it")
+    with named_after(target):
+        target.parent.mkdir(parents=True, exist_ok=True)
+    with named_after(target), draft_folder(target.parent) as scratch, named_after(target, scratch / target.name):
+        draft = scratch / target.name
         draft.mkdir()
         yield draft
-        for path in draft.rglob("*"):
-            if path.is_file():
-                _flush(path)
-        if target.is_dir():
-            target.rmdir()
-        draft.rename(target)
+        flush_all(draft)
+        try:
+            if target.is_dir():
+                target.rmdir()
+            draft.rename(target)
+        except OSError:
+            require_empty(target)  # filled by another process meanwhile
+            raise
+
+
+@contextmanager
+def named_after(target: Path, draft: Path | None = None) -> Iterator[None]:
+    """Let errors name the target of a draft: they would name the hidden draft, or nothing.
+
+    Args:
+        target: what the draft is for.
+        draft: its path, once there is one.
+
+    Example:
+        >>> with named_after(Path("a.txt")):
+        ...     raise OSError(28, "No space left on device")
+        Traceback (most recent call last):
+        ...
+        OSError: [Errno 28] No space left on device: 'a.txt'
+    """
+    hidden = "\0" if draft is None else str(draft)
+    try:
+        yield
+    except Exception as error:
+        error.args = tuple(a.replace(hidden, str(target)) if isinstance(a, str) else a for a in error.args)
+        if isinstance(error, OSError) and error.errno is not None:
+            if error.filename is None or is_draft(Path(os.fsdecode(error.filename))):
+                error.filename = str(target)
+                del error.filename2
+            elif isinstance(error.filename, str):
+                error.filename = error.filename.replace(hidden, str(target))
+        raise
+
+
+def _put(partial: Path, path: Path) -> None:
+    """Give a file its name, unless that is taken."""
+    try:
+        os.link(partial, path)
+        return
+    except FileExistsError:
+        refuse_existing(path)
+        raise
+    except OSError as error:
+        if error.errno not in NO_LINKS:
+            raise
+    try:
+        os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY))  # a file system without links: take the name
+    except FileExistsError:
+        refuse_existing(path)
+        raise
+    try:
+        os.replace(partial, path)
+    except OSError:
+        with suppress(OSError):
+            path.unlink()
+        raise
+
+
+def flush_all(folder: Path) -> None:
+    """Flush all files of a folder to the disk.
+
+    Args:
+        folder: the folder.
+    """
+    for path in folder.rglob("*"):
+        if path.is_file():
+            _flush(path)
 
 
 def _flush(path: Path) -> None:

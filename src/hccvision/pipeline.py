@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
+from tqdm.auto import tqdm
 
 from hccvision.annotations.formats import ImageWriter, image_writer
 from hccvision.contracts.outputs import Detections, Prediction
 from hccvision.contracts.parts import Predictor
 from hccvision.images.read import image_size
-from hccvision.inference import Input, Tracked, list_inputs, predict
-from hccvision.tasks.task import task_of
+from hccvision.inference import Input, list_inputs, predict
+from hccvision.tasks.task import Task, task_of
 
 DEFAULT_SCORE = 0.01  # the lowest score that the SSD head returns unless asked for others
 
@@ -106,8 +107,8 @@ class Proposal:
         image: the image file.
         annotation: the annotation file, newly written or already there.
         boxes: number of boxes proposed.
-        written: False if there was an annotation already, which is left as it is, or the image could not be read.
-        error: why the image could not be read; None if it could.
+        written: False if there was an annotation already, which is left as it is, or ``error`` says why not.
+        error: why the image could not be read or the annotation not be written; None if they could.
     """
 
     image: Path
@@ -127,7 +128,9 @@ def propose(
 ) -> list[Proposal]:
     """Write detections as annotation files beside their images, for a human to correct.
 
-    LabelImg's files are marked ``verified="no"``. An annotation file that exists already is never changed.
+    LabelImg's files are marked ``verified="no"``. An annotation file that exists already is never changed, also one
+    that appears meanwhile. Files are written batch by batch; what can't be written is an error of its image, and the
+    others follow.
 
     Args:
         model: a detector.
@@ -156,18 +159,39 @@ def propose(
         raise FileNotFoundError(f"{root}: no such folder")
     paths = [Path(str(path)) for path in list_inputs(root)]
     options |= _low_scores(score_threshold)
-    missing = [path for path in paths if not writer.annotation_path(path).exists()]
-    found = dict(zip(missing, predict(model, Tracked(missing, "propose"), **options), strict=True))
-    proposals = []
-    for path in paths:
-        file, prediction = writer.annotation_path(path), found.get(path)
-        if prediction is None or prediction.error is not None or file.exists():  # images of one name share a file
-            proposals.append(Proposal(path, file, 0, False, None if prediction is None else prediction.error))
-            continue
+    missing = [path for path in paths if not os.path.lexists(writer.annotation_path(path))]
+    proposals = {path: Proposal(path, writer.annotation_path(path), 0, False) for path in paths}
+    for path, prediction in _predicted(model, missing, options):
+        proposals[path] = _proposal(path, prediction, task, writer, score_threshold)
+    return list(proposals.values())
+
+
+def _predicted(model: Predictor, paths: Sequence[Path], options: dict[str, Any]) -> Iterator[tuple[Path, Prediction]]:
+    """Predict a batch at a time and yield its predictions before the next."""
+    given = options.get("batch", 8)
+    size = given if isinstance(given, int) and given > 0 else 1  # `predict` refuses other values
+    with tqdm(total=len(paths), desc="propose", disable=None) as bar:
+        for start in range(0, len(paths), size):
+            batch = paths[start : start + size]
+            yield from zip(batch, predict(model, batch, **options), strict=True)
+            bar.update(len(batch))
+
+
+def _proposal(path: Path, prediction: Prediction, task: Task, writer: ImageWriter, score_threshold: float) -> Proposal:
+    """Write the detections in one image, unless there is an annotation already."""
+    file = writer.annotation_path(path)
+    nothing = Proposal(path, file, 0, False, prediction.error)
+    if prediction.error is not None:
+        return nothing
+    try:
         annotation = task.annotation(prediction, image_size(path), score_threshold=score_threshold)
         writer.write_one(path, replace(annotation, filename=path.name), classes=task.classes)
-        proposals.append(Proposal(path, file, len(annotation), True))
-    return proposals
+    except FileExistsError:  # of a human, written meanwhile; or of another image with this stem
+        return nothing
+    except (OSError, ValueError) as error:
+        message = str(error)
+        return replace(nothing, error=message if file.name in message or path.name in message else f"{file}: {message}")
+    return Proposal(path, file, len(annotation), True)
 
 
 def _low_scores(score_threshold: float) -> dict[str, Any]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import copy
 import difflib
 import importlib
+import sys
 import threading
 import warnings
 from collections.abc import Callable
@@ -19,6 +20,7 @@ from typing import Any, Generic, TypeVar
 T = TypeVar("T", bound=Callable[..., Any])
 
 PLUGIN_GROUP = "hccvision.plugins"
+_FAULTS: list[str] = []  # of plug-ins, to be said once
 
 
 class _Once:
@@ -80,6 +82,7 @@ class Registry(Generic[T]):
         self._home_loaded = _Once()
         self._builders: dict[str, T] = {}
         self._tags: dict[str, dict[str, Any]] = {}
+        self._imports: dict[str, Any] = {}
 
     def register(self, name: str, **tags: Any) -> Callable[[T], T]:
         """Return a decorator that registers a builder.
@@ -92,8 +95,8 @@ class Registry(Generic[T]):
             The decorator, which returns the builder unchanged.
 
         Raises:
-            ValueError: if the name is taken; but a definition that is run again in ``__main__``, as in a notebook,
-                replaces itself.
+            ValueError: if the name is taken; but a definition that is run again in a notebook, or in a module that is
+                imported again, replaces itself.
         """
         if not isinstance(name, str) or not name:
             raise TypeError(f'expected the name of a {self.kind}, got {name!r}: write @….register("name")')
@@ -104,11 +107,12 @@ class Registry(Generic[T]):
             self._home_loaded.run(self._import_home, wait=False)
             key = self._key(name, tags.get(self.scope or ""))
             taken: Any = self._builders.get(key)
-            if taken is not None and not _is_rerun(taken, builder):
+            if taken is not None and not _is_rerun(taken, builder, self._imports[key]):
                 by = f"{taken.__module__}.{getattr(taken, '__qualname__', type(taken).__qualname__)}"
                 raise ValueError(f"the {self.kind} name {name!r} is taken by {by}; register yours under another name")
             self._builders[key] = builder
             self._tags[key] = tags
+            self._imports[key] = _import_of(builder)
             return builder
 
         return add
@@ -124,7 +128,7 @@ class Registry(Generic[T]):
             KeyError: if the name is unknown.
         """
         key = self._find(name, tags)
-        del self._builders[key], self._tags[key]
+        del self._builders[key], self._tags[key], self._imports[key]
 
     def names(self, **tags: Any) -> list[str]:
         """Return the registered names in alphabetical order.
@@ -243,6 +247,8 @@ class Registry(Generic[T]):
     def _load(self) -> None:
         self._home_loaded.run(self._import_home)
         Registry._plugins_loaded.run(_load_plugins)
+        while _FAULTS:  # after all are loaded, since a warning may be an error
+            warnings.warn(_FAULTS.pop(0), stacklevel=4)
 
     def _import_home(self) -> None:
         for module in self._home:
@@ -253,18 +259,33 @@ def _load_plugins() -> None:
     for entry in entry_points(group=PLUGIN_GROUP):
         try:
             entry.load()
-        except Exception as error:  # a broken plug-in must not take the library down
-            warnings.warn(f"the plug-in {entry.name!r} ({entry.value}) failed to load: {error}", stacklevel=5)
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:  # a broken plug-in, also one that exits, must not take the library down
+            _FAULTS.append(f"the plug-in {entry.name!r} ({entry.value}) failed to load: {_said(error)}")
+
+
+def _said(error: BaseException) -> str:
+    """Return the message of an error, or its type where it has none or raises another one."""
+    text = ""
+    with suppress(BaseException):
+        text = ascii(str(error)[:500])[1:-1]
+    return f"{type(error).__name__}: {text}" if text else type(error).__name__
 
 
 def _article(noun: str) -> str:
     return f"{'an' if noun[0] in 'aeiou' else 'a'} {noun}"
 
 
-def _is_rerun(old: Any, new: Any) -> bool:
-    """Return whether a builder is the same definition as another, run once more in a notebook or a console."""
+def _import_of(builder: Any) -> Any:
+    """Return what identifies the import of a builder's module: its spec, a new one after a reload."""
+    return getattr(sys.modules.get(getattr(builder, "__module__", None) or ""), "__spec__", None)
+
+
+def _is_rerun(old: Any, new: Any, imported: Any) -> bool:
+    """Return whether a builder is the same definition as another, run once more in a notebook or a reloaded module."""
     names = [(getattr(b, "__module__", ""), getattr(b, "__qualname__", "")) for b in (old, new)]
-    return names[0] == names[1] and names[0][0] == "__main__"
+    return names[0] == names[1] and (names[0][0] == "__main__" or _import_of(new) is not imported)
 
 
 BACKBONES: Registry[Callable[..., Any]] = Registry("backbone", ("hccvision.backbones",))

@@ -19,6 +19,7 @@ from hccvision.contracts.samples import Sample
 from hccvision.files import write_text
 from hccvision.metrics.figure import Figure
 from hccvision.plots.saving import save
+from hccvision.replacement import new_files
 from hccvision.tasks.task import Task, build_task
 
 
@@ -113,7 +114,7 @@ class Report:
             folder: for the report; created if missing.
             pictures: number of images shown in ``detections.png``.
             score_threshold: lowest score of the boxes shown there, in [0, 1].
-            overwrite: replace the files of an older report.
+            overwrite: replace the files of an older report, all together or, if one can't be written, none.
 
         Returns:
             The folder.
@@ -121,17 +122,24 @@ class Report:
         Raises:
             FileExistsError: if there is a report in the folder and ``overwrite`` is False.
             ImportError: if matplotlib is missing; all files but the pictures are written.
+            OSError: if a file can't be written; an older report remains as it was.
         """
         folder = Path(folder)
         if (folder / "report.json").exists() and not overwrite:
             raise FileExistsError(f"{folder}: there is a report here already; give another folder, or overwrite=True")
         content = json.dumps(self.to_dict(), indent=2, allow_nan=False)  # NaN is not JSON
-        folder.mkdir(parents=True, exist_ok=True)
-        write_text(folder / "report.json", content)
-        write_text(folder / "report.txt", f"{self}\n")
-        write_text(folder / "predictions.csv", self._table())
-        for name, figure in self._pictures(pictures, score_threshold).items():
-            save(figure, folder / name)
+        texts = {"report.json": content, "report.txt": f"{self}\n", "predictions.csv": self._table()}
+        missing: ImportError | None = None
+        with new_files(folder, last="report.json") as draft:
+            for name, text in texts.items():
+                write_text(draft / name, text, errors="backslashreplace")  # file names of any bytes
+            try:
+                for name, figure in self._pictures(pictures, score_threshold).items():
+                    save(figure, draft / name)
+            except ImportError as error:
+                missing = error
+        if missing is not None:
+            raise missing
         return folder
 
     def picture(self, count: int = 12, *, score_threshold: float = 0.5) -> Any:

@@ -27,7 +27,7 @@ from hccvision.annotations.patients import PatientRule
 from hccvision.annotations.problems import usable
 from hccvision.annotations.writing import class_list, clipped_boxes
 from hccvision.contracts.samples import Sample
-from hccvision.files import write_text
+from hccvision.files import refuse_existing, write_text
 from hccvision.registry import ANNOTATION_FORMATS
 
 Entries = Sequence[tuple[int, Mapping[str, Any]]]  # of the list of annotations, with their numbers in it
@@ -161,13 +161,12 @@ def write_coco(
         [10.0, 20.0, 20.0, 25.0]
     """
     path = Path(path)
-    if path.exists() and not overwrite:
-        raise FileExistsError(f"{path}: the file exists: write elsewhere, or pass overwrite=True to replace it")
+    refuse_existing(path, overwrite=overwrite)
     kept = usable(samples, on_problem)
     names = class_list(kept, classes)
     folders = [os.path.dirname(os.path.abspath(s.path)) for s in kept]
     folder = os.path.abspath(images) if images is not None else os.path.commonpath(folders)
-    return write_text(path, json.dumps(_document(kept, folder, names), indent=1))
+    return write_text(path, json.dumps(_document(kept, folder, names), indent=1), overwrite=overwrite)
 
 
 @ANNOTATION_FORMATS.register("coco")

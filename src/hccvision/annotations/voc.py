@@ -36,7 +36,7 @@ from hccvision.annotations.voc_xml import (
     unread_objects,
 )
 from hccvision.contracts.samples import Annotation, Problem
-from hccvision.files import write_text
+from hccvision.files import refuse_existing, write_text
 
 _OFFSETS = {"voc": np.array([1, 1, 0, 0]), "corner": np.zeros(4, int)}  # the file's numbers minus ours
 _OBJECT = ("name", "pose", "truncated", "difficult", "bndbox")
@@ -174,12 +174,12 @@ def write(
         raise ValueError(f"{path}: the image size is unknown: set size=(height, width) of the annotation")
     if not path.parent.is_dir():
         raise FileNotFoundError(f"{path}: the folder {path.parent} does not exist: create it first")
-    if path.exists() and not overwrite:
-        raise FileExistsError(f"{path}: the file exists: write elsewhere, or pass overwrite=True to replace it")
+    refuse_existing(path, overwrite=overwrite)
     root = _root(annotation, image_path, path)
     corners = _file_corners(annotation, offset, whole_pixels, path)
     root["object"] = [_object(annotation, number, row, offset, path) for number, row in enumerate(corners.tolist())]
-    return write_text(path, xmltodict.unparse({"annotation": root}, full_document=False, pretty=True) + "\n")
+    text = xmltodict.unparse({"annotation": root}, full_document=False, pretty=True) + "\n"
+    return write_text(path, text, overwrite=overwrite)
 
 
 def to_whole_pixels(annotation: Annotation, *, base: str = "voc") -> Annotation:

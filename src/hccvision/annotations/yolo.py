@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -29,7 +30,7 @@ from hccvision.annotations.yolo_labels import (
 from hccvision.annotations.yolo_layout import images_in_list, images_of_subset, label_files, match_labels
 from hccvision.annotations.yolo_names import NAMES_FILE, is_names_file, read_names
 from hccvision.contracts.samples import Annotation, Problem, Sample
-from hccvision.files import new_folder, require_empty, write_text
+from hccvision.files import new_folder, refuse_existing, require_empty, write_text
 from hccvision.registry import ANNOTATION_FORMATS
 
 
@@ -241,19 +242,20 @@ class YOLOFormat:
                 finite or empty.
         """
         path = self.annotation_path(image_path)
-        if path.exists() and not overwrite:
-            raise FileExistsError(f"{path}: the file exists: write elsewhere, or pass overwrite=True to replace it")
+        refuse_existing(path, overwrite=overwrite)
         sample = Sample(image_path, annotation=annotation)
         names = class_list([sample], classes)
         text = format_names(names, path)
         size, boxes = clipped_boxes(sample)
         root, labels = _place(image_path)
-        listed = next((p for p in (root / NAMES_FILE, labels / NAMES_FILE) if p.is_file()), None)
-        if listed is not None and read_names([listed], None, root) != names:
+        if not (root / NAMES_FILE).is_file() and not (labels / NAMES_FILE).is_file():
+            with suppress(FileExistsError):  # written by another process meanwhile, and compared below
+                write_text(root / NAMES_FILE, text, overwrite=False)
+        listed = next((p for p in (root / NAMES_FILE, labels / NAMES_FILE) if p.is_file()), root / NAMES_FILE)
+        if read_names([listed], None, root) != names:
             raise ValueError(f"{listed}: lists other classes than {names}: pass classes= in its order, or move it")
-        if listed is None:
-            write_text(root / NAMES_FILE, text)
-        return write_text(path, format_labels(boxes, [names.index(name) for name in annotation.names], size))
+        content = format_labels(boxes, [names.index(name) for name in annotation.names], size)
+        return write_text(path, content, overwrite=overwrite)
 
 
 def _place(image_path: Path) -> tuple[Path, Path]:

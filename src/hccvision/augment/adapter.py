@@ -14,6 +14,7 @@ from hccvision.augment.batch import Augmentation, check_batch
 from hccvision.augment.targets import replace_boxes
 from hccvision.boxes.borders import clip
 from hccvision.contracts.batches import Targets
+from hccvision.generators import borrowed_generators
 
 
 def adapt(transform: Callable[..., Any], *, visible: float = 0.4) -> Augmentation:
@@ -48,8 +49,7 @@ def adapt(transform: Callable[..., Any], *, visible: float = 0.4) -> Augmentatio
     def apply(images: Tensor, targets: Targets, generator: Generator) -> tuple[Tensor, Targets]:
         check_batch(images, targets)
         seed = int(torch.randint(2**31, (), generator=generator))
-        with torch.random.fork_rng([images.device] if images.is_cuda else []):
-            torch.manual_seed(seed)
+        with borrowed_generators(seed, images.device):
             images, targets = change(images, targets)
         return images.clamp(0, 1), targets
 

@@ -94,6 +94,9 @@ class FactCache:
     def __len__(self) -> int:
         return len(self._known)
 
+    def __reduce__(self) -> tuple[type[FactCache], tuple[int]]:  # a copy in another process starts empty
+        return FactCache, (self.limit,)
+
     def facts(self, path: str | os.PathLike[str], *, decode: bool = True) -> Facts:
         """Return the facts about a file, from memory or by reading it.
 

@@ -133,7 +133,8 @@ def repair(
             write_table(draft / "patients.csv", [("image", "patient"), *patients])
         rows = [vars(c) for c in changes]
         write_table(draft / "changes.csv", [tuple(Change.__dataclass_fields__), *(tuple(r.values()) for r in rows)])
-        write_text(draft / "changes.json", json.dumps(rows, indent=2, ensure_ascii=False))
+        text = json.dumps(rows, indent=2, ensure_ascii=False)
+        write_text(draft / "changes.json", text, errors="backslashreplace")  # file names of any bytes
     return changes
 
 

@@ -12,6 +12,7 @@ from typing import Any
 from hccvision.contracts.samples import Problem, Sample, printable
 from hccvision.curation.page import page
 from hccvision.files import write_text
+from hccvision.replacement import new_files
 
 LEVELS = ("error", "warning", "info")
 
@@ -126,7 +127,7 @@ class DataReport:
 
         Args:
             folder: the folder to write to, created if missing.
-            overwrite: replace an older report there.
+            overwrite: replace an older report there, all its files together or, if one can't be written, none.
 
         Returns:
             The folder.
@@ -137,15 +138,16 @@ class DataReport:
         folder = Path(folder)
         if (folder / "check.json").exists() and not overwrite:
             raise FileExistsError(f"{folder}: there is a report here already; pass another folder, or overwrite=True")
-        folder.mkdir(parents=True, exist_ok=True)
         head = str(self).split("\nfound: ")[0].splitlines()
         texts = {
             "check.json": json.dumps(self.to_dict(), indent=2, ensure_ascii=False),
             "check.txt": f"{self._text(None)}\n",
             "check.html": page(head, [(f.level, f.kind, f.files, f.message) for f in self.findings], self.samples),
         }
-        for name, text in texts.items():
-            write_text(folder / name, text, errors="replace")
+        with new_files(folder, last="check.json") as draft:
+            for name, text in texts.items():
+                json_escapes = name.endswith(".json")  # file names of any bytes, read back as they are
+                write_text(draft / name, text, errors="backslashreplace" if json_escapes else "replace")
         return folder
 
 

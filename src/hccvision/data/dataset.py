@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import errno
 import os
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -22,6 +24,7 @@ from hccvision.images.window import DEFAULT_WINDOW, Window
 from hccvision.tasks.task import Task, build_task
 
 CACHE_LIMIT = 4 * 2**30  # bytes of images kept in memory
+UNWRITABLE = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT)
 
 
 class Item(NamedTuple):
@@ -67,8 +70,8 @@ class SliceDataset(Dataset[Item]):
         resize: ``"stretch"`` or ``"letterbox"``.
         channels: of the model's input.
         window: how grey levels of any depth are mapped to 8 bits.
-        cache: a folder for the decoded images, shared by all workers, processes and later runs, see `ImageCache`; None:
-            the memory of this process.
+        cache: a folder for the decoded images, shared by all workers, processes and later runs, see `ImageCache`; None,
+            or if it is full or read-only: the memory of this process.
 
     Raises:
         FileNotFoundError: with a cache folder, if an image file is missing.
@@ -105,9 +108,17 @@ class SliceDataset(Dataset[Item]):
             self.task.check(sample)
         self._shape = channels, *image_size
         size = channels * image_size[0] * image_size[1]
-        fits = len(self.samples) * size <= CACHE_LIMIT and cache is None
-        self._memory: dict[int, tuple[Tensor, Placement]] | None = {} if fits else None
-        self._folder = ImageCache(cache) if isinstance(cache, (str, os.PathLike)) else cache
+        self._fits = len(self.samples) * size <= CACHE_LIMIT
+        self._memory: dict[int, tuple[Tensor, Placement]] | None = None
+        try:
+            self._folder = ImageCache(cache) if isinstance(cache, (str, os.PathLike)) else cache
+        except OSError as error:
+            if error.errno not in UNWRITABLE:
+                raise
+            self._folder = None
+            self._do_without(str(cache), error)
+        if self._folder is None and self._fits:
+            self._memory = {}
         if self._folder is not None:
             self._hashes = self._folder.hashes(sample.path for sample in self.samples)
             self._folder.reserve([self._key(digest) for digest in self._hashes], size)
@@ -140,10 +151,10 @@ class SliceDataset(Dataset[Item]):
         return place(image_size(self.samples[index].path), self.image_size, self.resize)
 
     def _image(self, index: int) -> tuple[Tensor, Placement]:
-        if self._folder is not None:
-            return self._mapped(self._folder, index)
         if self._memory is not None and index in self._memory:
             return self._memory[index]
+        if self._folder is not None:
+            return self._mapped(self._folder, index)
         entry = self._read(index)
         if self._memory is not None:
             self._memory[index] = entry
@@ -159,8 +170,18 @@ class SliceDataset(Dataset[Item]):
             if hash_file(path) != before:
                 raise OSError(f"{path}: it changed while it was read: wait until it is written completely")
             self._hashes[index] = before[1]
-            folder.store(self._key(before[1]), *entry)
+            try:
+                folder.store(self._key(before[1]), *entry)
+            except OSError as error:
+                self._do_without(str(folder.folder), error)
+                if self._fits:
+                    self._memory = self._memory or {}
+                    self._memory[index] = entry
         return entry
+
+    def _do_without(self, folder: str, error: OSError) -> None:
+        why = error.strerror or error  # the same text for each image is printed once
+        warnings.warn(f"{folder}: the cache can't be written ({why}); going on without", stacklevel=3)
 
     def _settings(self) -> dict[str, Any]:
         """Return the settings that determine the pixels of an image, besides its file."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -34,7 +35,7 @@ def save_split(
 
     Args:
         parts: parts as `splits.split` returns them, or a pair of `splits.folds`.
-        path: the file to create or replace.
+        path: the file to create, or an older manifest to replace.
         names: names of the parts; None: train, (val,) test, or ``part 1`` and so on for more than three.
         seed: seed of the split, for the record.
         group: group of the split, for the record.
@@ -43,6 +44,7 @@ def save_split(
         The path written.
 
     Raises:
+        FileExistsError: if there is a file that is not a manifest.
         FileNotFoundError: if an image or an annotation is missing.
         ValueError: if two parts share what must be in one, there are no parts, or not as many names as parts.
 
@@ -65,8 +67,10 @@ def save_split(
     if not any(parts):
         raise ValueError("there is no sample in any part")
     _check_undivided(parts, names)
+    replaces = _is_there(Path(path))
     document = split_document(dict(zip(names, parts, strict=True)), seed=seed, group=group)
-    return write_text(path, json.dumps(document, indent=1, ensure_ascii=False) + "\n")
+    text = json.dumps(document, indent=1, ensure_ascii=False) + "\n"
+    return write_text(path, text, errors="backslashreplace", overwrite=replaces)  # names of any bytes, escaped
 
 
 def split_document(
@@ -219,6 +223,22 @@ def _check_document(document: Mapping[str, Any]) -> None:
             odd = [key for key, value in entry.items() if value is not None and not isinstance(value, str)]
             if odd:
                 raise ValueError(f"expected text for {odd[0]!r:.60} of {entry['image']!r:.200}")
+
+
+def _is_there(path: Path) -> bool:
+    """Return whether a manifest is there; any other file raises."""
+    if not os.path.lexists(path):
+        return False
+    start = b""
+    if path.is_file():
+        with path.open("rb") as file:
+            start = file.read(200)
+    if re.match(rb'\s*\{\s*"format"\s*:\s*"hccvision split', start) is None:
+        raise FileExistsError(
+            f"{path}: expected no file or a split saved by save_split, got something else: choose another path, or "
+            "delete it first"
+        )
+    return True
 
 
 def _files(sample: Sample) -> dict[str, Path]:

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
-import threading
-from collections.abc import Container, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -17,6 +15,7 @@ from torch import Tensor, nn
 from hccvision.contracts.parts import Head
 from hccvision.files import file_sha256
 from hccvision.finite import first_not_finite
+from hccvision.generators import borrowed_generators
 from hccvision.images.window import DEFAULT_WINDOW, Window
 from hccvision.model.features import features_of
 from hccvision.model.file import read_settings, saved_settings
@@ -107,7 +106,7 @@ def build_model(
             f"weight_options are channel_rule and channel_order, for weights that are given; got "
             f"{', '.join(map(repr, odd)) or 'them with weights=None'}"
         )
-    with _borrowed_generator(more.seed):
+    with borrowed_generators(more.seed):
         source = _Source.open(weights)
         body = source.backbone(backbone, dict(more.backbone_options or {}))
         source.load(body, dict(more.weight_options or {}))
@@ -130,17 +129,6 @@ def build_model(
         )
         source.load_head(model)
     return model
-
-
-_BORROWED = threading.RLock()  # torch's global generator: threads that build models take turns
-
-
-@contextmanager
-def _borrowed_generator(seed: int = 0) -> Iterator[None]:
-    """Seed torch's global generator on the CPU, and restore it afterwards."""
-    with _BORROWED, torch.random.fork_rng(devices=[]):
-        torch.default_generator.manual_seed(seed)
-        yield
 
 
 def assemble(
@@ -218,7 +206,7 @@ def load_model(
     for kind, given in (("backbone", backbone), ("neck", neck), ("head", head)):
         parts[kind], part_options[kind] = _saved_part(path, kind, settings.get(kind), given)
     names = ("classes", "resize", "mean", "std", "positive")
-    with _borrowed_generator():
+    with borrowed_generators(0):
         try:
             model = assemble(
                 BACKBONES.resolve(parts["backbone"], **part_options["backbone"]),

@@ -14,7 +14,8 @@ import json
 import math
 import os
 import platform
-from collections.abc import Callable, Mapping, Sequence
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ from tqdm.auto import tqdm
 from hccvision.contracts.samples import Sample
 from hccvision.data.manifest import differences, read_split, split_document
 from hccvision.documents import kind_of, read_document
+from hccvision.drafts import is_draft, sweep
 from hccvision.files import write_atomically
 from hccvision.model.file import plain, read_settings
 from hccvision.model.model import Model
@@ -31,6 +33,8 @@ from hccvision.plots.curves import training_curves
 from hccvision.plots.saving import save
 from hccvision.recipes import Recipe
 from hccvision.training.history import History
+
+LOCK = ".lock"  # file in a run folder, locked while a training is running there
 
 
 class Run:
@@ -72,24 +76,22 @@ class Run:
             "processes": processes,
         }
         split = split_document(parts, known=hashes) if parts else None
-        existing = list(self.folder.iterdir()) if self.folder.exists() else []
-        if any(not _is_leftover(path) for path in existing):
+        if not is_unused(self.folder):
             if not resume:
                 raise FileExistsError(
                     f"{self.folder}: this folder is not empty; choose another one, or resume the run in it with "
                     "resume=True"
                 )
             self._compare(split)
-        for path in existing:
-            if _is_leftover(path):
-                path.unlink(missing_ok=True)
+        sweep(self.folder, pause=0)  # nobody else writes here
         self.folder.mkdir(parents=True, exist_ok=True)
         self._write_json("recipe.json", self.made_by["recipe"])
         self._write_json("run.json", {key: self.made_by[key] for key in ("model", "libraries", "machine", "processes")})
         if split is not None:
-            text = self._write_json("split.json", split)
-            self.made_by["data"] = hashlib.sha256(text.encode()).hexdigest()
-        self._board = _tensorboard(self.folder)
+            self.made_by["data"] = hashlib.sha256(self._write_json("split.json", split)).hexdigest()
+        self._board: Any = None
+        with _optional("TensorBoard"):
+            self._board = _tensorboard(self.folder)
 
     @property
     def best(self) -> Path:
@@ -172,25 +174,30 @@ class Run:
         self._write_text("history.csv", text.getvalue())
         rows = [{k: v if math.isfinite(v) else None for k, v in row.items()} for row in history.rows]
         self._write_json("history.json", {"best": history.best, "epochs": rows})
-        if self._board is not None:
-            for name, value in history.rows[-1].items():
-                self._board.add_scalar(name.replace("_", "/", 1), value, len(history))
-            self._board.flush()
+        board, self._board = self._board, None  # given up where it fails
+        with _optional("TensorBoard"):
+            if board is not None:
+                for name, value in history.rows[-1].items():
+                    board.add_scalar(name.replace("_", "/", 1), value, len(history))
+                board.flush()
+            self._board = board
         if is_best:
             self._write(self.best, model.save)
         self._write(self.last, model.save)
 
     def finish(self, history: History) -> None:
-        """Plot the training curves, if matplotlib is installed.
+        """Plot the training curves, if matplotlib is installed; print a warning if that fails.
 
         Args:
             history: of the whole training.
         """
-        if self._board is not None:
-            self._board.close()
+        with _optional("TensorBoard"):
+            if self._board is not None:
+                self._board.close()
         if importlib.util.find_spec("matplotlib") is None or not len(history):
             return
-        save(training_curves(history.rows, best=history.best), self.folder / "curves.png")
+        with _optional(str(self.folder / "curves.png")):
+            save(training_curves(history.rows, best=history.best), self.folder / "curves.png")
 
     def _compare(self, split: dict[str, Any] | None) -> None:
         """Raise unless recipe, model and data are those of the run in the folder."""
@@ -238,13 +245,30 @@ class Run:
                 "with resume=True"
             ) from error
 
-    def _write_text(self, name: str, text: str) -> None:
-        self._write(self.folder / name, lambda p: p.write_text(text, encoding="utf-8", newline=""))
+    def _write_text(self, name: str, text: str) -> bytes:
+        content = text.encode("utf-8", "backslashreplace")  # file names of any bytes, as JSON escapes them
+        self._write(self.folder / name, lambda p: p.write_bytes(content))
+        return content
 
-    def _write_json(self, name: str, value: Any) -> str:
-        text = json.dumps(value, indent=2, ensure_ascii=False)
-        self._write_text(name, text)
-        return text
+    def _write_json(self, name: str, value: Any) -> bytes:
+        return self._write_text(name, json.dumps(value, indent=2, ensure_ascii=False))
+
+
+def is_unused(folder: Path) -> bool:
+    """Return whether a folder is missing, empty, or holds only the lock and drafts of a run that was killed at once.
+
+    Args:
+        folder: for a run.
+
+    Returns:
+        Whether it is.
+
+    Example:
+        >>> import tempfile
+        >>> is_unused(Path(tempfile.mkdtemp()))
+        True
+    """
+    return not folder.exists() or all(is_draft(path) or path.name == LOCK for path in folder.iterdir())
 
 
 def recipe_values(recipe: Recipe) -> dict[str, Any]:
@@ -271,9 +295,14 @@ def _lacks_room(error: BaseException) -> bool:
     return error.__context__ is None or _lacks_room(error.__context__)
 
 
-def _is_leftover(path: Path) -> bool:
-    """Return whether a file is an incomplete one of a process that was killed while writing."""
-    return path.name.startswith(".") and path.name.endswith(".tmp")
+@contextlib.contextmanager
+def _optional(what: str) -> Iterator[None]:
+    """Warn of an error instead of raising it: nothing that a training can do without may end it."""
+    try:
+        yield
+    except Exception as error:
+        text = f"{what} could not be written ({type(error).__name__}: {error}); the training is not affected"
+        warnings.warn(text, stacklevel=4)
 
 
 def _libraries() -> dict[str, str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Sequence
+from contextlib import closing
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -68,7 +69,9 @@ def fit(
     """Train a model; afterwards it holds the weights of the best epoch.
 
     Under ``torchrun`` or ``accelerate launch`` the same call is distributed training: each process takes its share of
-    every batch, all make the same step, and only the main process writes.
+    every batch, all make the same step, and only the main process writes. Of several threads that train, one trains at
+    a time and the others wait, since all draw from torch's global generator; models can be built, loaded and used
+    meanwhile.
 
     Args:
         model: is trained in place.
@@ -78,7 +81,7 @@ def fit(
         run: folder for recipe, history, curves, the list of data files, the best and last model and the state to resume
             from, see `Run`; None: nothing is written.
         resume: resume the run in that folder, if there is one. An interrupted run resumes from its last saved step and
-            ends with the same weights as an uninterrupted one; Ctrl-C saves the current step.
+            ends with the same weights as an uninterrupted one; Ctrl-C and SIGTERM save the current step.
         device: ``"auto"`` (CUDA if available), ``"cpu"``, ``"cuda"`` or, for a single process, ``"cuda:1"``.
         metrics: computed on ``val`` after each epoch, as in `score`; None: mAP of a detector, balanced accuracy of a
             classifier, mean AUC of a multi-label classifier.
@@ -94,7 +97,7 @@ def fit(
             of another task, or a monitored one that doesn't state its direction; for a recipe that doesn't fit the
             model; when resuming, for another recipe, model or data; for a feature cache of a backbone that is trained.
         TypeError: for an unknown option, or an object without any method of a `Hook`.
-        FileExistsError: if the run folder is in use and ``resume`` is False.
+        FileExistsError: if the run folder holds anything and ``resume`` is False, or a training is running in it.
         FloatingPointError: if the loss, a gradient or a weight becomes infinite or NaN; the message names epoch, step
             and files, and what was saved of earlier epochs remains.
         OSError: if the run folder can't be written to; the files in it remain as they were.
@@ -130,12 +133,12 @@ def fit(
     with freezer(), checkpointed(model, recipe.checkpointing), callers_randomness(processes.device):
         model.to(processes.device).to(memory_format=torch.channels_last)
         setup = Setup(model, task, recipe, augment, scorers, datasets, freezer, processes, hooks, more.save_every)
-        training = Training(setup)
-        training.open(run, resume)
-        if more.feature_cache is not False:
-            training.feed.cache_features(None if more.feature_cache is True else more.feature_cache)
-        training.run()
-        gather(None, processes)  # waits until the main process has written everything
+        with closing(Training(setup)) as training:
+            training.open(run, resume)
+            if more.feature_cache is not False:
+                training.feed.cache_features(None if more.feature_cache is True else more.feature_cache)
+            training.run()
+            gather(None, processes)  # waits until the main process has written everything
     model.load_state_dict(training.state.best)
     model.eval()
     return training.history

@@ -20,6 +20,7 @@ from hccvision.augment.batch import Augmentation
 from hccvision.contracts.batches import Targets
 from hccvision.contracts.samples import Sample
 from hccvision.data.dataset import Batch, Item, SliceDataset, collate, to_float
+from hccvision.drafts import delete, new_draft_folder
 from hccvision.model.model import Model
 
 LIMIT = 2 * 2**30  # bytes of features that are kept in memory, in float32
@@ -117,7 +118,7 @@ class FeatureCache(Dataset[Batch]):
         select = getattr(model.head, "select", None)
         found: list[Targets] = []
         done = 0
-        loader = DataLoader(dataset, batch, collate_fn=collate)
+        loader = DataLoader(dataset, batch, collate_fn=collate, generator=torch.Generator())  # not the global one
         with torch.no_grad(), tqdm(total=len(dataset), desc="features", leave=False, disable=_quiet(processes)) as bar:
             for images, targets, indices in loader:
                 numbers = indices.tolist()
@@ -156,8 +157,8 @@ class FeatureCache(Dataset[Batch]):
         sizes = [math.prod(shape) for shape in shapes]
         if 4 * sum(sizes) <= limit:
             return tuple(torch.empty(shape) for shape in shapes)
-        own = Path(tempfile.mkdtemp(prefix="hccvision-features-", dir=folder))
-        weakref.finalize(self, shutil.rmtree, own, ignore_errors=True)
+        own = new_draft_folder(Path(tempfile.gettempdir() if folder is None else folder))
+        weakref.finalize(self, delete, own)
         self.path = own / "features.f16"
         free = shutil.disk_usage(own).free
         if 2 * sum(sizes) > free:
@@ -165,6 +166,9 @@ class FeatureCache(Dataset[Batch]):
                 f"{own.parent}: the features of {count} images take {2 * sum(sizes):,} bytes, and {free:,} are free: "
                 "choose another folder, or a head with pooling"
             )
+        with self.path.open("wb") as file:  # takes the room now: without it, a full disk would end the process later
+            if hasattr(os, "posix_fallocate"):
+                os.posix_fallocate(file.fileno(), 0, 2 * sum(sizes))
         mapped = torch.from_file(str(self.path), shared=True, size=sum(sizes), dtype=torch.float16)
         return tuple(part.view(shape) for part, shape in zip(mapped.split(sizes), shapes, strict=True))
 

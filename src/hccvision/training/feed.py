@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -12,6 +13,7 @@ from torch.utils.data import DataLoader
 
 from hccvision.contracts.samples import Sample
 from hccvision.data.dataset import Batch, to_float
+from hccvision.generators import TURN
 from hccvision.model.model import Model
 from hccvision.training.batches import chunks, join, move, take
 from hccvision.training.feature_cache import FeatureCache, Views, augment_views
@@ -45,22 +47,30 @@ class Feed:
     def cache_features(self, folder: str | os.PathLike[str] | None) -> None:
         """Compute the frozen backbone's features of all views and of the validation images.
 
+        If there is no room for them on the disk, a warning says so and the images are used instead.
+
         Args:
             folder: for features that don't fit in memory; None: the system's folder for temporary files.
         """
-        setup, recipe = self.setup, self.setup.recipe
+        setup = self.setup
         setup.freezer.train(0)
         with callers_randomness(setup.processes.device):  # a resumed training has its random numbers already
-            for name, views in self.views.items():
-                self.features[name] = FeatureCache(
-                    setup.model,
-                    views,
-                    setup.augment if name == "train" and recipe.views is not None else None,
-                    seed=recipe.seed,
-                    processes=setup.processes,
-                    folder=folder,
-                    batch=-(-recipe.batch // recipe.accumulate),
-                )
+            try:
+                self.features = {name: self._features(name, folder) for name in self.views}
+            except OSError as error:
+                warnings.warn(f"there is no feature cache ({error}): training without, more slowly", stacklevel=4)
+
+    def _features(self, name: str, folder: str | os.PathLike[str] | None) -> FeatureCache:
+        setup, recipe = self.setup, self.setup.recipe
+        return FeatureCache(
+            setup.model,
+            self.views[name],
+            setup.augment if name == "train" and recipe.views is not None else None,
+            seed=recipe.seed,
+            processes=setup.processes,
+            folder=folder,
+            batch=-(-recipe.batch // recipe.accumulate),
+        )
 
     def load(self, name: str, batches: Sequence[Sequence[int]]) -> Iterator[Batch | None]:
         """Load batches onto this process's device.
@@ -77,7 +87,8 @@ class Feed:
         processes = self.setup.processes
         shares = [list(numbers) if whole else share(numbers, processes) for numbers in batches]
         data: Any = self.features[name] if self.features else self.views[name]
-        loader = iter(DataLoader(data, batch_sampler=shares, collate_fn=join))  # draws from torch's generator here
+        with TURN:
+            loader = iter(DataLoader(data, batch_sampler=shares, collate_fn=join))  # draws from torch's generator here
         return (None if batch is None else move(batch, processes.device) for batch in loader)
 
     def training_parts(self, batch: Batch | None, draws: Generator) -> list[Batch]:

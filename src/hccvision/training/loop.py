@@ -4,17 +4,22 @@ from __future__ import annotations
 
 import math
 import os
+import sys
+import warnings
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from filelock import FileLock, Timeout
 from torch import Tensor
 from torch.utils.data import Sampler
 from tqdm.auto import tqdm
 
 from hccvision.data.samplers import build_sampler
 from hccvision.finite import first_not_finite, require_finite_weights
+from hccvision.generators import TURN
 from hccvision.training.batches import cut
-from hccvision.training.checkpoints import Run
+from hccvision.training.checkpoints import LOCK, Run, is_unused
 from hccvision.training.feed import Feed
 from hccvision.training.history import History
 from hccvision.training.hooks import Hooks
@@ -29,6 +34,8 @@ from hccvision.training.state import TrainingState
 from hccvision.training.stepper import Stepper
 from hccvision.training.validation import validate
 from hccvision.weights.reading import read_tensors
+
+LOCK_SECONDS = 10.0  # waited for the loaders of a training that was killed just now
 
 
 class Training:
@@ -52,6 +59,7 @@ class Training:
         self.hooks = setup.hooks if setup.is_main else Hooks(())
         self.folder: Run | None = None  # of the main process only
         self.interrupted = False
+        self._lock: FileLock | None = None
 
     @property
     def history(self) -> History:
@@ -66,7 +74,7 @@ class Training:
             resume: resume the run that is in the folder, instead of refusing it.
 
         Raises:
-            FileExistsError: as `Run`.
+            FileExistsError: as `Run`, or if another training is running in the folder.
             ValueError: as `Run`.
             OSError: as `Run`.
         """
@@ -74,6 +82,7 @@ class Training:
             return
         saved: tuple[Any, Any] | None = None
         if self.setup.is_main:
+            self._lock = _locked(Path(run))
             datasets = self.setup.datasets
             self.folder = Run(
                 run,
@@ -106,6 +115,13 @@ class Training:
             raise ValueError(f"{path}: the tensor {odd} holds infinite numbers or NaN: start again in another folder")
         return tensors
 
+    def close(self) -> None:
+        """Let other trainings use the run folder."""
+        if self._lock is not None:
+            with suppress(OSError):  # Windows keeps a file that is open
+                os.unlink(self._lock.lock_file)
+            self._lock.release()
+
     def run(self) -> None:
         """Train from the current state to the end."""
         with interruptible(self._interrupt if self.history.run is not None else None):
@@ -134,18 +150,20 @@ class Training:
     def _train_epoch(self) -> None:
         """Make the remaining steps of this epoch."""
         recipe, state = self.recipe, self.state
-        resumed = state.random.state() if state.step else None
-        state.random.seed(recipe.seed, epoch=state.epoch, process=self.processes.process_index)
-        self.setup.freezer.train(state.epoch)
-        batches = cut(list(self.sampler), recipe.batch)
-        loader = iter(self.feed.load("train", batches[state.step :]))
-        if resumed is not None:
-            state.random.restore(resumed)
+        with TURN:
+            resumed = state.random.state() if state.step else None
+            state.random.seed(recipe.seed, epoch=state.epoch, process=self.processes.process_index)
+            self.setup.freezer.train(state.epoch)
+            batches = cut(list(self.sampler), recipe.batch)
+            loader = iter(self.feed.load("train", batches[state.step :]))
+            if resumed is not None:
+                state.random.restore(resumed)
         title = f"epoch {state.epoch + 1}/{recipe.epochs}"
         with self._bar(total=len(batches), initial=state.step, desc=title) as bar:
             for numbers, batch in zip(batches[state.step :], loader, strict=True):
                 set_learning_rates(state.optimiser, rate_factor(recipe, state.epoch, state.step, len(batches)))
-                losses = self.make_step(batch, [self.feed.samples[i] for i in numbers])
+                with TURN:
+                    losses = self.make_step(batch, [self.feed.samples[i] for i in numbers])
                 state.totals.add(losses, len(numbers))
                 state.step += 1
                 steps = state.epoch * len(batches) + state.step
@@ -180,7 +198,7 @@ class Training:
             raise KeyboardInterrupt
 
     def _pause(self, steps: int, *, in_epoch: bool) -> None:
-        """After a step, save the state if that is due or if the user has pressed Ctrl-C."""
+        """After a step, save the state if that is due or if the user has pressed Ctrl-C or SIGTERM has come."""
         stop = any(gather(self.interrupted, self.processes))
         due = self.setup.save_every is not None and steps % self.setup.save_every == 0
         if in_epoch and (stop or due):
@@ -223,4 +241,25 @@ class Training:
 
     def _print(self, text: str) -> None:
         if self.setup.is_main:
-            tqdm.write(text)
+            encoding = getattr(sys.stdout, "encoding", None) or "utf-8"  # a folder's name may hold what it can't say
+            tqdm.write(text.encode(encoding, "backslashreplace").decode(encoding))
+
+
+def _locked(folder: Path) -> FileLock | None:
+    """Lock a run folder, which is created if it doesn't exist; the lock ends with the process, however that ends."""
+    folder.mkdir(parents=True, exist_ok=True)
+    if not is_unused(folder) and not (folder / "recipe.json").is_file():
+        return None  # `Run` refuses it, and nothing is written there
+    lock = FileLock(folder / LOCK)
+    try:
+        lock.acquire(timeout=LOCK_SECONDS)
+    except Timeout:
+        raise FileExistsError(
+            f"{folder}: this run folder is in use, a training is running in it: wait until it has ended, stop it, or "
+            "choose another folder"
+        ) from None
+    except (OSError, NotImplementedError) as error:
+        if isinstance(error, (PermissionError, FileNotFoundError)):
+            raise
+        warnings.warn(f"{folder}: it can't be locked ({error}): don't start another training in it", stacklevel=2)
+    return lock

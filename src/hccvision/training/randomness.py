@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import random
+import threading
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import numpy as np
 import torch
+from tqdm.auto import tqdm
+
+from hccvision.generators import TURN
 
 
 class Randomness:
@@ -76,17 +80,29 @@ class Randomness:
         random.setstate((version, tuple(words), gauss))
 
 
+_TRAINING = threading.RLock()  # one training at a time
+
+
 @contextmanager
 def callers_randomness(device: torch.device) -> Iterator[None]:
-    """Restore the caller's global random generators at the end.
+    """Restore the caller's global random generators at the end; a training in another thread waits until then.
 
     Args:
         device: whose generator is restored, besides those of the CPU.
     """
-    numpys, pythons = np.random.get_state(), random.getstate()
-    with torch.random.fork_rng([device] if device.type == "cuda" else []):
-        try:
-            yield
-        finally:
-            np.random.set_state(numpys)
-            random.setstate(pythons)
+    if not _TRAINING.acquire(blocking=False):
+        tqdm.write("waiting for the end of the training in another thread: both draw from the global generators")
+        _TRAINING.acquire()
+    try:
+        with ExitStack() as caller:
+            with TURN:
+                caller.enter_context(torch.random.fork_rng([device] if device.type == "cuda" else []))
+                caller.callback(np.random.set_state, np.random.get_state())
+                caller.callback(random.setstate, random.getstate())
+            try:
+                yield
+            finally:
+                with TURN:
+                    caller.close()
+    finally:
+        _TRAINING.release()
