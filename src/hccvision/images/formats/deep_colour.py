@@ -32,10 +32,10 @@ def deep_colour(image: Image.Image) -> np.ndarray | None:
         >>> deep_colour(Image.new("RGB", (4, 2))) is None
         True
     """
-    stream = getattr(image, "fp", None)
-    if stream is None or not getattr(image, "tile", None):
+    tile, stream = getattr(image, "tile", None), getattr(image, "fp", None)
+    if not tile or stream is None:
         return None
-    if image.format == "PNG" and not image.mode.startswith("I") and ";16" in str(image.tile[0][3]):
+    if image.format == "PNG" and not image.mode.startswith("I") and ";16" in str(tile[0][3]):
         imagecodecs = import_medical("imagecodecs", Path(getattr(image, "filename", "") or "a PNG image"))
         stream.seek(0)
         return imagecodecs.png_decode(stream.read())
