@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Mapping
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -14,6 +14,7 @@ from hccvision.metrics.figure import Figure
 from hccvision.metrics.intervals import check_confidence, draw, members_of, percentiles
 
 Statistic = Callable[[Comparison], float]
+_Name = TypeVar("_Name", bound=Hashable)
 
 
 @dataclass(frozen=True)
@@ -74,8 +75,8 @@ def mcnemar(right_a: Any, right_b: Any) -> float:
 
 def permutation_test(
     statistic: Statistic,
-    a: Comparison,
-    b: Comparison,
+    a: Comparison | Sequence[Comparison],
+    b: Comparison | Sequence[Comparison],
     *,
     permutations: int = 1000,
     resamples: int = 1000,
@@ -87,10 +88,13 @@ def permutation_test(
     If both are equally good, it doesn't matter which of the two made which prediction. Where patients are known, their
     images are exchanged, and resampled for the interval, together.
 
+    Several trainings of each may be given, such as of different seeds; then the mean figure over them is compared. The
+    p-value tells whether these trained models differ; the interval also resamples the trainings.
+
     Args:
         statistic: takes a `Comparison` and returns the figure, such as ``lambda c: float(compute_roc_auc(c))``.
-        a: the first predictor's comparison.
-        b: the second's, of the same images in the same order.
+        a: the first predictor's comparison, or one per training.
+        b: the second's, of the same images in the same order; as many.
         permutations: number of random exchanges.
         resamples: number of bootstrap resamples for the interval of the difference; 0: no interval.
         confidence: of the interval, between 0 and 1.
@@ -118,15 +122,25 @@ def permutation_test(
     check_confidence(confidence)
     if permutations < 1 or resamples < 0:
         raise ValueError(f"expected permutations >= 1 and resamples >= 0, got {permutations} and {resamples}")
-    both, count = _join(a, b), len(a)
-    names = a.patients
-    members = members_of(range(count) if names is None or None in names else names)
+    both, trainings, count = _join(a, b)
+    names = both.patients[:count] if both.patients is not None else [None]
+    members = members_of(range(count) if None in names else names)
+    starts = count * np.arange(2 * trainings).reshape(2, trainings)  # of the images of each training in ``both``
+
+    def difference(rows: np.ndarray, swapped: np.ndarray | bool = False, chosen: np.ndarray = starts) -> float:
+        first, second = chosen[:, :, np.newaxis] + rows
+        of_a, of_b = np.where(swapped, second, first), np.where(swapped, first, second)
+        return float(
+            np.mean(
+                [
+                    float(statistic(both.take(x))) - float(statistic(both.take(y)))
+                    for x, y in zip(of_a, of_b, strict=True)
+                ]
+            )
+        )
+
     rows = np.arange(count)
-
-    def difference(of_a: np.ndarray, of_b: np.ndarray) -> float:
-        return float(statistic(both.take(of_a))) - float(statistic(both.take(of_b)))
-
-    observed = difference(rows, rows + count)
+    observed = difference(rows)
     if not np.isfinite(observed):
         undefined = Figure.undefined("the figure is undefined for one of the two", count=count)
         return PairedTest(undefined, undefined)
@@ -136,11 +150,12 @@ def permutation_test(
         group[indices] = number
     reached = 0
     for _ in range(permutations):
-        swapped = generator.integers(2, size=len(members)).astype(bool)[group]
-        found = difference(rows + count * swapped, rows + count * ~swapped)
+        found = difference(rows, generator.integers(2, size=len(members)).astype(bool)[group])
         reached += not abs(found) < abs(observed) - 1e-12  # an undefined one counts against a difference
-    drawn = [draw(members, generator) for _ in range(resamples)]
-    values = np.array([difference(index, index + count) for index in drawn])
+    values = np.empty(resamples)
+    for i in range(resamples):
+        chosen = np.take_along_axis(starts, generator.integers(trainings, size=starts.shape), 1)
+        values[i] = difference(draw(members, generator), chosen=chosen)
     values = values[np.isfinite(values)]
     interval = percentiles(values, confidence) if 2 * len(values) > resamples else None
     return PairedTest(
@@ -149,7 +164,7 @@ def permutation_test(
     )
 
 
-def holm(p_values: Mapping[Hashable, float]) -> dict[Hashable, float]:
+def holm(p_values: Mapping[_Name, float]) -> dict[_Name, float]:
     """Adjust the p-values of several tests, so that the chance of any false difference stays below the level.
 
     Args:
@@ -171,7 +186,7 @@ def holm(p_values: Mapping[Hashable, float]) -> dict[Hashable, float]:
     bad = {name: p for name, p in p_values.items() if not 0 <= p <= 1}
     if bad:
         raise ValueError(f"expected p-values in [0, 1], got {bad}")
-    adjusted: dict[Hashable, float] = {}
+    adjusted: dict[_Name, float] = {}
     reached = 0.0
     for rank, name in enumerate(sorted(p_values, key=lambda name: p_values[name])):
         reached = max(reached, min(1.0, (len(p_values) - rank) * p_values[name]))
@@ -179,14 +194,22 @@ def holm(p_values: Mapping[Hashable, float]) -> dict[Hashable, float]:
     return {name: adjusted[name] for name in p_values}
 
 
-def _join(a: Comparison, b: Comparison) -> Comparison:
-    """Return one comparison of the images of the first and then of the second predictor."""
-    same = len(a) == len(b) and (a.classes, a.positive, a.patients) == (b.classes, b.positive, b.patients)
-    if not same:
-        raise ValueError(f"expected two comparisons of the same images, classes and patients, got {a} and {b}")
-    predictions, truths = ([*x, *y] for x, y in ((a.predictions, b.predictions), (a.truths, b.truths)))
-    patients = None if a.patients is None else a.patients * 2
-    return Comparison(predictions, truths, classes=a.classes, positive=a.positive, patients=patients)
+def _join(a: Comparison | Sequence[Comparison], b: Comparison | Sequence[Comparison]) -> tuple[Comparison, int, int]:
+    """Return one comparison of the images of all trainings of both predictors, how many each has, and of how many."""
+    of_a, of_b = ([c] if isinstance(c, Comparison) else list(c) for c in (a, b))
+    every = [*of_a, *of_b]
+    facts = [(len(c), c.classes, c.positive, c.patients) for c in every]
+    if len(of_a) != len(of_b) or not of_a or any(fact != facts[0] for fact in facts):
+        raise ValueError(
+            f"expected comparisons of the same images, classes and patients, as many of each, got {of_a} and {of_b}"
+        )
+    predictions, truths = (
+        [x for items in lists for x in items] for lists in zip(*((c.predictions, c.truths) for c in every), strict=True)
+    )
+    first = every[0]
+    patients = None if first.patients is None else first.patients * len(every)
+    joined = Comparison(predictions, truths, classes=first.classes, positive=first.positive, patients=patients)
+    return joined, len(of_a), len(first)
 
 
 def _flags(name: str, values: Any) -> np.ndarray:
