@@ -2,6 +2,7 @@ from . import augment as augment
 from . import boxes as boxes
 from . import contracts as contracts
 from . import default_boxes as default_boxes
+from . import explain as explain
 from . import images as images
 from . import inference as inference
 from . import losses as losses
