@@ -30,7 +30,7 @@ LAYERS = (
     ("backbones", "necks", "heads", "augment", "weights", "annotations", "plots", "tasks", "phantom"),
     ("data", "curation"),
     ("inference", "model"),
-    ("scoring", "reporting", "explain"),
+    ("scoring", "reporting", "comparing", "explain"),
     ("training", "export"),
     ("pipeline", "cli"),
     ("__init__", "__main__"),

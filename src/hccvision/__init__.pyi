@@ -2,6 +2,7 @@ from . import augment as augment
 from . import boxes as boxes
 from . import contracts as contracts
 from . import default_boxes as default_boxes
+from . import explain as explain
 from . import images as images
 from . import inference as inference
 from . import losses as losses
@@ -25,6 +26,8 @@ from .annotations.voc_folder import read_voc_folder as read_voc_folder
 from .annotations.writing import write_folder as write_folder
 from .annotations.yolo import read_yolo_folder as read_yolo_folder
 from .annotations.yolo import write_yolo_folder as write_yolo_folder
+from .comparing import Table as Table
+from .comparing import compare as compare
 from .contracts.batches import Loss as Loss
 from .contracts.batches import Targets as Targets
 from .contracts.outputs import Detections as Detections

@@ -71,6 +71,8 @@ class Head(Protocol):
     ``label_smoothing`` or ``class_weights`` passes them to ``loss``. These attributes are optional:
 
     - ``default_image_size``: ``(height, width)`` for models built without ``image_size``; 224 × 224 if it is missing.
+    - ``evidence(output, label, box)``: returns ``(B,)``, how much speaks for a class, at a box if one is given, for
+      `explain` to trace back to the image.
     - ``select(maps)``: returns the part of the maps that the head needs, for a feature cache to store.
     - ``formats``: `WeightFormat` objects of the files whose weights it reads, besides model files of hccvision.
     """

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from hccvision.contracts.batches import Loss, Targets
@@ -156,3 +157,17 @@ class LinearHead(nn.Module):
             ``(B, K) float32`` in [0, 1]; each row sums to 1, except for ``"multilabel"``.
         """
         return OUTPUTS[self.output].probabilities(output.float())
+
+    def evidence(self, output: Tensor, label: int, box: Tensor | None = None) -> Tensor:
+        """Return how much speaks for a class: its logit, which `explain` traces back to the image.
+
+        Args:
+            output: logits of `forward`.
+            label: the class id.
+            box: not used.
+
+        Returns:
+            ``(B,)``.
+        """
+        logits = output if output.shape[1] > 1 or self.output != "sigmoid" else torch.cat([-output, output], 1)
+        return logits[:, label]

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from hccvision.boxes.borders import clip
 from hccvision.boxes.formats import cxcywh_to_xyxy
-from hccvision.boxes.overlap import share_inside
+from hccvision.boxes.overlap import iou, share_inside
 from hccvision.contracts.batches import Loss, Targets
 from hccvision.contracts.outputs import Detections, SSDOutput
 from hccvision.contracts.parts import FeatureSpec
@@ -245,6 +245,26 @@ class SSDHead(nn.Module):
             )
             for b, s, k in per_image
         ]  # fmt: skip
+
+    def evidence(self, output: SSDOutput, label: int, box: Tensor | None = None) -> Tensor:
+        """Return how much speaks for a class: the highest log-odds against the background of boxes at a place.
+
+        Args:
+            output: of `forward`.
+            label: the class id.
+            box: ``(4,)`` the place, in pixels of the model's input; None: anywhere.
+
+        Returns:
+            ``(B,)``: over the boxes whose IoU with the place is at least 0.5, or else over the nearest.
+        """
+        odds = output.logits[..., label + 1] - output.logits[..., 0]
+        if box is None:
+            return odds.amax(1)
+        with torch.no_grad():
+            boxes = cxcywh_to_xyxy(decode(output.offsets, self.default_boxes)) * self.scale
+            overlap = iou(boxes.reshape(-1, 4), box.to(boxes)[None]).reshape(odds.shape)
+            there = overlap >= overlap.amax(1, keepdim=True).clamp(max=0.5)
+        return odds.masked_fill(~there, -torch.inf).amax(1)
 
 
 def _sources(spec: DefaultBoxSpec, features: FeatureSpec) -> list[int]:

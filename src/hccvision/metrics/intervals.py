@@ -19,13 +19,13 @@ if TYPE_CHECKING:
 BY_PATIENT = "bootstrap by patient"
 
 
-def wilson(successes: int, total: int, *, confidence: float = 0.95) -> tuple[float, float]:
+def wilson(successes: float, total: int, *, confidence: float = 0.95) -> tuple[float, float]:
     """Compute Wilson's score interval of a share.
 
     Unlike the interval of plus or minus two standard errors, it holds for few cases and for shares near 0 and 1.
 
     Args:
-        successes: how many of the cases, ``0 <= successes <= total``.
+        successes: how many of the cases, ``0 <= successes <= total``; an expected number need not be whole.
         total: how many cases; of none nothing is known, and the interval is ``(0.0, 1.0)``.
         confidence: of the interval, between 0 and 1.
 
@@ -45,7 +45,7 @@ def wilson(successes: int, total: int, *, confidence: float = 0.95) -> tuple[flo
     """
     if not 0 <= successes <= total:
         raise ValueError(f"expected 0 <= successes <= total, got {successes} of {total}")
-    _check_confidence(confidence)
+    check_confidence(confidence)
     if total == 0:
         return 0.0, 1.0
     z = NormalDist().inv_cdf((1 + confidence) / 2)
@@ -94,12 +94,12 @@ def bootstrap(
     Source:
         Efron and Tibshirani, "An Introduction to the Bootstrap" (1993), chapter 13; groups as in the cluster bootstrap.
     """
-    _check_confidence(confidence)
+    check_confidence(confidence)
     if samples < 1:
         raise ValueError(f"expected at least one resample, got samples={samples}")
     columns = [as_array(a) if hasattr(a, "__array__") else list(a) for a in arrays]
     count = len(columns[0]) if columns else 0
-    members = _members(range(count) if groups is None else groups)
+    members = members_of(range(count) if groups is None else groups)
     lengths = [len(c) for c in columns] + [sum(map(len, members))]
     if count == 0 or set(lengths) != {count}:
         raise ValueError(f"expected arrays, and groups if any, of one length above 0, got lengths {lengths}")
@@ -107,14 +107,14 @@ def bootstrap(
     generator = np.random.default_rng(seed)
     values = np.empty(samples)
     for i in range(samples):
-        index = _draw(members, generator)
+        index = draw(members, generator)
         values[i] = statistic(*(c[index] if isinstance(c, np.ndarray) else [c[j] for j in index] for c in columns))
         if not math.isfinite(values[i]):
             raise ValueError(
                 f"the statistic gave {values[i]} on resample {i}: let it return a number for any resample, "
                 "such as one that holds a single class"
             )
-    return _percentiles(values, confidence)
+    return percentiles(values, confidence)
 
 
 def add_intervals(
@@ -157,7 +157,7 @@ def add_intervals(
         >>> found["accuracy"].interval, found["accuracy"].method
         ((0.25, 1.0), 'bootstrap by patient')
     """
-    _check_confidence(confidence)
+    check_confidence(confidence)
     if resamples < 1:
         raise ValueError(f"expected at least one resample, got resamples={resamples}")
     known = {p for p in comparison.patients or [] if p is not None}
@@ -180,7 +180,7 @@ def add_intervals(
             note = "every resample of patients gives the same value"
             found[name] = _with_wilson(figures[name], confidence, note)
         else:
-            found[name] = figures[name].replace(interval=_percentiles(defined, confidence), method=BY_PATIENT)
+            found[name] = figures[name].replace(interval=percentiles(defined, confidence), method=BY_PATIENT)
     return found
 
 
@@ -191,10 +191,10 @@ def _resampled(
     values = {name: np.full(resamples, math.nan) for name in wanted}
     metrics, needed = list(metrics), set(wanted)
     comparison.plan(metrics)
-    members = _members(comparison.patients or [])
+    members = members_of(comparison.patients or [])
     generator = np.random.default_rng(seed)
     for i in range(resamples):
-        sample = comparison.take(_draw(members, generator))
+        sample = comparison.take(draw(members, generator))
         for metric in metrics:
             try:
                 found = metric(sample)
@@ -217,8 +217,22 @@ def _with_wilson(figure: Figure, confidence: float, note: str) -> Figure:
     return figure.replace(interval=interval, method=f"Wilson ({note})" if note else "Wilson")
 
 
-def _members(groups: Sequence[Hashable]) -> list[np.ndarray]:
-    """Return the item indices of each group, groups in order of first appearance so that names don't matter."""
+def members_of(groups: Sequence[Hashable]) -> list[np.ndarray]:
+    """Return the item indices of each group, groups in order of first appearance so that names don't matter.
+
+    Args:
+        groups: N names, such as patients.
+
+    Returns:
+        One array of indices per group.
+
+    Raises:
+        ValueError: if a name is None.
+
+    Example:
+        >>> members_of(["P1", "P2", "P1"])
+        [array([0, 2]), array([1])]
+    """
     found: dict[Hashable, list[int]] = {}
     for index, group in enumerate(groups):
         if group is None:
@@ -227,16 +241,41 @@ def _members(groups: Sequence[Hashable]) -> list[np.ndarray]:
     return [np.array(indices) for indices in found.values()]
 
 
-def _draw(members: Sequence[np.ndarray], generator: np.random.Generator) -> np.ndarray:
-    """Draw as many groups as there are, with replacement, and return their items."""
+def draw(members: Sequence[np.ndarray], generator: np.random.Generator) -> np.ndarray:
+    """Draw as many groups as there are, with replacement, and return their items.
+
+    Args:
+        members: as `members_of` returns them.
+        generator: random numbers.
+
+    Returns:
+        Indices of the items.
+    """
     return np.concatenate([members[g] for g in generator.integers(len(members), size=len(members))])
 
 
-def _percentiles(values: np.ndarray, confidence: float) -> tuple[float, float]:
+def percentiles(values: np.ndarray, confidence: float) -> tuple[float, float]:
+    """Return the percentile interval of resampled values.
+
+    Args:
+        values: of the resamples.
+        confidence: of the interval, between 0 and 1.
+
+    Returns:
+        ``(low, high)``.
+    """
     low, high = np.quantile(values, [(1 - confidence) / 2, (1 + confidence) / 2])
     return float(low), float(high)
 
 
-def _check_confidence(confidence: float) -> None:
+def check_confidence(confidence: float) -> None:
+    """Refuse a confidence that is not between 0 and 1.
+
+    Args:
+        confidence: of an interval.
+
+    Raises:
+        ValueError: if it is out of range.
+    """
     if not 0 < confidence < 1:
         raise ValueError(f"expected a confidence between 0 and 1, such as 0.95, got {confidence}")

@@ -19,6 +19,7 @@ class Matches:
         images: ``(D,) int64``, index of each detection's image.
         labels: ``(D,) int64``, class ids of the detections.
         scores: ``(D,) float64``, descending.
+        boxes: ``(D, 4) float64``, xyxy pixels.
         found: ``(T, D) int32``, index of the truth that the detection found; −1 where it found none, or a detection of
             higher score had found it.
         ignored: ``(T, D) bool``, whether it lies on a difficult truth or in a crowd, and counts as neither hit nor
@@ -43,6 +44,7 @@ class Matches:
     images: np.ndarray
     labels: np.ndarray
     scores: np.ndarray
+    boxes: np.ndarray
     found: np.ndarray
     ignored: np.ndarray
     truth_images: np.ndarray
@@ -117,6 +119,7 @@ class Matches:
             images=places[first[images] + copy],
             labels=self.labels[rows],
             scores=self.scores[rows],
+            boxes=self.boxes[rows],
             found=found,
             ignored=np.zeros(found.shape, bool) if none else self.ignored.take(rows, axis=1),
             truth_images=places[first[truth_images] + truth_copy],

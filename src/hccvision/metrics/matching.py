@@ -163,10 +163,10 @@ def match_rows(detections: Rows, truths: Rows, classes: tuple[str, ...], num_ima
     if how.max_detections is not None:
         kept = _rank(group) < how.max_detections
         detections, group = {field: values[kept] for field, values in detections.items()}, group[kept]
-    detection, truth = _pairs(group, truths["image"] * len(classes) + truths["labels"])
+    detection, truth = pairs_within(group, truths["image"] * len(classes) + truths["labels"])
     crowd = truths["crowd"][truth]
     pairs = detections["boxes"][detection], truths["boxes"][truth]
-    overlap = np.where(crowd, *(_overlap(*pairs, float(how.extra_pixel), of_first=share) for share in (True, False)))
+    overlap = np.where(crowd, *(overlap_of(*pairs, float(how.extra_pixel), of_first=share) for share in (True, False)))
     thresholds = np.asarray(how.iou_thresholds, np.float64)
     out_of_range = [_out_of_range(rows["boxes"], how.area_range) for rows in (truths, detections)]
     passive = out_of_range[0] if how.rule == "coco" else truths["difficult"]
@@ -180,6 +180,7 @@ def match_rows(detections: Rows, truths: Rows, classes: tuple[str, ...], num_ima
         images=detections["image"],
         labels=detections["labels"],
         scores=detections["scores"],
+        boxes=detections["boxes"],
         found=found,
         ignored=ignored,
         truth_images=truths["image"],
@@ -272,8 +273,20 @@ def _rank(group: np.ndarray) -> np.ndarray:
     return rank
 
 
-def _pairs(group: np.ndarray, other_group: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return the indices of all pairs of an item of the first and an item of the second that share their group."""
+def pairs_within(group: np.ndarray, other_group: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return the indices of all pairs of an item of the first and an item of the second that share their group.
+
+    Args:
+        group: ``(N,)`` number of each item's group.
+        other_group: ``(M,)`` likewise.
+
+    Returns:
+        ``(P,)`` twice: the first item of each pair, ascending, and the second.
+
+    Example:
+        >>> [i.tolist() for i in pairs_within(np.array([0, 1]), np.array([1, 0, 1]))]
+        [[0, 1, 1], [1, 0, 2]]
+    """
     order = np.argsort(other_group, kind="stable")
     low = np.searchsorted(other_group[order], group, side="left")
     count = np.searchsorted(other_group[order], group, side="right") - low
@@ -281,8 +294,18 @@ def _pairs(group: np.ndarray, other_group: np.ndarray) -> tuple[np.ndarray, np.n
     return np.repeat(np.arange(len(group)), count), order[np.repeat(low, count) + within]
 
 
-def _overlap(boxes: np.ndarray, others: np.ndarray, extra: float, *, of_first: bool) -> np.ndarray:
-    """Return the IoU of each box with its partner, or the share of the box in it; ``(P, 4)`` twice to ``(P,)``."""
+def overlap_of(boxes: np.ndarray, others: np.ndarray, extra: float, *, of_first: bool) -> np.ndarray:
+    """Return the IoU of each box with its partner, or the share of the box in it.
+
+    Args:
+        boxes: ``(P, 4)`` xyxy pixels.
+        others: ``(P, 4)``, the partners.
+        extra: added to widths and heights: 1 as the VOC development kit does, otherwise 0.
+        of_first: whether to divide by the area of the box instead of the union.
+
+    Returns:
+        ``(P,)`` in [0, 1]; 0 where both are empty.
+    """
     ax1, ay1, ax2, ay2 = boxes.T
     bx1, by1, bx2, by2 = others.T
     width = np.maximum(np.minimum(ax2, bx2) - np.maximum(ax1, bx1) + extra, 0)
