@@ -21,7 +21,7 @@ from typing import Any
 from hccvision.annotations import coco_document
 from hccvision.annotations.coco_document import file_name_of, id_of
 from hccvision.annotations.judging import StatedBox
-from hccvision.annotations.listed import ListedImage, files_like, read_listed
+from hccvision.annotations.listed import ListedImage, files_like, has_file_like, read_listed
 from hccvision.annotations.paths import existing_folder, file_within
 from hccvision.annotations.patients import PatientRule
 from hccvision.annotations.problems import usable
@@ -192,7 +192,7 @@ class COCOFormat:
         Returns:
             Whether it looks like this format.
         """
-        return bool(_files(path))
+        return has_file_like(path, ".json", coco_document.looks_like_coco)
 
     def read(
         self, path: Path, *, images: str | os.PathLike[str] | None = None, patient: PatientRule | None = None
@@ -296,4 +296,4 @@ def _document(samples: Sequence[Sample], folder: str, names: Sequence[str]) -> d
 
 def _files(path: Path) -> list[Path]:
     """Return the COCO files that a path names or contains."""
-    return files_like(path, ".json", coco_document.looks_like_coco)
+    return list(files_like(path, ".json", coco_document.looks_like_coco))
