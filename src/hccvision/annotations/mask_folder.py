@@ -65,7 +65,7 @@ def read_mask_folder(
         folder: of the images.
         mask_folder: of the masks, another folder; PNG or another lossless format, or DICOM or NIfTI of one slice.
         labels: ``{value: class name}``, see `masks.boxes`; None as a name leaves a value out. A value that it lacks is
-            an ``unnamed_value`` problem. Where folders name what masks show, also ``{folder: class name}``; without
+            an ``unnamed_value`` problem. Where several folders name what masks show, ``{folder: class name}``; without
             ``labels`` they are named by their folders.
         min_area: smallest component kept, in pixels.
         connectivity: 8 or 4.
@@ -199,11 +199,16 @@ def _pair(
         folded[tuple(part.casefold() for part in key)].append(key)
     found: dict[Key, list[Mask]] = defaultdict(list)
     lost: dict[Key, list[Path]] = defaultdict(list)
+    structures = {path: _structures(path, root) for path in drawn}
+    if labels is not None and not any(isinstance(key, str) for key in labels):
+        # names of values alone do not tell the folders apart
+        several = len({name for names in structures.values() for name in names}) > 1
+        structures = {path: [] if several else names for path, names in structures.items()}
     for path in drawn:
         place, own = place_of(path, root), stem(path)
         name, addition = mask_name(own)
         choices = [((*place, own), Mask(path)), ((*place, name), Mask(path, addition))]
-        for structure in _structures(path, root, labels):  # one folder more than the image has
+        for structure in structures[path]:  # one folder more than the image has
             cut = place.index(structure)
             outer = place[:cut] + place[cut + 1 :]
             choices.append(((*outer, own), Mask(path, structure, structure)))
@@ -218,10 +223,8 @@ def _pair(
     return found, lost
 
 
-def _structures(path: Path, root: Path, labels: Labels | None) -> list[str]:
-    """Return the folders of a mask that may name what it shows: those in the folder of masks, and in the labels."""
-    if labels is not None and not any(isinstance(key, str) for key in labels):
-        return []
+def _structures(path: Path, root: Path) -> list[str]:
+    """Return the folders of a mask that may name what it shows: those within the folder of masks."""
     parts = path.relative_to(root).parts[:-1]
     start = max((n for n, part in enumerate(parts, start=1) if part.lower() in MASK_FOLDERS), default=0)
     return [part for part in parts[start:] if part in place_of(path, root)]
