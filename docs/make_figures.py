@@ -16,7 +16,10 @@ from PIL import Image, ImageFilter
 from pydicom import dcmread, examples
 
 from hccvision import images, phantom, plots
-from hccvision.registry import AUGMENTATIONS
+from hccvision.annotations.formats import DatasetWriter
+from hccvision.annotations.problems import KINDS, SKIPPED
+from hccvision.files import write_table
+from hccvision.registry import ANNOTATION_FORMATS, AUGMENTATIONS, IMAGE_FORMATS
 
 SEED = 6
 
@@ -112,8 +115,30 @@ def draw_galleries(folder: Path) -> None:
             plots.save(figure, folder / f"augmentation-{name}.png")
 
 
+def write_reading(folder: Path) -> None:
+    """Write the tables of what is read: ``image_formats.csv``, ``annotation_formats.csv`` and ``problems.csv``."""
+    formats = {name: IMAGE_FORMATS.get(name)() for name in IMAGE_FORMATS.names()}
+    suffixes = {name: " ".join(f"``{suffix}``" for suffix in sorted(each.suffixes)) for name, each in formats.items()}
+    rows = [(f"``{name}``", _first_line(each), suffixes[name]) for name, each in formats.items()]
+    write_table(folder / "image_formats.csv", [("format", "what it is", "suffixes, in any case"), *rows])
+    annotations = {name: ANNOTATION_FORMATS.build(name) for name in ANNOTATION_FORMATS.names()}
+    rows = [
+        (f"``{name}``", _first_line(each), each.looks_for, "yes" if isinstance(each, DatasetWriter) else "no")
+        for name, each in annotations.items()
+    ]
+    header = ("format", "what it is", "what a folder is recognised by", "can be written")
+    write_table(folder / "annotation_formats.csv", [header, *rows])
+    rows = [(f"``{name}``", kind.meaning, SKIPPED[kind.skipped]) for name, kind in KINDS.items()]
+    write_table(folder / "problems.csv", [("problem", "what it means", "skipping leaves out"), *rows])
+
+
+def _first_line(part: object) -> str:
+    return (type(part).__doc__ or "").splitlines()[0]
+
+
 if __name__ == "__main__":
     folder = Path(sys.argv[1]) if len(sys.argv) > 1 else Path(__file__).parent / "figures"
     folder.mkdir(parents=True, exist_ok=True)
     draw_phantom(folder)
     draw_galleries(folder)
+    write_reading(folder)

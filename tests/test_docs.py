@@ -9,6 +9,7 @@ import operator
 import os
 import pkgutil
 import re
+import runpy
 import subprocess
 import sys
 import textwrap
@@ -19,6 +20,7 @@ import pytest
 from test_layers import LAYERS
 
 import hccvision as hv
+from hccvision.annotations.problems import KINDS, SKIPPED
 from hccvision.phantom.atlas import ATLAS
 from hccvision.phantom.tissues import TISSUES
 
@@ -157,7 +159,8 @@ def test_the_figures_and_tables_of_the_pages_are_made_offline(tmp_path: Path) ->
     pages = "".join(page.read_text(encoding="utf-8") for page in PAGES)
     wanted = set(re.findall(r"figures/(\S+)", pages))
     assert {path.name for path in (tmp_path / "made").iterdir()} == wanted == {
-        "phantom.png", "phantom.csv", "augmentation-paper.png", "augmentation-light.png", "augmentation-mri.png"
+        "phantom.png", "phantom.csv", "augmentation-paper.png", "augmentation-light.png", "augmentation-mri.png",
+        "annotation_formats.csv", "image_formats.csv", "problems.csv",
     }  # fmt: skip
     with (tmp_path / "made" / "phantom.csv").open(encoding="utf-8") as file:
         rows = {row[0]: [float(value) for value in row[1:]] for row in list(csv.reader(file))[1:]}
@@ -266,5 +269,17 @@ def problem_kinds(module: ast.Module) -> set[str]:
 def test_every_problem_is_explained() -> None:
     folder = Path(hv.__path__[0]) / "annotations"
     kinds = {kind for file in folder.glob("*.py") for kind in problem_kinds(ast.parse(file.read_text("utf-8")))}
-    explained = set(re.findall(r"\* - ``([a-z_]+)``", (DOCS / "labelimg.rst").read_text(encoding="utf-8")))
-    assert kinds == explained
+    assert kinds == set(KINDS)
+    assert {kind.skipped for kind in KINDS.values()} == set(SKIPPED)
+
+
+def test_the_tables_of_what_is_read_are_those_of_the_registries(tmp_path: Path) -> None:
+    pytest.importorskip("pydicom")
+    pytest.importorskip("matplotlib")
+    runpy.run_path(str(DOCS / "make_figures.py"))["write_reading"](tmp_path)
+    registries = {"annotation_formats": hv.ANNOTATION_FORMATS.names(), "image_formats": hv.IMAGE_FORMATS.names()}
+    for name, first in (registries | {"problems": list(KINDS)}).items():
+        with (tmp_path / f"{name}.csv").open(encoding="utf-8", newline="") as file:
+            header, *rows = csv.reader(file)
+        assert [row[0].strip("`") for row in rows] == first
+        assert all(len(row) == len(header) and all(row) for row in rows)

@@ -103,8 +103,9 @@ def test_roboflow_exports_each_split_in_a_folder_of_its_own(tmp_path, capsys):
 
 
 @pytest.mark.parametrize(
-    ("name", "format"), [("via2_json", "via"), ("via2_csv", "via"), ("via3_json", "via"), ("via3_csv", "via"), ("labelme", "labelme")]
-)  # fmt: skip
+    ("name", "format"),
+    [("via2_json", "via"), ("via2_csv", "via"), ("via3_json", "via"), ("via3_csv", "via"), ("labelme", "labelme")],
+)
 def test_shapes_become_boxes_and_those_that_enclose_nothing_are_problems(tmp_path, name, format):
     stems = {"via3_json": ("P1_01", "P1_02", "P2_02"), "via3_csv": ("P1_01", "P1_02")}.get(name, tuple(SIZES))
     root = export(name, tmp_path / "data", "{}.png", stems)

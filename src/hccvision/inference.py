@@ -13,7 +13,8 @@ import torch
 from PIL import Image
 from tqdm.auto import tqdm
 
-from hccvision.annotations.paths import images_in
+from hccvision.annotations.left_out import say_left_out
+from hccvision.annotations.tree import scan
 from hccvision.contracts.outputs import Prediction
 from hccvision.contracts.parts import Predictor
 from hccvision.contracts.samples import Sample
@@ -238,9 +239,9 @@ def predict(model: Predictor, inputs: Input | Iterable[Input], **options: Any) -
     Args:
         model: a `Model`, or any other predictor; a `Model` is put into evaluation mode and moved to the device.
         inputs: an iterable, such as a list or a generator, of paths, arrays ``(H, W)`` or ``(H, W, C)``, tensors, PIL
-            images or `Sample` objects; or a single one of these, a batch of arrays ``(N, H, W, C)``, or a folder. Grey
-            levels of any depth are mapped to 8 bits by the model's window; an array of uint8 counts as a picture, any
-            other as raw values; see `images.Window`.
+            images or `Sample` objects; or a single one of these, a batch of arrays ``(N, H, W, C)``, or a folder: all
+            images in it and its subfolders. Grey levels of any depth are mapped to 8 bits by the model's window; an
+            array of uint8 counts as a picture, any other as raw values; see `images.Window`.
         options: of the predictor's ``predict``. A `Model` takes ``batch=8``, ``device="auto"``, ``progress=False`` and
             the options of the head's ``decode``, such as ``score_threshold`` (0.01 by default; see `Detections.above`).
 
@@ -292,7 +293,7 @@ def choose_device(device: str = "auto") -> torch.device:
 
 
 def list_inputs(inputs: Input | Iterable[Input]) -> Iterable[Input]:
-    """Return one input, a batch or a folder as an iterable of single images.
+    """Return one input, a batch or a folder with its subfolders as an iterable of single images.
 
     Args:
         inputs: see `predict`.
@@ -310,10 +311,12 @@ def list_inputs(inputs: Input | Iterable[Input]) -> Iterable[Input]:
         folder = Path(inputs)
         if not folder.is_dir():
             return [inputs]
-        found = images_in(folder)
-        if not found:
-            raise FileNotFoundError(f"{folder}: no images in this folder")
-        return list(found)
+        tree = scan(folder)
+        say_left_out(tree.masks, "masks of other images")
+        say_left_out([s.path for s in tree.odd], "entries that are no files")
+        if not tree.images:
+            raise FileNotFoundError(f"{folder}: no images in this folder or its subfolders")
+        return list(tree.images)
     if isinstance(inputs, (Image.Image, Sample)):
         return [inputs]
     if not isinstance(inputs, Iterable):

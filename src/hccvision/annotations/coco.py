@@ -21,7 +21,7 @@ from typing import Any
 from hccvision.annotations import coco_document
 from hccvision.annotations.coco_document import file_name_of, id_of
 from hccvision.annotations.judging import StatedBox
-from hccvision.annotations.listed import ListedImage, files_like, read_listed
+from hccvision.annotations.listed import ListedImage, files_like, has_file_like, read_listed
 from hccvision.annotations.paths import existing_folder, file_within
 from hccvision.annotations.patients import PatientRule
 from hccvision.annotations.problems import usable
@@ -41,10 +41,10 @@ def read_coco(
 ) -> list[Sample]:
     """Read a COCO file with the images that it lists.
 
-    An image without annotations has no lesions. An image in the folder that the file does not list is an
-    ``unread_image`` problem, unless another COCO file beside it does. Other problems are those of `read_voc_folder`, and: a category that the file
-    lacks (``unknown_category``; the box is left out), one id or file name for several images (``duplicate_image``), a
-    file name that points outside the folder (``unsafe_path``).
+    An image without annotations has no lesions. An image in the folder that the file does not list is a problem
+    (``unread_image``), unless another COCO file beside it does. Other problems are those of `read_voc_folder`, and: a
+    category that the file lacks (``unknown_category``; the box is left out), one id or file name for several images
+    (``duplicate_image``), a file name that points outside the folder (``unsafe_path``).
 
     Args:
         path: the JSON file.
@@ -191,7 +191,7 @@ class COCOFormat:
         Returns:
             Whether it looks like this format.
         """
-        return bool(_files(path))
+        return has_file_like(path, ".json", coco_document.looks_like_coco)
 
     def read(
         self, path: Path, *, images: str | os.PathLike[str] | None = None, patient: PatientRule | None = None
@@ -247,7 +247,7 @@ def _boxes(items: Entries, categories: Mapping[int | str | None, str], name: str
             message = f"{label} is of the category {category!r}, which the file lacks; left out: add the category"
             unknown.append(message)
             continue
-        corners, text = coco_document.corners_of(item), repr(item.get("bbox"))[:200]
+        corners, text = coco_document.box_of(item), repr(item.get("bbox"))[:200]
         difficult, crowd = (item.get(key) in (1, True) for key in ("ignore", "iscrowd"))
         boxes.append(StatedBox(label, categories[category], corners, text, difficult, crowd))
     return boxes, unknown
@@ -295,4 +295,4 @@ def _document(samples: Sequence[Sample], folder: str, names: Sequence[str]) -> d
 
 def _files(path: Path) -> list[Path]:
     """Return the COCO files that a path names or contains."""
-    return files_like(path, ".json", coco_document.looks_like_coco)
+    return list(files_like(path, ".json", coco_document.looks_like_coco))

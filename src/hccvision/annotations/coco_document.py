@@ -147,23 +147,41 @@ def category_names(entries: list[Any], path: Path, used: Collection[Any]) -> dic
     return categories
 
 
-def corners_of(item: Mapping[str, Any]) -> Sequence[float]:
-    """Return the corners of the box of an annotation; where it states none, of the one that encloses its polygons.
+def corners_of(box: Any) -> Sequence[float]:
+    """Convert ``x, y, width, height`` to corners.
+
+    Args:
+        box: the ``bbox`` of an entry.
+
+    Returns:
+        ``x1, y1, x2, y2`` in pixels; four NaN if it is not four numbers.
+
+    Example:
+        >>> corners_of([10, 20, 5, 5])
+        [10.0, 20.0, 15.0, 25.0]
+    """
+    if not isinstance(box, list) or len(box) != 4 or not all(type(n) in (int, float) for n in box):
+        return NO_BOX
+    x, y, width, height = numbers(box)
+    return [x, y, x + width, y + height]
+
+
+def box_of(item: Mapping[str, Any]) -> Sequence[float]:
+    """Return the corners of an annotation's box; where it states none, of the one that encloses its polygons.
 
     Args:
         item: of the list of annotations.
 
     Returns:
-        ``x1, y1, x2, y2`` in pixels; four NaN if ``bbox`` is not four numbers.
+        ``x1, y1, x2, y2`` in pixels; four NaN if it states neither.
 
     Example:
-        >>> corners_of({"bbox": [10, 20, 5, 5]}), corners_of({"segmentation": [[10, 20, 15, 20, 15, 25]]})
-        ([10.0, 20.0, 15.0, 25.0], (10.0, 20.0, 15.0, 25.0))
+        >>> box_of({"segmentation": [[10, 20, 15, 20, 15, 25]]})
+        (10.0, 20.0, 15.0, 25.0)
     """
-    box, outline = item.get("bbox"), item.get("segmentation")
-    if not box and isinstance(outline, list) and all(isinstance(p, list) and len(p) % 2 == 0 for p in outline):
-        return box_of_points((x for p in outline for x in p[::2]), (y for p in outline for y in p[1::2]))
-    if not isinstance(box, list) or len(box) != 4 or not all(type(n) in (int, float) for n in box):
+    outline = item.get("segmentation")
+    if item.get("bbox") or not isinstance(outline, list):
+        return corners_of(item.get("bbox"))
+    if not all(isinstance(part, list) and len(part) % 2 == 0 for part in outline):
         return NO_BOX
-    x, y, width, height = numbers(box)
-    return [x, y, x + width, y + height]
+    return box_of_points((x for part in outline for x in part[::2]), (y for part in outline for y in part[1::2]))

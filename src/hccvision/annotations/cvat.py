@@ -18,7 +18,7 @@ from xml.parsers.expat import ExpatError
 import xmltodict
 
 from hccvision.annotations.judging import StatedBox
-from hccvision.annotations.listed import ListedImage, files_like, read_listed
+from hccvision.annotations.listed import ListedImage, files_like, has_file_like, read_listed
 from hccvision.annotations.patients import PatientRule
 from hccvision.annotations.shapes import box_of_ellipse, box_of_points, box_of_rectangle, numbers
 from hccvision.contracts.samples import Sample
@@ -47,7 +47,7 @@ class CVATFormat:
         Returns:
             Whether it looks like this format.
         """
-        return bool(files_like(path, ".xml", _is_cvat))
+        return has_file_like(path, ".xml", _is_cvat)
 
     def read(self, path: Path, *, patient: PatientRule | None = None, unannotated: str = "problem") -> list[Sample]:
         """Read all files of a folder, or one file.
@@ -65,7 +65,7 @@ class CVATFormat:
         Raises:
             ValueError: if there is no such file.
         """
-        files = files_like(path, ".xml", _is_cvat)
+        files = list(files_like(path, ".xml", _is_cvat))
         if not files:
             raise ValueError(f"{path}: expected {self.looks_for}, got none: export the task as 'CVAT for images 1.1'")
         return read_listed(path, files, parse, patient=patient, unannotated=unannotated)

@@ -7,7 +7,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from hccvision.annotations.names import annotation_stem
+from hccvision.annotations.names import annotation_stem, stems
 
 MASK_FOLDERS = frozenset(
     ("mask", "masks", "masks_dicom", "segmentation", "segmentations", "groundtruth", "ground_truth")
@@ -42,7 +42,8 @@ class Finder:
         self._names: dict[str, list[Path]] = defaultdict(list)
         self._places: dict[Path, tuple[str, ...]] = {}
         for path in paths:
-            self._stems[annotation_stem(path).casefold()].append(path)
+            for stem in {stem.casefold() for stem in stems(path)}:
+                self._stems[stem].append(path)
             self._names[path.name.casefold()].append(path)
 
     def by_stem(self, file: Path) -> list[Path]:
@@ -55,7 +56,8 @@ class Finder:
             The nearest; several if they are equally near.
         """
         stem = annotation_stem(file)
-        return self._nearest([(p, annotation_stem(p)) for p in self._stems.get(stem.casefold(), ())], stem, file)
+        found = self._stems.get(stem.casefold(), ())
+        return self._nearest([(p, stem if stem in stems(p) else "") for p in found], stem, file)
 
     def by_name(self, name: str, file: Path) -> list[Path]:
         """Return the files of a name.

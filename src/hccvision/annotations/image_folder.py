@@ -66,6 +66,7 @@ def read_image_folder(
     rule = patient_rule(patient)
     samples: list[Sample] = []
     places = [root / where for where in classes.values()]
+    aside: dict[Path, Sample] = {}
     for name, place in zip(classes, places, strict=True):
         if not place.is_dir():
             there = ", ".join(sorted(d.name for d in root.iterdir() if d.is_dir())) or "none"
@@ -83,12 +84,15 @@ def read_image_folder(
             original = copied_from(path)
             source = None if original is None else "/".join((place.name, *path.relative_to(place).parts[:-1], original))
             samples.append(Sample(path, owner, class_name=name, problems=(*problems, *more), source_id=source))
-        samples += left_aside(tree, [])
-    loose = images_in(root) if root not in places else []
-    samples += unread_images(loose, "it is in no class folder; move it into one, or out of the folder")
+        aside |= {s.path: s for s in left_aside(tree, [])}
     others = [d for d in _subfolders(root) if not any(p == d or d in p.parents or p in d.parents for p in places)]
+    whole = scan(root)
+    read = [*places, *others]
+    loose = [p for p in whole.images if not any(p.is_relative_to(place) for place in read)]
+    samples += unread_images(loose, "it is in no class folder; move it into one, or out of the folder")
+    aside |= {s.path: s for s in left_aside(whole, []) if not any(s.path.is_relative_to(place) for place in read)}
     say_left_out([p for d in others for p in scan(d).images], "images in folders that classes= does not name")
-    return samples
+    return samples + list(aside.values())
 
 
 @ANNOTATION_FORMATS.register("class_folders")

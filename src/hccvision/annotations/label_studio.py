@@ -19,7 +19,7 @@ from urllib.parse import parse_qs, unquote, urlsplit
 import numpy as np
 
 from hccvision.annotations.judging import StatedBox
-from hccvision.annotations.listed import ListedImage, files_like, read_listed
+from hccvision.annotations.listed import ListedImage, files_like, has_file_like, read_listed
 from hccvision.annotations.paths import read_json, words_in
 from hccvision.annotations.patients import PatientRule
 from hccvision.annotations.shapes import NO_BOX, box_of_ellipse, box_of_points, box_of_rectangle, numbers
@@ -54,7 +54,7 @@ class LabelStudioFormat:
         Returns:
             Whether it looks like this format.
         """
-        return bool(files_like(path, ".json", _is_label_studio))
+        return has_file_like(path, ".json", _is_label_studio)
 
     def read(self, path: Path, *, patient: PatientRule | None = None, unannotated: str = "problem") -> list[Sample]:
         """Read all files of a folder, or one file.
@@ -74,7 +74,7 @@ class LabelStudioFormat:
         Raises:
             ValueError: if there is no such file.
         """
-        files = files_like(path, ".json", _is_label_studio)
+        files = list(files_like(path, ".json", _is_label_studio))
         if not files:
             raise ValueError(f"{path}: expected {self.looks_for}, got none: check the path")
         return read_listed(path, files, parse, patient=patient, unannotated=unannotated)

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from hccvision.annotations.judging import StatedBox
-from hccvision.annotations.listed import ListedImage, files_like, read_listed
+from hccvision.annotations.listed import ListedImage, files_like, has_file_like, read_listed
 from hccvision.annotations.paths import read_json, words_in
 from hccvision.annotations.patients import PatientRule
 from hccvision.annotations.shapes import box_of_ellipse, box_of_points, numbers
@@ -44,7 +44,7 @@ class LabelmeFormat:
         Returns:
             Whether it looks like this format.
         """
-        return bool(files_like(path, ".json", _is_labelme))
+        return has_file_like(path, ".json", _is_labelme)
 
     def read(self, path: Path, *, patient: PatientRule | None = None, unannotated: str = "problem") -> list[Sample]:
         """Read all files of a folder, or one file.
@@ -61,7 +61,7 @@ class LabelmeFormat:
         Raises:
             ValueError: if there is no such file.
         """
-        files = files_like(path, ".json", _is_labelme)
+        files = list(files_like(path, ".json", _is_labelme))
         if not files:
             raise ValueError(f"{path}: expected {self.looks_for}, got none: check the path")
         return read_listed(path, files, parse, patient=patient, unannotated=unannotated)

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from hccvision.annotations.judging import judge_image
-from hccvision.annotations.names import annotation_stem
+from hccvision.annotations.names import stems
 from hccvision.annotations.paths import words_in
 from hccvision.annotations.patients import PatientOf, find_patient
 from hccvision.annotations.tree import ANNOTATION_SUFFIXES, Tree
@@ -47,8 +47,8 @@ def left_aside(tree: Tree, used: Collection[Path]) -> list[Sample]:
         file that has lines of numbers or the name of an image, and each mask; then those of ``tree.odd``.
     """
     own = {str(p) for p in used}
-    stems = {annotation_stem(p).casefold() for p in tree.images}
-    found = [p for p in tree.with_suffix(*ANNOTATION_SUFFIXES) if str(p) not in own and _is_annotation(p, stems)]
+    names = {stem.casefold() for p in tree.images for stem in stems(p)}
+    found = [p for p in tree.with_suffix(*ANNOTATION_SUFFIXES) if str(p) not in own and _is_annotation(p, names)]
     message = "looks like an annotation and was not read: read its format, or move it out of the folder"
     samples = [Sample(p, problems=(Problem("unread_annotation", str(p), message, False),)) for p in found]
     message = 'looks like a mask and was not read: read the folder with format="masks", or move it out of the folder'
@@ -118,9 +118,9 @@ def say_left_out(paths: Collection[Path], why: str) -> None:
         print(f"left out: {len(paths)} {why}: {names}{more}")
 
 
-def _is_annotation(path: Path, stems: Collection[str]) -> bool:
+def _is_annotation(path: Path, names: Collection[str]) -> bool:
     suffix = path.suffix.lower()
-    if suffix == ".xml" or path.stem.casefold() in stems:
+    if suffix == ".xml" or path.stem.casefold() in names:
         return True
     try:
         if suffix == ".txt":

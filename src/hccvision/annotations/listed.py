@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
@@ -20,7 +20,7 @@ from hccvision.annotations.left_out import (
 )
 from hccvision.annotations.paths import file_within
 from hccvision.annotations.patients import PatientOf, PatientRule, find_patient, patient_rule
-from hccvision.annotations.tree import scan
+from hccvision.annotations.tree import list_files, scan
 from hccvision.contracts.samples import Problem, Sample
 
 _TOLD = frozenset(["ambiguous_image", "duplicate_annotation", "duplicate_image", "missing_image"])
@@ -119,8 +119,27 @@ def read_listed(
     return samples + (left_aside(tree, files) if path.is_dir() else [])
 
 
-def files_like(path: Path, suffix: str, is_like: Callable[[Path], bool]) -> list[Path]:
-    """Return the annotation files of a format.
+def files_like(path: Path, suffix: str, is_like: Callable[[Path], bool], most: int | None = None) -> Iterator[Path]:
+    """Yield the annotation files of a format.
+
+    Args:
+        path: a folder, or one file.
+        suffix: of the files, in lower case.
+        is_like: whether a file looks like one of the format.
+        most: how many files are looked at, those nearest to the folder first; None: all.
+
+    Yields:
+        The files.
+    """
+    files = [path] if path.is_file() else list_files(path)[0] if path.is_dir() else []
+    found = [p for p in files if p.suffix.lower() == suffix]
+    if most is not None:
+        found = sorted(found, key=lambda p: len(p.parts))[:most]
+    return (p for p in found if is_like(p))
+
+
+def has_file_like(path: Path, suffix: str, is_like: Callable[[Path], bool]) -> bool:
+    """Return whether a folder holds a file of a format among the 100 nearest of its suffix, or a file is one.
 
     Args:
         path: a folder, or one file.
@@ -128,11 +147,9 @@ def files_like(path: Path, suffix: str, is_like: Callable[[Path], bool]) -> list
         is_like: whether a file looks like one of the format.
 
     Returns:
-        The files by path.
+        Whether there is one.
     """
-    if path.is_file():
-        return [path] if path.suffix.lower() == suffix and is_like(path) else []
-    return [p for p in scan(path).with_suffix(suffix) if is_like(p)] if path.is_dir() else []
+    return any(True for _ in files_like(path, suffix, is_like, 100))
 
 
 def find_image(find: Finder, stated: str, file: Path) -> list[Path]:

@@ -11,10 +11,10 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from hccvision.annotations import masks
-from hccvision.annotations.finding import is_in_mask_folder, mask_name, place_of
+from hccvision.annotations.finding import MASK_FOLDERS, is_in_mask_folder, mask_name, place_of
 from hccvision.annotations.judging import format_size, judge_image
 from hccvision.annotations.left_out import left_aside
-from hccvision.annotations.names import annotation_stem
+from hccvision.annotations.names import stem
 from hccvision.annotations.paths import existing_folder
 from hccvision.annotations.patients import PatientOf, PatientRule, find_patient, patient_rule
 from hccvision.annotations.tree import Tree, scan
@@ -65,7 +65,7 @@ def read_mask_folder(
         folder: of the images.
         mask_folder: of the masks, another folder; PNG or another lossless format, or DICOM or NIfTI of one slice.
         labels: ``{value: class name}``, see `masks.boxes`; None as a name leaves a value out. A value that it lacks is
-            an ``unnamed_value`` problem. Where folders name what masks show, also ``{folder: class name}``; without
+            an ``unnamed_value`` problem. Where several folders name what masks show, ``{folder: class name}``; without
             ``labels`` they are named by their folders.
         min_area: smallest component kept, in pixels.
         connectivity: 8 or 4.
@@ -177,8 +177,8 @@ def _samples(
     rule = patient_rule(patient)
     of_key: dict[Key, list[Path]] = defaultdict(list)
     for path in pictures:
-        of_key[(*place_of(path, root), annotation_stem(path))].append(path)
-    of_image, lost = _pair(of_key, mask_root, drawn)
+        of_key[(*place_of(path, root), stem(path))].append(path)
+    of_image, lost = _pair(of_key, mask_root, drawn, rules.labels)
     samples = []
     for key in sorted({*of_key, *lost}):
         here, there = of_key.get(key, []), of_image.get(key, [])
@@ -191,7 +191,7 @@ def _samples(
 
 
 def _pair(
-    of_key: Mapping[Key, Sequence[Path]], root: Path, drawn: Iterable[Path]
+    of_key: Mapping[Key, Sequence[Path]], root: Path, drawn: Iterable[Path], labels: Labels | None
 ) -> tuple[dict[Key, list[Mask]], dict[Key, list[Path]]]:
     """Return the masks of each image, and those without an image."""
     folded: dict[Key, list[Key]] = defaultdict(list)
@@ -199,13 +199,19 @@ def _pair(
         folded[tuple(part.casefold() for part in key)].append(key)
     found: dict[Key, list[Mask]] = defaultdict(list)
     lost: dict[Key, list[Path]] = defaultdict(list)
+    structures = {path: _structures(path, root) for path in drawn}
+    if labels is not None and not any(isinstance(key, str) for key in labels):
+        # names of values alone do not tell the folders apart
+        several = len({name for names in structures.values() for name in names}) > 1
+        structures = {path: [] if several else names for path, names in structures.items()}
     for path in drawn:
-        place, stem = place_of(path, root), annotation_stem(path)
-        name, addition = mask_name(stem)
-        choices = [((*place, stem), Mask(path)), ((*place, name), Mask(path, addition))]
-        for cut, structure in enumerate(place):  # one folder more than the image has
+        place, own = place_of(path, root), stem(path)
+        name, addition = mask_name(own)
+        choices = [((*place, own), Mask(path)), ((*place, name), Mask(path, addition))]
+        for structure in structures[path]:  # one folder more than the image has
+            cut = place.index(structure)
             outer = place[:cut] + place[cut + 1 :]
-            choices.append(((*outer, stem), Mask(path, structure, structure)))
+            choices.append(((*outer, own), Mask(path, structure, structure)))
             choices.append(((*outer, name), Mask(path, f"{structure}/{addition}", structure)))
         for key, mask in choices:
             keys = [key] if key in of_key else folded.get(tuple(part.casefold() for part in key), [])
@@ -213,8 +219,15 @@ def _pair(
                 found[keys[0]].append(mask)
                 break
         else:
-            lost[(*place, stem)].append(path)
+            lost[(*place, own)].append(path)
     return found, lost
+
+
+def _structures(path: Path, root: Path) -> list[str]:
+    """Return the folders of a mask that may name what it shows: those within the folder of masks."""
+    parts = path.relative_to(root).parts[:-1]
+    start = max((n for n, part in enumerate(parts, start=1) if part.lower() in MASK_FOLDERS), default=0)
+    return [part for part in parts[start:] if part in place_of(path, root)]
 
 
 def _sample(

@@ -50,6 +50,22 @@ def annotation_stem(path: PurePath) -> str:
     return stem(path) if has_several_dots else path.stem
 
 
+def stems(path: PurePath) -> set[str]:
+    """Return the stems that an image's annotation may have: cut at the last dot, or the whole name ``1.2.840.7``.
+
+    Args:
+        path: the image file.
+
+    Returns:
+        One stem, or two for a name with dots and without an image suffix.
+
+    Example:
+        >>> sorted(stems(PurePath("a.png"))), sorted(stems(PurePath("liver/1.2.840.7")))
+        (['a'], ['1.2.840', '1.2.840.7'])
+    """
+    return {annotation_stem(path), stem(path)} if "." in path.name else {path.name}
+
+
 def copied_from(path: PurePath) -> str | None:
     """Return the name of the image that an augmented copy was made from, as `expand_dataset` names copies.
 

@@ -131,6 +131,6 @@ def _has_readable_boxes(sample: Sample, costs: Iterable[Problem]) -> bool:
 def _say(what: str, total: int, samples: Sequence[Sequence[Problem]]) -> None:
     """Print how many samples something was done with, by the kinds of their problems."""
     if samples:
-        counts = Counter(kind for problems in samples for kind in {p.kind for p in problems})
+        counts = Counter(kind for problems in samples for kind in dict.fromkeys(p.kind for p in problems))
         kinds = ", ".join(f"{kind} in {count}" for kind, count in counts.most_common())
         print(f"{what}: {len(samples)} of {total} samples: {kinds}")

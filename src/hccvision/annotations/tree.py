@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from hccvision.annotations.finding import is_in_mask_folder, mask_name
-from hccvision.annotations.names import annotation_stem
+from hccvision.annotations.names import stem
 from hccvision.contracts.samples import Problem, Sample
 from hccvision.images.read import is_image, suffixes
 
@@ -60,6 +60,21 @@ def scan(root: Path) -> Tree:
     Returns:
         The files.
     """
+    files, odd = list_files(root)
+    known = suffixes()
+    images, masks = _without_masks([p for p in files if _is_image(p, known)], root)
+    return Tree(root, files, images, masks, odd)
+
+
+def list_files(root: Path) -> tuple[list[Path], list[Sample]]:
+    """List the files of a folder and its subfolders as `scan` does, without telling images from others.
+
+    Args:
+        root: an existing folder.
+
+    Returns:
+        The files by path, and a sample for each odd entry.
+    """
     known = suffixes()
     files: list[Path] = []
     odd: list[Sample] = []
@@ -96,9 +111,7 @@ def scan(root: Path) -> Tree:
                 files.append(path)
             elif _looks_like_a_file(name, known) or not path.suffix[1:].isalpha():  # DICOM's names may have no suffix
                 report(path, what)
-    files.sort()
-    images, masks = _without_masks([p for p in files if _is_image(p, known)], root)
-    return Tree(root, files, images, masks, odd)
+    return sorted(files), odd
 
 
 def _without_masks(pictures: Sequence[Path], root: Path) -> tuple[list[Path], list[Path]]:
@@ -108,14 +121,14 @@ def _without_masks(pictures: Sequence[Path], root: Path) -> tuple[list[Path], li
     ``_mask``.
     """
     inside = {p for p in pictures if is_in_mask_folder(p, root)}
-    stems = {annotation_stem(p).casefold() for p in pictures if p not in inside} if inside else set()
-    beside = {(p.parent, annotation_stem(p).casefold()) for p in pictures}
+    outside = {stem(p).casefold() for p in pictures if p not in inside} if inside else set()
+    beside = {(p.parent, stem(p).casefold()) for p in pictures}
     images: list[Path] = []
     masks: list[Path] = []
     for path in pictures:
-        stem = annotation_stem(path).casefold()
-        name, addition = mask_name(stem)
-        is_mask = stem in stems or name in stems if path in inside else addition and (path.parent, name) in beside
+        own = stem(path).casefold()
+        name, addition = mask_name(own)
+        is_mask = own in outside or name in outside if path in inside else addition and (path.parent, name) in beside
         (masks if is_mask else images).append(path)
     return images, masks
 

@@ -21,7 +21,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from hccvision.annotations.judging import StatedBox
-from hccvision.annotations.listed import ListedImage, files_like, read_listed
+from hccvision.annotations.listed import ListedImage, files_like, has_file_like, read_listed
 from hccvision.annotations.paths import read_json, read_text, words_in
 from hccvision.annotations.patients import PatientRule
 from hccvision.annotations.shapes import box_of_ellipse, box_of_points, box_of_rectangle, numbers
@@ -69,7 +69,7 @@ class VIAFormat:
         Returns:
             Whether it looks like this format.
         """
-        return bool(_files(path))
+        return has_file_like(path, ".json", _is_document) or has_file_like(path, ".csv", _is_table)
 
     def read(
         self,
@@ -139,7 +139,7 @@ def _image(number: int, image: Regions, attribute: str, of_image: str) -> Listed
 
 
 def _files(path: Path) -> list[Path]:
-    return files_like(path, ".json", _is_document) + files_like(path, ".csv", _is_table)
+    return [*files_like(path, ".json", _is_document), *files_like(path, ".csv", _is_table)]
 
 
 def _is_document(path: Path) -> bool:

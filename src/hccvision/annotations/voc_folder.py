@@ -15,6 +15,7 @@ import numpy as np
 
 from hccvision.annotations import voc
 from hccvision.annotations.left_out import check_unannotated, left_aside, say_left_out, unannotated_sample
+from hccvision.annotations.listed import has_file_like
 from hccvision.annotations.names import annotation_stem, copied_from
 from hccvision.annotations.paths import existing_folder, read_text
 from hccvision.annotations.patients import PatientRule, patient_rule
@@ -139,7 +140,7 @@ class VOCFormat:
         Returns:
             Whether it looks like this format.
         """
-        return path.is_dir() and any(_is_annotation(p) for p in scan(path).with_suffix(".xml"))
+        return path.is_dir() and has_file_like(path, ".xml", _is_annotation)
 
     def read(self, path: Path, **options: Any) -> list[Sample]:
         """Read a folder, see `read_voc_folder`.

@@ -80,14 +80,14 @@ def annotated_sample(
     except (ValueError, OSError) as error:
         image = beside[0] if beside else xml.with_suffix(".png")
         message = str(error).removeprefix(f"{xml}: ")
-        return Sample(image, problems=(Problem("unreadable_annotation", str(xml), message, False),)), beside
+        return Sample(image, problems=(Problem("unreadable_annotation", str(xml), message, False),)), beside[:1]
     parts = annotation.filename.replace("\\", "/").split("/")
     name = parts[-1]
     if ".." in parts:
         message = f"its <filename> {annotation.filename!r} points outside the folder: state the file name alone"
         problem = Problem("unsafe_path", str(xml), message, False)
         path = beside[0] if beside else find.root / xml.stem
-        return Sample(path, annotation=annotation, problems=(*annotation.problems, problem)), beside
+        return Sample(path, annotation=annotation, problems=(*annotation.problems, problem)), beside[:1]
     named = find.images.by_name(name, xml) if name else []
     both = [p for p in named if p in beside]
     choice = both if len(both) == 1 else list(dict.fromkeys([*beside, *named]))

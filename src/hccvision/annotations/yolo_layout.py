@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from hccvision.annotations.finding import Finder, place_of
-from hccvision.annotations.names import annotation_stem
+from hccvision.annotations.names import stems
 from hccvision.annotations.paths import file_within, read_text
 from hccvision.annotations.tree import Tree
 from hccvision.annotations.yolo_labels import has_labels
@@ -24,12 +24,14 @@ def label_files(tree: Tree) -> list[Path]:
     Returns:
         The label files by path.
     """
-    stems = {(p.parent, annotation_stem(p)) for p in tree.images}
+    beside = {(p.parent, stem) for p in tree.images for stem in stems(p)}
     return [
         p
         for p in tree.with_suffix(".txt")
         if not is_names_file(p)
-        and ((p.parent, p.stem) in stems or "labels" in map(str.lower, p.relative_to(tree.root).parts) or has_labels(p))
+        and (
+            (p.parent, p.stem) in beside or "labels" in map(str.lower, p.relative_to(tree.root).parts) or has_labels(p)
+        )
     ]
 
 

@@ -82,6 +82,7 @@ def _stated(path: Path) -> list[str] | None:
         raise ValueError(f"{path}: not a readable YAML file ({reason}): correct it, or pass classes=") from error
     names: Any = document.get("names") if isinstance(document, dict) else None
     if isinstance(names, dict):
+        names = {int(key) if str(key).isdecimal() else key: name for key, name in names.items()}
         if sorted(names, key=str) != sorted(range(len(names)), key=str):
             raise ValueError(
                 f"{path}: expected names numbered from 0, got the numbers {list(names)[:20]}: correct them"
