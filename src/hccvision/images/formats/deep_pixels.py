@@ -16,6 +16,7 @@ from hccvision.images.formats.checks import import_medical
 _BITS = 258  # TIFF tag
 _TIFF_CHANNELS = {0: 1, 1: 1, 2: 3, 5: 4}  # by photometric interpretation: white is 0, black is 0, RGB, CMYK
 _UNASSOCIATED = 2  # alpha that is not multiplied into the colours already
+_MAX_PNG = 2**20  # bytes of a PNG besides its pixels
 _SIZE_MARKER, _DEPTH = b"\xff\x4f\xff\x51", 42  # of a JPEG 2000 codestream, and where its depth follows
 _HIGH_DEPTH, _TWELVE_BITS = 0x40, 0x20  # flags in AVIF's configuration
 
@@ -89,6 +90,8 @@ def _deep_pixels(image: Image.Image, stream: IO[bytes], tile: str) -> np.ndarray
         return None if pixels is None or pixels.dtype == np.uint8 else pixels
     is_reduced = (";16" in tile or "SGI16" in tile) and not image.mode.startswith("I")
     if image.format == "PNG" and is_reduced:
+        if stream.seek(0, 2) > _MAX_PNG + 10 * image.width * image.height:  # libpng would unpack all of it
+            raise ValueError("its file is larger than its pixels")
         return _flat(_codecs(image).png_decode(_content(stream)))
     if image.format == "JPEG2000" and (content := _content(stream, 2**20)).find(_SIZE_MARKER) >= 0:
         depth = content[content.find(_SIZE_MARKER) + _DEPTH]  # the upper bit: signed
