@@ -14,6 +14,7 @@ from PIL import Image
 from tqdm.auto import tqdm
 
 from hccvision.annotations.paths import images_in
+from hccvision.annotations.problems import require_stated_size
 from hccvision.contracts.outputs import Prediction
 from hccvision.contracts.parts import Predictor
 from hccvision.contracts.samples import Sample
@@ -359,6 +360,8 @@ def load(model: Network, item: Input, number: int) -> Loaded | Prediction:
             image = to_image(path, channels=model.in_channels, window=model.window)
         else:
             raise TypeError(f"expected {EXPECTED}, got {type(path).__name__}")
+        if isinstance(item, Sample):
+            require_stated_size(item, image.shape[:2])
         if model.image_size is None:
             return Loaded(name, image, place(image.shape[:2], image.shape[:2], "stretch"))
         return Loaded(name, *resize(image, model.image_size, model.resize))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from hccvision.annotations.judging import format_size
 from hccvision.contracts.samples import Sample
 
 
@@ -46,3 +47,31 @@ def usable(data: Sequence[Sample], on_problem: str = "raise") -> list[Sample]:
     if not kept:
         raise ValueError(f"no usable sample: {len(data)} given, all left out because of their problems")
     return kept
+
+
+def require_stated_size(sample: Sample, size: tuple[int, int]) -> None:
+    """Refuse an image that has another size than when its annotation was read: its boxes would lie elsewhere.
+
+    Args:
+        sample: with or without an annotation.
+        size: ``(height, width)`` of its image, decoded.
+
+    Raises:
+        ValueError: if the sizes differ.
+
+    Example:
+        >>> from pathlib import Path
+        >>> import numpy as np
+        >>> from hccvision.contracts.samples import Annotation
+        >>> boxes = Annotation(np.array([[1, 2, 3, 4]]), ("hcc",), size=(50, 60))
+        >>> require_stated_size(Sample(Path("a.png"), annotation=boxes), (60, 50))
+        Traceback (most recent call last):
+        ...
+        ValueError: a.png: is 50×60 pixels, and was 60×50 when its annotation was read: read the data again
+    """
+    stated = None if sample.annotation is None else sample.annotation.size
+    if stated is not None and tuple(stated) != tuple(size):
+        was, now = format_size(stated), format_size(size)
+        raise ValueError(
+            f"{sample.path}: is {now} pixels, and was {was} when its annotation was read: read the data again"
+        )

@@ -119,7 +119,7 @@ def tiff_pixels(page: Any) -> np.ndarray:
     Raises:
         ValueError: for colours other than grey, RGB and CMYK.
     """
-    own, alpha = tiff_channels(page)
+    own, alpha = tiff_channels(page)  # tifffile itself would fill what is missing with zeros
     pixels = page.asarray()
     if page.samplesperpixel == 1:
         return pixels
@@ -128,7 +128,7 @@ def tiff_pixels(page: Any) -> np.ndarray:
 
 
 def tiff_channels(page: Any) -> tuple[int, bool]:
-    """Return the channels of a page of a TIFF.
+    """Return the channels of a page of a TIFF, and make sure that its pixels are in the file.
 
     Args:
         page: of tifffile.
@@ -137,8 +137,11 @@ def tiff_channels(page: Any) -> tuple[int, bool]:
         Their number without alpha, 1, 3 or 4; and whether there is alpha that is not multiplied into them already.
 
     Raises:
-        ValueError: for colours other than grey, RGB and CMYK.
+        ValueError: for colours other than grey, RGB and CMYK, and if the file ends before the last pixel.
     """
+    ends = [sum(place) for place in zip(page.dataoffsets, page.databytecounts, strict=False)]
+    if max(ends, default=0) > (length := page.parent.filehandle.size):
+        raise ValueError(f"truncated: its pixels end at byte {max(ends)}, the file at {length}")
     own = _TIFF_CHANNELS.get(int(page.photometric), 0)
     alpha = [int(kind) for kind in page.extrasamples]
     is_ratio = own == 4 or alpha == [_UNASSOCIATED]  # needs to know what is white
