@@ -183,7 +183,9 @@ def test_the_fuzzer_finds_nothing_in_a_second(tmp_path: Path) -> None:
     pytest.importorskip("pydicom")
     output = run("fuzz.py", "--seconds", "1", "--keep", str(tmp_path / "kept"))
     results = [json.loads(line) for line in output.splitlines()]
-    assert [result["reader"] for result in results] == ["xml", "coco", "yolo", "dicom"]
+    assert [result["reader"] for result in results] == [
+        *("xml", "coco", "yolo", "dicom", "picture", "nifti", "mask", "model", "weights", "manifest")
+    ]
     for result in results:
         assert result["findings"] == {}
         assert result["executions"] == sum(result["outcomes"].values()) > 0

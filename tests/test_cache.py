@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import multiprocessing
 import os
@@ -223,10 +224,14 @@ def test_a_file_that_changes_while_it_is_read_is_refused(samples, folder, monkey
     assert entries(folder) == []
 
 
-def test_a_file_that_changed_after_the_data_set_was_made_is_kept_under_its_new_content(samples, folder):
+def test_a_file_that_changed_after_the_data_set_was_made_is_refused_with_both_hashes(samples, folder):
     data = dataset(samples, folder)
+    before = hash_file(samples[0].path)[1]
     Image.fromarray(np.full((30, 44), 77, np.uint8)).save(samples[0].path)
-    assert same(data, dataset(samples))
+    after = hash_file(samples[0].path)[1]
+    with pytest.raises(ValueError, match=rf"has changed since it was read: its SHA-256 was {before}, and is {after}"):
+        data[0]
+    assert entries(folder) == []
     assert same(dataset(samples, folder), dataset(samples))
 
 
@@ -244,13 +249,48 @@ def test_a_reader_that_gives_other_pixels_needs_another_version(tmp_path):
         Image.fromarray(pixels).save(tmp_path / name)
         small, _ = images.resize(images.read_image(tmp_path / name), (30, 30), "letterbox")
         digests.append(int(small.astype(np.int64).ravel() @ np.arange(small.size) % 999_983))
-    assert (cache_module.READER_VERSION, digests) == (1, DIGESTS)
+    assert (cache_module.READER_VERSION, digests) == (2, DIGESTS)
 
 
 DIGESTS = [71530, 917949]
 
 
 # Damage
+
+
+@pytest.mark.parametrize("content", [b"[" * 10**6, b"{}", b"[1, 2]", b"\xff", b'{"a": [[[]]]}', b"9" * 10**5])
+def test_an_index_of_hashes_that_is_something_else_is_made_again(samples, folder, content):
+    assert same(dataset(samples, folder), dataset(samples))
+    (folder / "hashes.json").write_bytes(content)
+    assert same(dataset(samples, folder), dataset(samples))
+
+
+@pytest.mark.parametrize("method", ["mkdir", "write_bytes"])
+@pytest.mark.parametrize("reason", [errno.ENOSPC, errno.EROFS, errno.EACCES])
+def test_a_folder_that_is_full_or_read_only_costs_a_warning_and_nothing_else(
+    samples, folder, monkeypatch, method, reason
+):
+    expected = dataset(samples)
+    real = getattr(Path, method)
+
+    def refuse(path, *args, **options):
+        if path.is_relative_to(folder):
+            raise OSError(reason, os.strerror(reason), str(path))
+        return real(path, *args, **options)
+
+    monkeypatch.setattr(Path, method, refuse)
+    with pytest.warns(UserWarning, match=rf"can't be kept in this cache \({os.strerror(reason)}\)"):
+        assert same(dataset(samples, folder), expected)
+
+
+def test_a_slice_that_can_not_be_opened_is_made_again(samples, folder):
+    expected = dataset(samples)
+    assert same(dataset(samples, folder), expected)
+    for path in entries(folder):
+        path.unlink()
+        path.mkdir()
+    with pytest.warns(UserWarning, match="can't be kept in this cache"):
+        assert same(dataset(samples, folder), expected)
 
 
 @pytest.mark.parametrize(
@@ -350,7 +390,7 @@ def test_a_write_that_fails_leaves_nothing_and_the_image_is_read_all_the_same(sa
 
     data = dataset(samples, folder)
     monkeypatch.setattr(os, "replace", full)
-    with pytest.warns(UserWarning, match="the cache can't be written .*No space left.*going on without"):
+    with pytest.warns(UserWarning, match="can't be kept in this cache .No space left"):
         found = data[0]
     assert torch.equal(found.image, dataset(samples)[0].image)
     assert entries(folder) == []

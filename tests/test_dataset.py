@@ -1,3 +1,6 @@
+import dataclasses
+import os
+import re
 from pathlib import Path
 
 import numpy as np
@@ -12,8 +15,11 @@ from hccvision import images
 from hccvision.annotations.image_folder import read_image_folder
 from hccvision.annotations.voc_folder import read_voc_folder
 from hccvision.contracts import Annotation, Sample, Targets
+from hccvision.curation.facts import facts_of
 from hccvision.data import dataset
 from hccvision.data.dataset import Item, SliceDataset, collate, to_float
+from hccvision.files import file_sha256
+from hccvision.model.build import build_model
 from hccvision.tasks.detection import Detection
 
 CLASSES = ("hcc", "cyst")
@@ -214,11 +220,41 @@ def test_a_file_that_breaks_later_is_named(tmp_path):
     path = save(tmp_path, "a.png", grey())
     data = detection(annotated(path))
     path.write_bytes(path.read_bytes()[:60])
-    with pytest.raises(ValueError, match=r"a.png: can't be read as an image"):
+    with pytest.raises(ValueError, match=r"a.png: has changed since it was read: it had \d+ bytes, and has 60: read"):
         data[0]
     path.unlink()
     with pytest.raises(FileNotFoundError, match=r"a.png: there is no such image file"):
         data[0]
+
+
+def test_a_file_of_the_same_length_with_other_content_is_refused_with_both_hashes(tmp_path):
+    path = save(tmp_path, "a.bmp", grey())
+    facts_of([annotated(path)], decode=False)
+    data = detection(annotated(path))
+    os.utime(path, (1, 1))
+    assert data[0].number == 0  # other times, the same content
+    data = detection(annotated(path))
+    before = facts_of([annotated(path)], decode=False)[0].sha256
+    data = detection(annotated(path))
+    path.write_bytes(path.read_bytes()[:-1] + b"\x07")
+    after = file_sha256(path)
+    with pytest.raises(ValueError, match=rf"a.bmp: has changed .*its SHA-256 was {before}, and is {after}: read"):
+        data[0]
+
+
+@pytest.mark.parametrize("cached", [False, True])
+def test_an_image_of_another_size_than_its_annotation_states_is_refused(tmp_path, cached):
+    path = save(tmp_path, "a.png", grey())
+    sample = annotated(path, [1, 2, 9, 8])
+    height, width = images.image_size(path)
+    sample = dataclasses.replace(sample, annotation=dataclasses.replace(sample.annotation, size=(width, height)))
+    data = detection(sample, cache=tmp_path / "cache" if cached else None)
+    message = rf"a.png: is {width}×{height} pixels, and was {height}×{width} when its annotation was read: read the"
+    with pytest.raises(ValueError, match=message):
+        data[0]
+    model = build_model("mobilenet_v1", "ssd", classes=["hcc"], backbone_options={"width": 0.1})
+    (found,) = model.predict([sample], device="cpu")
+    assert re.search(message, found.error)
 
 
 # Images

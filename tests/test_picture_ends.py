@@ -9,7 +9,7 @@ from PIL import Image, ImageFilter
 
 from hccvision import images
 from hccvision.annotations.judging import judge_image
-from hccvision.images.formats.picture_ends import MAX_SCANS
+from hccvision.curation.thumbnails import thumbnail
 
 RNG = np.random.default_rng(0)
 PICTURE = Image.fromarray(RNG.integers(0, 256, (48, 64, 3), np.uint8)).filter(ImageFilter.GaussianBlur(2))
@@ -116,13 +116,26 @@ def test_a_dicom_file_without_a_decoder_is_named_when_the_folder_is_read(shared)
 
 
 def test_a_jpeg_of_very_many_scans_is_refused_before_it_is_decoded(tmp_path, monkeypatch):
+    monkeypatch.setattr("hccvision.images.formats.picture_ends.MAX_SCANNED", 48 * 64 * 20)
     progressive = WHOLE["progressive.jpg"]
     scan = progressive[progressive.rindex(b"\xff\xda") : -2]
-    path = tmp_path / "a.jpg"
-    path.write_bytes(progressive[:-2] + scan * MAX_SCANS + b"\xff\xd9")
-    monkeypatch.setattr(Image.Image, "convert", lambda *args: pytest.fail("decoded"))
-    with pytest.raises(ValueError, match=r"a\.jpg: .*scans, more than the 200 that can be read"):
-        images.read_image(path)
+    bomb = progressive[:-2] + scan * 20 + b"\xff\xd9"
+    (tmp_path / "a.jpg").write_bytes(bomb)
+    (tmp_path / "b.jpg").write_bytes(progressive)
+    assert images.read_image(tmp_path / "b.jpg").shape == (48, 64, 3)
+    encaps = pytest.importorskip("pydicom.encaps")
+    header = {"PixelData": encaps.encapsulate([bomb]), "Rows": 48, "Columns": 64}
+    path = dicom(np.zeros((4, 4), np.uint8), tmp_path / "a.dcm", **header)
+    dataset = pytest.importorskip("pydicom").dcmread(path)
+    dataset.file_meta.TransferSyntaxUID = "1.2.840.10008.1.2.4.50"
+    dataset["PixelData"].is_undefined_length = True
+    dataset.save_as(path)
+    monkeypatch.setattr(Image.Image, "load", lambda *args: pytest.fail("decoded"))
+    for name in ("a.jpg", "a.dcm"):
+        with pytest.raises(ValueError, match=r": .*scans of 3072 pixels, more than the 61440 that can be read"):
+            images.read_image(tmp_path / name)
+        with pytest.raises(ValueError, match="scans of 3072 pixels"):
+            thumbnail(tmp_path / name)
 
 
 @pytest.mark.parametrize("key", ["date:create", "Raw profile type exif"])

@@ -3,6 +3,7 @@ import hashlib
 import os
 import pickle
 import socket
+import zipfile
 from argparse import Namespace
 from itertools import pairwise
 from pathlib import Path
@@ -801,3 +802,23 @@ def test_nothing_is_downloaded_unless_asked_for(monkeypatch):
     monkeypatch.setattr(socket, "socket", refuse)
     for name in BACKBONES.names():
         build_model(name, "linear", classes=["a", "b"], image_size=64, head_options={"pool": "avg"})
+
+
+def test_an_archive_that_unpacks_to_far_more_is_refused_before_it_is_unpacked(tmp_path, monkeypatch):
+    torch.save({"a": torch.zeros(2**22)}, tmp_path / "a.pth")
+    with (
+        zipfile.ZipFile(tmp_path / "a.pth") as stored,
+        zipfile.ZipFile(tmp_path / "b.pth", "w", zipfile.ZIP_DEFLATED) as packed,
+    ):
+        for entry in stored.infolist():
+            packed.writestr(entry.filename, stored.read(entry))
+    assert read_tensors(tmp_path / "a.pth")["a"].shape == (2**22,)
+    monkeypatch.setattr(torch, "load", lambda *args, **options: pytest.fail("unpacked"))
+    with pytest.raises(ValueError, match=r"b\.pth: .*its \d+ bytes unpack to 16\d+"):
+        read_tensors(tmp_path / "b.pth")
+
+
+def test_a_tensor_that_repeats_one_value_without_end_is_refused(tmp_path):
+    torch.save({"a": torch.zeros(1).expand(2**40)}, tmp_path / "a.pth")
+    with pytest.raises(ValueError, match=r"a\.pth: the tensor a states 1099511627776 values, and the file holds 1"):
+        read_tensors(tmp_path / "a.pth")

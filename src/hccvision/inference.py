@@ -14,6 +14,7 @@ from PIL import Image
 from tqdm.auto import tqdm
 
 from hccvision.annotations.left_out import say_left_out
+from hccvision.annotations.problems import require_stated_size
 from hccvision.annotations.tree import scan
 from hccvision.contracts.outputs import Prediction
 from hccvision.contracts.parts import Predictor
@@ -362,6 +363,8 @@ def load(model: Network, item: Input, number: int) -> Loaded | Prediction:
             image = to_image(path, channels=model.in_channels, window=model.window)
         else:
             raise TypeError(f"expected {EXPECTED}, got {type(path).__name__}")
+        if isinstance(item, Sample):
+            require_stated_size(item, image.shape[:2])
         if model.image_size is None:
             return Loaded(name, image, place(image.shape[:2], image.shape[:2], "stretch"))
         return Loaded(name, *resize(image, model.image_size, model.resize))

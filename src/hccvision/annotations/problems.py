@@ -134,3 +134,31 @@ def _say(what: str, total: int, samples: Sequence[Sequence[Problem]]) -> None:
         counts = Counter(kind for problems in samples for kind in dict.fromkeys(p.kind for p in problems))
         kinds = ", ".join(f"{kind} in {count}" for kind, count in counts.most_common())
         print(f"{what}: {len(samples)} of {total} samples: {kinds}")
+
+
+def require_stated_size(sample: Sample, size: tuple[int, int]) -> None:
+    """Refuse an image that has another size than when its annotation was read: its boxes would lie elsewhere.
+
+    Args:
+        sample: with or without an annotation.
+        size: ``(height, width)`` of its image, decoded.
+
+    Raises:
+        ValueError: if the sizes differ.
+
+    Example:
+        >>> from pathlib import Path
+        >>> import numpy as np
+        >>> from hccvision.contracts.samples import Annotation
+        >>> boxes = Annotation(np.array([[1, 2, 3, 4]]), ("hcc",), size=(50, 60))
+        >>> require_stated_size(Sample(Path("a.png"), annotation=boxes), (60, 50))
+        Traceback (most recent call last):
+        ...
+        ValueError: a.png: is 50×60 pixels, and was 60×50 when its annotation was read: read the data again
+    """
+    stated = None if sample.annotation is None else sample.annotation.size
+    if stated is not None and tuple(stated) != tuple(size):
+        was, now = (f"{width}×{height}" for height, width in (stated, size))
+        raise ValueError(
+            f"{sample.path}: is {now} pixels, and was {was} when its annotation was read: read the data again"
+        )

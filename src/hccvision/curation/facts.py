@@ -32,6 +32,7 @@ _TICK = 20_000_000  # ns: a file system's clock may stand still for as long
 _COARSE = 2_000_000_000  # ns: where it counts whole seconds
 
 Stamp = tuple[int, int, int, int]  # size, time of the last change of the content and of the entry in ns, inode
+Seen = tuple[Stamp, str | None]  # and the SHA-256, if it is known
 
 
 @dataclass(frozen=True, eq=False)
@@ -149,6 +150,20 @@ class FactCache:
         facts = self._get(Path(path), seen, decode=False)
         return None if facts is None else facts.sha256
 
+    def seen(self, path: str | os.PathLike[str]) -> Seen | None:
+        """Return how a file looks now, without reading it; see `require_unchanged`.
+
+        Args:
+            path: the file.
+
+        Returns:
+            Its `stamp`, and its SHA-256 if it is known; None if there is no such file.
+        """
+        with suppress(OSError):
+            now = stamp(path)
+            return now, self.known_sha256(path, now)
+        return None
+
     def clear(self) -> None:
         """Forget all facts."""
         with self._lock:
@@ -195,6 +210,41 @@ def stamp(path: str | os.PathLike[str]) -> Stamp:
         OSError: if there is no such file.
     """
     return _stamp(os.stat(path))
+
+
+def require_unchanged(path: str | os.PathLike[str], before: Seen | None) -> None:
+    """Refuse a file that has changed; it is read only if its size is the same and its times are not.
+
+    Args:
+        path: the file.
+        before: what `FactCache.seen` returned; None: nothing is known.
+
+    Raises:
+        OSError: if there is no such file.
+        ValueError: if its size or its SHA-256 differ; the message has both values.
+
+    Example:
+        >>> import tempfile
+        >>> path = Path(tempfile.mkdtemp(), "a.png")
+        >>> _ = path.write_bytes(b"123")
+        >>> before = FACTS.seen(path)
+        >>> _ = path.write_bytes(b"1234")
+        >>> require_unchanged(path, before)  # doctest: +ELLIPSIS
+        Traceback (most recent call last):
+        ...
+        ValueError: ...a.png: has changed since it was read: it had 3 bytes, and has 4: read the data again
+    """
+    if before is None or (now := stamp(path)) == before[0]:
+        return
+    was, sizes = before[1], (before[0][0], now[0])
+    if sizes[0] != sizes[1]:
+        raise ValueError(
+            f"{path}: has changed since it was read: it had {sizes[0]} bytes, and has {sizes[1]}: read the data again"
+        )
+    if was is not None and (digest := file_sha256(path)) != was:
+        raise ValueError(
+            f"{path}: has changed since it was read: its SHA-256 was {was}, and is {digest}: read the data again"
+        )
 
 
 def _stamp(found: os.stat_result) -> Stamp:

@@ -50,11 +50,11 @@ def grey_picture(path: str | Path, *, source: BinaryIO | None = None) -> Image.I
         ValueError: if it can't be decoded to its end, has no pixels, or holds several frames.
     """
     try:
-        require_few_scans(ImageFile(Path(path), source))
-        if source is not None:
-            source.seek(0)
-        with Image.open(path if source is None else source) as file:
+        image_file = ImageFile(Path(path), source)
+        with Image.open(image_file.content) as file:
             if file.format == "JPEG":
+                with image_file.open() as stream:
+                    require_few_scans(stream, file.width * file.height)
                 file.draft("L", (4 * THUMBNAIL, 4 * THUMBNAIL))
                 return ImageOps.exif_transpose(file).convert("L")
     except Exception:  # whatever the decoder raises, the reader's message is better

@@ -13,6 +13,7 @@ import hashlib
 import json
 import os
 import time
+import warnings
 import zlib
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
@@ -28,7 +29,7 @@ from hccvision.curation.facts import FACTS, stamp
 from hccvision.files import file_sha256, write_atomically
 from hccvision.images.placement import Placement
 
-READER_VERSION = 1  # to be raised whenever images.read_image or images.resize returns other pixels for a file
+READER_VERSION = 2  # to be raised whenever images.read_image or images.resize returns other pixels for a file
 LIMIT = 32 * 2**30
 
 _SETTLED = 2.0  # seconds: a file hashed sooner after its last change may change again within the same time stamp
@@ -41,10 +42,12 @@ class ImageCache:
     """Slices at the size of a model's input, kept in a folder.
 
     Args:
-        folder: the folder, created if missing. Any number of data sets, processes and machines may share it.
+        folder: the folder, created if missing. Any number of data sets, processes and machines may share it; where it
+            can't be written to, a warning says so.
         limit: bytes of slices to keep; beyond that, those used longest ago are deleted first.
 
     Raises:
+        FileExistsError: if the folder is a file.
         ValueError: if the limit is not positive.
 
     Example:
@@ -62,7 +65,12 @@ class ImageCache:
             raise ValueError(f"limit is a number of bytes from 1, got {limit}")
         self.folder = Path(folder)
         self.limit = limit
-        self.folder.mkdir(parents=True, exist_ok=True)
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+        except (FileExistsError, NotADirectoryError):
+            raise
+        except OSError as error:
+            _warn_unwritable(self.folder, error)
         self._verified: set[str] = set()
 
     def hashes(self, paths: Iterable[Path]) -> list[str]:
@@ -79,7 +87,7 @@ class ImageCache:
         """
         index = self.folder / "hashes.json"
         known: dict[str, Any] = {}
-        with suppress(OSError, ValueError, TypeError):
+        with suppress(OSError, ValueError, TypeError, RecursionError):
             known = dict(json.loads(index.read_text(encoding="utf-8")))
         found, news = [], {}
         for path in paths:
@@ -177,7 +185,7 @@ class ImageCache:
                 if _check_sum(pixels, footer["placement"]) != footer["crc32"]:
                     raise ValueError("something else than was written")
                 self._verified.add(key)
-        except FileNotFoundError:
+        except OSError:  # missing, or unreadable
             return None
         except (ValueError, KeyError, TypeError, AttributeError, RuntimeError):
             self._verified.discard(key)
@@ -186,23 +194,28 @@ class ImageCache:
             return None
         return pixels.view(shape), placement
 
-    def store(self, key: str, image: Tensor, placement: Placement) -> None:
-        """Write a slice atomically.
+    def store(self, key: str, image: Tensor, placement: Placement) -> bool:
+        """Write a slice atomically; warn if the folder can't be written to.
 
         Args:
             key: key from `key`.
             image: ``(C, H, W) uint8``.
             placement: placement of the original image in it.
 
-        Raises:
-            OSError: if the folder can't be written to.
+        Returns:
+            Whether it is kept.
         """
         image = image.contiguous()
         plain = json.loads(json.dumps(asdict(placement)))
         footer = {"key": key, "crc32": _check_sum(image, plain), "placement": plain}
         path = self._path(key)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        self._write(path, image.numpy().tobytes() + json.dumps(footer).encode().ljust(_FOOTER))
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            self._write(path, image.numpy().tobytes() + json.dumps(footer).encode().ljust(_FOOTER))
+        except OSError as error:
+            _warn_unwritable(self.folder, error)
+            return False
+        return True
 
     def _path(self, key: str) -> Path:
         return self.folder / key[:2] / key
@@ -252,6 +265,14 @@ def hash_file(path: Path) -> tuple[list[int], str]:
         if _stat(path) == before:
             return before, digest
     raise OSError(f"{path}: it changed while it was read: wait until it is written")
+
+
+def _warn_unwritable(folder: Path, error: OSError) -> None:
+    warnings.warn(
+        f"{folder}: images can't be kept in this cache ({error.strerror or error}); going on without: correct that, or "
+        "pass another folder",
+        stacklevel=3,
+    )
 
 
 def _stat(path: Path) -> list[int]:

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-import errno
 import os
-import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -15,8 +13,10 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from hccvision.annotations.problems import require_stated_size
 from hccvision.contracts.batches import Targets
 from hccvision.contracts.samples import Sample
+from hccvision.curation.facts import FACTS, require_unchanged
 from hccvision.data.cache import ImageCache, hash_file, key
 from hccvision.images.placement import Placement, place, resize
 from hccvision.images.read import image_size, read_image
@@ -24,7 +24,6 @@ from hccvision.images.window import DEFAULT_WINDOW, Window
 from hccvision.tasks.task import Task, build_task
 
 CACHE_LIMIT = 4 * 2**30  # bytes of images kept in memory
-UNWRITABLE = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT)
 
 
 class Item(NamedTuple):
@@ -59,8 +58,8 @@ class SliceDataset(Dataset[Item]):
     """Samples prepared for a model: with its image size, resize policy, channels and class ids.
 
     Each image file is decoded and resized once and then kept as uint8: in a folder if ``cache`` is given, otherwise in
-    memory if all images take no more than 4 GiB. With a folder, files are checked for changes when the data set is
-    made.
+    memory if all images take no more than 4 GiB. A file that has changed since the data set was made, or whose image
+    has another size than its annotation states, is refused when it is decoded.
 
     Args:
         samples: annotated as the task needs them and free of problems, see `usable`.
@@ -108,17 +107,10 @@ class SliceDataset(Dataset[Item]):
             self.task.check(sample)
         self._shape = channels, *image_size
         size = channels * image_size[0] * image_size[1]
-        self._fits = len(self.samples) * size <= CACHE_LIMIT
-        self._memory: dict[int, tuple[Tensor, Placement]] | None = None
-        try:
-            self._folder = ImageCache(cache) if isinstance(cache, (str, os.PathLike)) else cache
-        except OSError as error:
-            if error.errno not in UNWRITABLE:
-                raise
-            self._folder = None
-            self._do_without(str(cache), error)
-        if self._folder is None and self._fits:
-            self._memory = {}
+        fits = len(self.samples) * size <= CACHE_LIMIT
+        self._memory: dict[int, tuple[Tensor, Placement]] | None = {} if fits else None
+        self._seen = [FACTS.seen(sample.path) for sample in self.samples]
+        self._folder = ImageCache(cache) if isinstance(cache, (str, os.PathLike)) else cache
         if self._folder is not None:
             self._hashes = self._folder.hashes(sample.path for sample in self.samples)
             self._folder.reserve([self._key(digest) for digest in self._hashes], size)
@@ -128,6 +120,7 @@ class SliceDataset(Dataset[Item]):
 
     def __getitem__(self, index: int) -> Item:
         image, placement = self._image(index)
+        require_stated_size(self.samples[index], placement.original_size)
         return Item(image, self.task.target(self.samples[index], placement), index)
 
     @property
@@ -166,22 +159,17 @@ class SliceDataset(Dataset[Item]):
         if entry is None:
             path = self.samples[index].path
             before = hash_file(path)
+            if before[1] != (was := self._hashes[index]):
+                raise ValueError(
+                    f"{path}: has changed since it was read: its SHA-256 was {was}, and is {before[1]}: read the data "
+                    "again"
+                )
             entry = self._read(index)
             if hash_file(path) != before:
                 raise OSError(f"{path}: it changed while it was read: wait until it is written completely")
-            self._hashes[index] = before[1]
-            try:
-                folder.store(self._key(before[1]), *entry)
-            except OSError as error:
-                self._do_without(str(folder.folder), error)
-                if self._fits:
-                    self._memory = self._memory or {}
-                    self._memory[index] = entry
+            if not folder.store(self._key(was), *entry) and self._memory is not None:
+                self._memory[index] = entry
         return entry
-
-    def _do_without(self, folder: str, error: OSError) -> None:
-        why = error.strerror or error  # the same text for each image is printed once
-        warnings.warn(f"{folder}: the cache can't be written ({why}); going on without", stacklevel=3)
 
     def _settings(self) -> dict[str, Any]:
         """Return the settings that determine the pixels of an image, besides its file."""
@@ -192,7 +180,10 @@ class SliceDataset(Dataset[Item]):
         return key(digest, self._settings())
 
     def _read(self, index: int) -> tuple[Tensor, Placement]:
-        image = read_image(self.samples[index].path, channels=self.channels, window=self.window)
+        path, seen = self.samples[index].path, self._seen[index]
+        if seen is not None and path.exists():
+            require_unchanged(path, seen)
+        image = read_image(path, channels=self.channels, window=self.window)
         image, placement = resize(image, self.image_size, self.resize)
         return torch.from_numpy(np.ascontiguousarray(image.transpose(2, 0, 1))), placement
 

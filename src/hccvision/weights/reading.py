@@ -5,14 +5,18 @@ from __future__ import annotations
 import hashlib
 import os
 import pickle
+import zipfile
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import torch
 from torch import Tensor
 
 from hccvision.weights.wrapping import state_dict_in
+
+_MAX_PACKING = 16  # times that an archive may be larger unpacked
+_MAX_REPEATED = 2**24  # values of a tensor that repeats others
 
 
 def read_tensors(path: str | os.PathLike[str]) -> dict[str, Tensor]:
@@ -42,6 +46,7 @@ def read_tensors(path: str | os.PathLike[str]) -> dict[str, Tensor]:
 
                 content: Any = load_file(path)
             elif start.startswith((b"PK", b"\x80")):  # PyTorch: a zip archive, or a pickle in the old format
+                _require_plausible_zip(file)
                 content = torch.load(file, map_location="cpu", weights_only=True)
             else:
                 raise ValueError("its first bytes are those of neither format")
@@ -58,7 +63,22 @@ def read_tensors(path: str | os.PathLike[str]) -> dict[str, Tensor]:
     odd = next((key for key, tensor in tensors.items() if tensor.layout != torch.strided or tensor.is_quantized), None)
     if odd is not None:
         raise ValueError(f"{path}: the tensor {odd} is sparse or quantised: save it as a plain one")
+    for key, tensor in tensors.items():
+        stored = tensor.untyped_storage().nbytes() // tensor.element_size()
+        if tensor.numel() > max(stored, _MAX_REPEATED):
+            raise ValueError(f"{path}: the tensor {key} states {tensor.numel()} values, and the file holds {stored}")
     return tensors
+
+
+def _require_plausible_zip(file: BinaryIO) -> None:
+    """Refuse a zip archive that unpacks to far more than its own size; torch packs nothing."""
+    length = file.seek(0, os.SEEK_END)
+    if zipfile.is_zipfile(file):
+        with zipfile.ZipFile(file) as archive:
+            unpacked = sum(entry.file_size for entry in archive.infolist())
+        if unpacked > _MAX_PACKING * length + 2**20:
+            raise ValueError(f"its {length} bytes unpack to {unpacked}")
+    file.seek(0)
 
 
 def fingerprint(tensors: Mapping[str, Tensor]) -> str:

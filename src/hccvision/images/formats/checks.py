@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 MAX_PIXELS = 2**27  # of one slice; a broken header may state any number
-MAX_BYTES = 2**32  # of a file
+MAX_BYTES = 2**32  # of a file, or of a volume
+MAX_UNPACKED = 2**29  # bytes of a deflated file
 
 
 @contextmanager

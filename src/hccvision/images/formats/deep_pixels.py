@@ -16,6 +16,7 @@ from hccvision.images.formats.checks import import_medical
 _BITS = 258  # TIFF tag
 _TIFF_CHANNELS = {0: 1, 1: 1, 2: 3, 5: 4}  # by photometric interpretation: white is 0, black is 0, RGB, CMYK
 _UNASSOCIATED = 2  # alpha that is not multiplied into the colours already
+_MAX_PNG = 2**20  # bytes of a PNG besides its pixels
 _SIZE_MARKER, _DEPTH = b"\xff\x4f\xff\x51", 42  # of a JPEG 2000 codestream, and where its depth follows
 _HIGH_DEPTH, _TWELVE_BITS = 0x40, 0x20  # flags in AVIF's configuration
 
@@ -89,6 +90,8 @@ def _deep_pixels(image: Image.Image, stream: IO[bytes], tile: str) -> np.ndarray
         return None if pixels is None or pixels.dtype == np.uint8 else pixels
     is_reduced = (";16" in tile or "SGI16" in tile) and not image.mode.startswith("I")
     if image.format == "PNG" and is_reduced:
+        if stream.seek(0, 2) > _MAX_PNG + 10 * image.width * image.height:  # libpng would unpack all of it
+            raise ValueError("its file is larger than its pixels")
         return _flat(_codecs(image).png_decode(_content(stream)))
     if image.format == "JPEG2000" and (content := _content(stream, 2**20)).find(_SIZE_MARKER) >= 0:
         depth = content[content.find(_SIZE_MARKER) + _DEPTH]  # the upper bit: signed
@@ -116,7 +119,7 @@ def tiff_pixels(page: Any) -> np.ndarray:
     Raises:
         ValueError: for colours other than grey, RGB and CMYK.
     """
-    own, alpha = tiff_channels(page)
+    own, alpha = tiff_channels(page)  # tifffile itself would fill what is missing with zeros
     pixels = page.asarray()
     if page.samplesperpixel == 1:
         return pixels
@@ -125,7 +128,7 @@ def tiff_pixels(page: Any) -> np.ndarray:
 
 
 def tiff_channels(page: Any) -> tuple[int, bool]:
-    """Return the channels of a page of a TIFF.
+    """Return the channels of a page of a TIFF, and make sure that its pixels are in the file.
 
     Args:
         page: of tifffile.
@@ -134,8 +137,11 @@ def tiff_channels(page: Any) -> tuple[int, bool]:
         Their number without alpha, 1, 3 or 4; and whether there is alpha that is not multiplied into them already.
 
     Raises:
-        ValueError: for colours other than grey, RGB and CMYK.
+        ValueError: for colours other than grey, RGB and CMYK, and if the file ends before the last pixel.
     """
+    ends = [sum(place) for place in zip(page.dataoffsets, page.databytecounts, strict=False)]
+    if max(ends, default=0) > (length := page.parent.filehandle.size):
+        raise ValueError(f"truncated: its pixels end at byte {max(ends)}, the file at {length}")
     own = _TIFF_CHANNELS.get(int(page.photometric), 0)
     alpha = [int(kind) for kind in page.extrasamples]
     is_ratio = own == 4 or alpha == [_UNASSOCIATED]  # needs to know what is white

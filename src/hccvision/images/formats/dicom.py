@@ -8,22 +8,26 @@ Source: DICOM PS3.3, C.7.6.2 (image plane), C.7.6.3.1.2 (photometric interpretat
 from __future__ import annotations
 
 import hashlib
+import io
 import logging
 import math
 import os
 import re
 import threading
 import warnings
+import zlib
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from PIL import Image, UnidentifiedImageError
 
-from hccvision.images.formats.checks import choose_frame, import_medical, require_plausible_size
+from hccvision.images.formats.checks import MAX_UNPACKED, choose_frame, import_medical, require_plausible_size
 from hccvision.images.formats.dicom_display import full_range_to_uint8, padding_of, rescale, through_voi, warn_if_blank
 from hccvision.images.formats.image_format import ImageFormat
+from hccvision.images.formats.picture_ends import require_few_scans
 from hccvision.images.image_file import ImageFile
 from hccvision.images.provenance import Provenance
 from hccvision.images.slices import Slice
@@ -31,6 +35,7 @@ from hccvision.registry import IMAGE_FORMATS
 
 _PIXELS = ("PixelData", "FloatPixelData", "DoubleFloatPixelData")
 _IMPLICIT_LITTLE_ENDIAN = "1.2.840.10008.1.2"  # the standard's default transfer syntax
+_DEFLATED = b"1.2.840.10008.1.2.1.99"
 _UNCOMPRESSED = (_IMPLICIT_LITTLE_ENDIAN, "1.2.840.10008.1.2.1", "1.2.840.10008.1.2.2")
 # elements that a file without the preamble may begin with: meta length, SOP class, character set, image type, …
 _FIRST_ELEMENTS = {2: (0, 1, 2, 16), 8: (0, 1, 5, 8, 18, 19, 22, 24, 32)}
@@ -62,7 +67,7 @@ class DICOMFormat(ImageFormat):
         with _nothing_quoted(path):
             from pydicom.pixels import apply_color_lut, pixel_array
 
-            _require_whole_header(dataset, index, _frame_count(path, dataset))
+            _require_sound_frame(dataset, index, _frame_count(path, dataset))
             stored = pixel_array(dataset, index=index)
             inverted = dataset.PhotometricInterpretation == "MONOCHROME1"
             if dataset.PhotometricInterpretation == "PALETTE COLOR":
@@ -97,7 +102,7 @@ class DICOMFormat(ImageFormat):
         with _nothing_quoted(path):
             from pydicom.pixels import pixel_array
 
-            _require_whole_header(dataset, index, count)
+            _require_sound_frame(dataset, index, count)
             return np.array(pixel_array(dataset, index=index))
 
     def size(self, file: ImageFile, axis: str | None) -> tuple[int, int]:
@@ -209,11 +214,31 @@ def _nothing_quoted(path: Path, what: str = "an image") -> Iterator[None]:
 def _read(file: ImageFile, **options: Any) -> Any:
     pydicom = import_medical("pydicom", file.path)
     with _nothing_quoted(file.path, "DICOM"):
+        _require_plausible_unpacked(file)
         try:
             return pydicom.dcmread(file.content, force=True, **options)
         except Exception as error:
             kind = type(error).__name__
     raise ValueError(f"{file.path}: can't be read as DICOM ({kind}): export it again, or remove it")
+
+
+def _require_plausible_unpacked(file: ImageFile) -> None:
+    """Refuse a deflated file of more than `MAX_UNPACKED` bytes, which pydicom would unpack as a whole."""
+    with file.open() as stream:
+        start = stream.read(2**16)
+        if _DEFLATED not in start:
+            return
+        meta = 132 if start[128:132] == b"DICM" else 0
+        if start[meta : meta + 4] != b"\2\0\0\0":
+            raise ValueError("it does not state the length of its meta information")
+        stream.seek(meta + 12 + int.from_bytes(start[meta + 8 : meta + 12], "little"))
+        inflate, size = zlib.decompressobj(-zlib.MAX_WBITS), 0
+        packed = stream.read(2**20)
+        while packed and not inflate.eof:
+            size += len(inflate.decompress(packed, 2**24))
+            if size > MAX_UNPACKED:
+                raise ValueError(f"unpacked it has more than the {MAX_UNPACKED} bytes that can be read")
+            packed = inflate.unconsumed_tail or stream.read(2**20)
 
 
 def _frame_count(path: Path, dataset: Any) -> int:
@@ -241,14 +266,22 @@ def _require_decoder(path: Path, dataset: Any) -> None:
         )
 
 
-def _require_whole_header(dataset: Any, index: int, count: int) -> None:
-    """Refuse a JP2 header with a box of length 0 before the codestream: pydicom 3.0 would loop over it forever."""
-    from pydicom.encaps import get_frame
-    from pydicom.uid import JPEG2000TransferSyntaxes
+def _require_sound_frame(dataset: Any, index: int, count: int) -> None:
+    """Refuse compressed frames that would keep a decoder busy: JPEG of many scans, and a broken JPEG 2000 header.
 
-    if dataset.file_meta.TransferSyntaxUID not in JPEG2000TransferSyntaxes:
+    pydicom 3.0 would loop forever over a JP2 header with a box of length 0 before the codestream.
+    """
+    from pydicom.encaps import get_frame
+    from pydicom.uid import JPEG2000TransferSyntaxes, JPEGTransferSyntaxes
+
+    syntax = dataset.file_meta.TransferSyntaxUID
+    if syntax not in (*JPEG2000TransferSyntaxes, *JPEGTransferSyntaxes):
         return
     frame = get_frame(dataset.PixelData, index, number_of_frames=count)
+    if syntax in JPEGTransferSyntaxes:
+        with suppress(UnidentifiedImageError), Image.open(stream := io.BytesIO(frame), "r", ["JPEG"]) as image:
+            require_few_scans(stream, image.width * image.height)
+        return
     at = 12 if frame.startswith(b"\0\0\0\x0cjP  ") else len(frame)
     while at < len(frame) and frame[at + 4 : at + 8] != b"jp2c":
         length = int.from_bytes(frame[at : at + 4], "big")

@@ -9,13 +9,14 @@ from typing import Any
 
 import numpy as np
 
-from hccvision.images.formats.checks import choose_frame, import_medical, require_plausible_size
+from hccvision.images.formats.checks import MAX_BYTES, choose_frame, import_medical, require_plausible_size
 from hccvision.images.formats.image_format import AXES, ImageFormat
 from hccvision.images.image_file import ImageFile
 from hccvision.images.provenance import Provenance
 from hccvision.images.slices import Slice
 from hccvision.registry import IMAGE_FORMATS
 
+_MAX_BEFORE = 2**26  # bytes of header and extensions
 _MILLIMETRES = {"meter": 1000.0, "micron": 0.001}
 
 
@@ -126,6 +127,7 @@ class _Volume:
 def _open(file: ImageFile, axis: str | None) -> _Volume:
     path = file.path
     nibabel = import_medical("nibabel", path)
+    _require_plausible_volume(nibabel, file)
     image = nibabel.load(path) if file.source is None else _load(nibabel, file)
     orientation = nibabel.io_orientation(image.affine)
     placed = any(int(image.header[code]) for code in ("qform_code", "sform_code"))
@@ -144,13 +146,37 @@ def _open(file: ImageFile, axis: str | None) -> _Volume:
     return _Volume(image, tuple(int(n) for n in shape), along, plane, orientation, backwards)
 
 
+def _require_plausible_volume(nibabel: Any, file: ImageFile) -> None:
+    """Refuse a volume by its header, before nibabel reads what stands between that and the values, or all of them."""
+    with file.open() as opened:
+        stream: Any = gzip.GzipFile(fileobj=opened) if _is_packed(file) else opened
+        start = stream.read(540)
+    kind = _kind(nibabel, start).header_class
+    header = kind(start[: kind.sizeof_hdr], check=False)
+    before = header.get_data_offset()
+    stated = before + math.prod(int(n) for n in header.get_data_shape()) * header.get_data_dtype().itemsize
+    if not 0 <= before <= _MAX_BEFORE or stated > MAX_BYTES:
+        raise ValueError(
+            f"{file.path}: states a volume of {stated} bytes, {before} before its values, more than the {MAX_BYTES} "
+            f"and {_MAX_BEFORE} that can be read: split it, or export it again"
+        )
+
+
 def _load(nibabel: Any, file: ImageFile) -> Any:
     """Load a volume from an open file, as ``nibabel.load`` does from a path."""
     stream: Any = file.content
-    if file.path.name.lower().endswith(".gz"):
+    if _is_packed(file):
         stream = gzip.GzipFile(fileobj=stream)
-    header_size = stream.read(4)
+    start = stream.read(4)
     stream.seek(0)
-    is_second = 540 in (int.from_bytes(header_size, order) for order in ("little", "big"))  # 348 in NIfTI-1
-    kind = nibabel.Nifti2Image if is_second else nibabel.Nifti1Image
-    return kind.from_file_map({"image": nibabel.FileHolder(fileobj=stream)})
+    return _kind(nibabel, start).from_file_map({"image": nibabel.FileHolder(fileobj=stream)})
+
+
+def _is_packed(file: ImageFile) -> bool:
+    return file.path.name.lower().endswith(".gz")
+
+
+def _kind(nibabel: Any, start: bytes) -> Any:
+    """Return the class of images for a file that begins with these bytes."""
+    is_second = 540 in (int.from_bytes(start[:4], order) for order in ("little", "big"))  # 348 in NIfTI-1
+    return nibabel.Nifti2Image if is_second else nibabel.Nifti1Image

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -23,6 +24,7 @@ _STRIPS = (273, 279, 324, 325)  # TIFF tags: offsets and byte counts of strips, 
 _TAG_BYTES = {3: 2, 4: 4, 5: 8, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8}  # of a value, by its type; 1 of the others
 _RAW_BITS = {"1": 1, "1;I": 1, "L": 8, "LA": 16, "RGB": 24, "BGR": 24, "BGRA": 32, "I;16B": 16}
 _METADATA = ("exif", "xmp", "XML:com.adobe.xmp", "Raw profile type exif")  # of a PNG, that may state an orientation
+MAX_PAGES = 20_000  # of a TIFF, each of which is looked for where the one before says
 # Formats of pixels alone: the others of Pillow run programs, need files beside, or are no pictures.
 _DECODED = "AVIF BMP DIB GIF ICO JPEG JPEG2000 MPO PCX PNG PPM QOI SGI TGA TIFF WEBP".split()  # noqa: SIM905
 
@@ -44,9 +46,11 @@ class PictureFormat(ImageFormat):
 
     def read(self, file: ImageFile, frame: int | None, axis: str | None) -> Slice:
         """Read one picture or page; see `ImageFormat.read`."""
-        require_few_scans(file)
         with _opened(file) as image:
-            image.seek(choose_frame(file.path, frame, _pages(image)))
+            if image.format in ("JPEG", "MPO"):
+                with file.open() as stream:
+                    require_few_scans(stream, image.width * image.height)
+            image.seek(choose_frame(file.path, frame, _pages(image, file.path)))
             return slice_of(image)
 
     def labels(self, file: ImageFile, frame: int | None, axis: str | None) -> np.ndarray:
@@ -54,7 +58,7 @@ class PictureFormat(ImageFormat):
         with _opened(file) as image:
             if image.format in ("JPEG", "MPO"):
                 raise ValueError(f"{file.path}: JPEG blurs label values: save the mask as PNG")
-            image.seek(choose_frame(file.path, frame, _pages(image)))
+            image.seek(choose_frame(file.path, frame, _pages(image, file.path)))
             stored = stored_netpbm(image) if image.format == "PPM" else deep_pixels(image)
             return _pixels(image) if stored is None else upright(stored, image.getexif().get(_ORIENTATION))
 
@@ -73,7 +77,7 @@ class PictureFormat(ImageFormat):
     def frames(self, file: ImageFile, axis: str | None) -> int:
         """Return the number of pages; see `ImageFormat.frames`."""
         with _opened(file) as image:
-            return _pages(image)
+            return _pages(image, file.path)
 
     def verify(self, file: ImageFile) -> None:
         """Raise if the file ends before its last pixel; see `ImageFormat.verify`. Only one that may is decoded."""
@@ -210,5 +214,15 @@ def upright(pixels: np.ndarray, orientation: int | None) -> np.ndarray:
     return pixels[rows, columns]
 
 
-def _pages(image: Image.Image) -> int:
-    return 1 if image.format == "MPO" else getattr(image, "n_frames", 1)  # the second picture of a camera is a preview
+def _pages(image: Image.Image, path: Path) -> int:
+    if image.format == "MPO":
+        return 1  # the second picture of a camera is a preview
+    if not isinstance(image, TiffImageFile):
+        return getattr(image, "n_frames", 1)
+    for number in range(1, MAX_PAGES + 1):
+        try:
+            image.seek(number)
+        except EOFError:
+            image.seek(0)
+            return number
+    raise ValueError(f"{path}: has more than the {MAX_PAGES} pages that can be read: split it")

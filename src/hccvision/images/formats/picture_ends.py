@@ -14,7 +14,7 @@ _PNG, _SOI, _SOS, _EOI = b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff", b"\xff\xda", b"\
 _JP2, _SOC, _SOD = b"\0\0\0\x0cjP  ", b"\xff\x4f\xff\x51", b"\xff\x93"
 _TURNING = (b"eXIf", b"Raw profile type", b"XML:com.adobe.xmp")  # kind or keyword of metadata with an orientation
 _PIECE = 2**20  # bytes
-MAX_SCANS = 200  # of a JPEG, each of which goes through all pixels: progressive ones have about 10
+MAX_SCANNED = 2**31  # pixels of all scans of a JPEG: progressive ones have about 10
 
 
 def looks_whole(file: ImageFile) -> bool:
@@ -51,21 +51,22 @@ def looks_whole(file: ImageFile) -> bool:
         return True
 
 
-def require_few_scans(file: ImageFile) -> None:
-    """Refuse a JPEG of more scans than any encoder writes: each is decoded over all pixels.
+def require_few_scans(stream: BinaryIO, pixels: int) -> None:
+    """Refuse a JPEG that takes very long to decode: each of its scans goes through all pixels.
 
     Args:
-        file: the picture; other formats are not judged.
+        stream: the picture; other formats are not judged.
+        pixels: of the picture.
 
     Raises:
-        ValueError: if it has more than `MAX_SCANS`.
+        ValueError: if scans times pixels are more than `MAX_SCANNED`.
     """
-    with file.open() as stream:
-        if not stream.read(3).startswith(_SOI):
-            return
-        scans = sum(piece.count(_SOS) for piece in iter(lambda: stream.read(_PIECE), b""))
-    if scans > MAX_SCANS:
-        raise ValueError(f"it has {scans} scans, more than the {MAX_SCANS} that can be read")
+    stream.seek(0)
+    if stream.read(3) != _SOI:
+        return
+    scans = sum(piece.count(_SOS) for piece in iter(lambda: stream.read(_PIECE), b""))
+    if scans * pixels > MAX_SCANNED:
+        raise ValueError(f"it has {scans} scans of {pixels} pixels, more than the {MAX_SCANNED} that can be read")
 
 
 def has_late_metadata(file: ImageFile) -> bool:
