@@ -14,6 +14,7 @@ from PIL import Image
 from tqdm.auto import tqdm
 
 from hccvision.annotations.paths import images_in
+from hccvision.contracts.errors import noted
 from hccvision.contracts.outputs import Prediction
 from hccvision.contracts.parts import Predictor
 from hccvision.contracts.samples import Sample
@@ -158,7 +159,7 @@ def _predict_batch(
 ) -> Sequence[Prediction]:
     if not loaded:
         return []
-    with torch.inference_mode():
+    with torch.inference_mode(), noted(lambda: f"while predicting {', '.join(entry.name for entry in loaded)}"):
         decoded = list(model.predict_batch([entry.image for entry in loaded], **options))
     return place_back(task, decoded, [entry.name for entry in loaded], [entry.placement for entry in loaded])
 

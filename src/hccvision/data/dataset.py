@@ -14,6 +14,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from hccvision.contracts.batches import Targets
+from hccvision.contracts.errors import noted
 from hccvision.contracts.samples import Sample
 from hccvision.data.cache import ImageCache, hash_file, key
 from hccvision.images.placement import Placement, place, resize
@@ -116,8 +117,9 @@ class SliceDataset(Dataset[Item]):
         return len(self.samples)
 
     def __getitem__(self, index: int) -> Item:
-        image, placement = self._image(index)
-        return Item(image, self.task.target(self.samples[index], placement), index)
+        with noted(lambda: str(self.samples[index].path)):
+            image, placement = self._image(index)
+            return Item(image, self.task.target(self.samples[index], placement), index)
 
     @property
     def hashes(self) -> dict[Path, str]:

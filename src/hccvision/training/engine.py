@@ -11,6 +11,7 @@ from typing import Any
 import torch
 
 from hccvision.annotations.problems import usable
+from hccvision.augment.batch import checked
 from hccvision.contracts.samples import Sample
 from hccvision.metrics.metric import find_metrics
 from hccvision.model.model import Model
@@ -117,6 +118,7 @@ def fit(
     task = task_of(model)
     scorers = find_metrics(task.training_metrics if metrics is None else metrics, task.name)
     augment = AUGMENTATIONS.resolve(recipe.augmentation, **recipe.augmentation_options)
+    augment = checked(augment, getattr(recipe.augmentation, "__name__", str(recipe.augmentation)))
     hooks = Hooks(more.hooks)
     _check_options(recipe, val, more.save_every, run)
     if more.feature_cache is not False:
@@ -134,6 +136,7 @@ def fit(
         training.open(run, resume)
         if more.feature_cache is not False:
             training.feed.cache_features(None if more.feature_cache is True else more.feature_cache)
+        training.rehearse()
         training.run()
         gather(None, processes)  # waits until the main process has written everything
     model.load_state_dict(training.state.best)

@@ -51,6 +51,12 @@ class Objective:
                 f"expected hv.Loss(sums, count) from the loss of {type(model.head).__name__}, got "
                 f"{type(loss).__name__}: return the sums over the batch and the count to divide them by"
             )
+        shapes = {name: tuple(getattr(value, "shape", (type(value).__name__,))) for name, value in loss.sums.items()}
+        if not shapes or any(shapes.values()) or tuple(getattr(loss.count, "shape", (0,))):
+            raise TypeError(
+                f"expected one scalar tensor per part and a scalar count in the loss of {type(model.head).__name__}, "
+                f"got parts of {shapes} and {loss.count!r:.100}: return sums over the batch"
+            )
         return loss
 
 

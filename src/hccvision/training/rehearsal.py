@@ -1,0 +1,56 @@
+"""What a row of the history will hold, found out before the first step."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+
+from hccvision.contracts.errors import noted
+from hccvision.inference import place_back
+from hccvision.metrics.metric import Metric, compute_metrics
+from hccvision.training.feed import Feed
+from hccvision.training.objective import Objective
+from hccvision.training.setup import Setup
+
+
+@torch.inference_mode()
+def rehearse(setup: Setup, feed: Feed, objective: Objective) -> list[str]:
+    """Compute the loss of the first image, and the metrics as if all validation images had its prediction.
+
+    Args:
+        setup: of the training.
+        feed: of its batches.
+        objective: the loss.
+
+    Returns:
+        The names of the figures in a row of the history.
+
+    Raises:
+        Exception: what the model, its loss, its decoding or a metric raise.
+    """
+    side = "val" if "val" in setup.datasets else "train"
+    model, task, dataset = setup.model.eval(), setup.task, setup.datasets[side]
+    with noted(lambda: f"while trying the model before the first step, on {dataset.samples[0].path}"):
+        (part,) = feed.validation_parts(next(feed.load(side, [[0] * setup.processes.num_processes])))
+        output = feed.forward(model, part)
+        losses = ["loss", *objective(model, output, part.targets).sums]
+        names = ["epoch", "learning_rate", *(f"train_{name}" for name in losses)]
+        if side == "train":
+            return names
+        paths, placements = [str(s.path) for s in dataset.samples], [dataset.placement(i) for i in range(len(dataset))]
+        predictions = place_back(task, list(model.decode(output)) * len(paths), paths, placements)
+        figures = compute_metrics(setup.metrics, task.comparison(predictions, dataset.samples))
+    return [*names, *(f"val_{name}" for name in (*losses, *figures))]
+
+
+def can_rehearse(metrics: Sequence[Metric]) -> bool:
+    """Return whether metrics can be computed for a trial: a user's own may depend on how often it is called.
+
+    Args:
+        metrics: of the training.
+
+    Returns:
+        True if all are the library's.
+    """
+    return all(getattr(metric.compute, "__module__", "").startswith("hccvision.") for metric in metrics)
