@@ -74,8 +74,9 @@ class SliceDataset(Dataset[Item]):
     Raises:
         FileNotFoundError: with a cache folder, if an image file is missing.
         KeyError: for an unknown task; the message lists the known ones.
-        ValueError: if a sample lacks the ground truth that the task needs, or has a class that the model doesn't know;
-            if the images exceed the limit of the cache; or for a task given by name without ``classes``.
+        ValueError: if a sample has a problem that makes it unusable, lacks the ground truth that the task needs, or has
+            a class that the model doesn't know; if the images exceed the limit of the cache; or for a task given by
+            name without ``classes``.
 
     Example:
         >>> len(SliceDataset([], task="detection", classes=["hcc"], image_size=(300, 300)))
@@ -103,6 +104,9 @@ class SliceDataset(Dataset[Item]):
         self.channels = channels
         self.window = window
         for sample in self.samples:
+            unusable = next((problem for problem in sample.problems if not problem.usable), None)
+            if unusable is not None:
+                raise ValueError(f"{unusable}; correct it, or leave the sample out: usable(samples, on_problem='skip')")
             self.task.check(sample)
         self._shape = channels, *image_size
         size = channels * image_size[0] * image_size[1]

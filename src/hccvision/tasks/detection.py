@@ -111,7 +111,7 @@ class Detection(Task):
             warnings.warn(
                 f"expected boxes to train a detector, got none in {len(samples)} samples, such as {samples[0].path}: "
                 "the model can only learn to find nothing; check the folder and the format that was read",
-                stacklevel=4,
+                stacklevel=3,
             )
 
     def truth(self, sample: Sample) -> dict[str, torch.Tensor]:

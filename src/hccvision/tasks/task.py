@@ -17,7 +17,6 @@ from hccvision.images.placement import Placement
 from hccvision.metrics.comparison import Comparison
 from hccvision.registry import TASKS
 
-
 _MOST = 5  # classes that a warning names
 
 
@@ -122,7 +121,7 @@ class Task(ABC):
             warnings.warn(
                 f"none of {len(samples)} training samples, such as {samples[0].path}, shows {names}, which can't be "
                 "learned from them: add such samples, or leave the class out of the model",
-                stacklevel=4,
+                stacklevel=3,
             )
 
     def example_targets(self, count: int, image_size: tuple[int, int]) -> Targets:

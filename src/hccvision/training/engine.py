@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -13,6 +13,7 @@ import torch
 from hccvision.annotations.problems import usable
 from hccvision.augment.batch import checked
 from hccvision.contracts.samples import Sample
+from hccvision.data.dataset import SliceDataset
 from hccvision.metrics.metric import find_metrics
 from hccvision.model.model import Model
 from hccvision.recipes import Recipe, quick
@@ -123,10 +124,11 @@ def fit(
     _check_options(recipe, val, more.save_every, run)
     if more.feature_cache is not False:
         _require_fixed_features(model, recipe)
-    task.check_training(train)
     datasets = {"train": model.dataset(usable(train, more.on_problem), cache=more.cache)}
+    task.check_training(datasets["train"].samples)
     if val is not None:
         datasets["val"] = model.dataset(usable(val, more.on_problem), cache=more.cache)
+    _require_files(datasets)
     processes = accelerator(device, recipe.precision)
     freezer = Freezer(model, recipe)
     with freezer(), checkpointed(model, recipe.checkpointing), callers_randomness(processes.device):
@@ -142,6 +144,14 @@ def fit(
     model.load_state_dict(training.state.best)
     model.eval()
     return training.history
+
+
+def _require_files(datasets: Mapping[str, SliceDataset]) -> None:
+    """Raise now, rather than after hours, if an image file is missing."""
+    for dataset in datasets.values():
+        for sample in dataset.samples:
+            if not sample.path.is_file():
+                raise FileNotFoundError(f"{sample.path}: there is no such image file: check the path")
 
 
 def _check_options(

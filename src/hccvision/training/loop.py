@@ -9,12 +9,14 @@ from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
+import torch
 from torch import Tensor
 from torch.utils.data import Sampler
 from tqdm.auto import tqdm
 
 from hccvision.contracts.errors import noted
 from hccvision.contracts.samples import Sample
+from hccvision.data.dataset import Batch
 from hccvision.data.samplers import build_sampler
 from hccvision.finite import first_not_finite, require_finite_weights
 from hccvision.training.batches import cut
@@ -187,7 +189,7 @@ class Training:
                 with noted(partial(self._where, samples)):
                     batch = next(loader)
                     set_learning_rates(state.optimiser, rate_factor(recipe, state.epoch, state.step, len(batches)))
-                    losses = self.make_step(batch, samples)
+                    losses = self._step(batch, samples)
                 state.totals.add(losses, len(numbers))
                 state.step += 1
                 steps = state.epoch * len(batches) + state.step
@@ -196,6 +198,15 @@ class Training:
                 bar.update()
                 bar.set_postfix({name: printed(value, ".3f") for name, value in state.totals.means().items()})
                 self._pause(steps, in_epoch=state.step < len(batches))
+
+    def _step(self, batch: Batch | None, samples: Sequence[Sample]) -> dict[str, float]:
+        try:
+            return self.make_step(batch, samples)
+        except torch.OutOfMemoryError as error:
+            raise torch.OutOfMemoryError(
+                f"{error}\na batch of {len(samples)} images takes too much memory: set a larger accumulate or a "
+                "smaller batch in the recipe, or let hv.fit_memory choose them"
+            ) from error
 
     def _close_epoch(self) -> None:
         """Validate, compare with the best epoch, and save."""

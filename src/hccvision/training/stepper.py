@@ -58,7 +58,13 @@ class Stepper:
         for part in parts:
             loss = self.objective(model, self.feed.forward(model, part), part.targets)
             first = loss.divisor if first is None else first
-            processes.backward(Loss(loss.sums, first)["loss"])
+            whole = Loss(loss.sums, first)["loss"]
+            if not whole.requires_grad:
+                raise ValueError(
+                    f"the loss of {type(model.head).__name__} depends on no weight that is trained, so that nothing "
+                    "can be learned: don't detach it, and freeze less"
+                )
+            processes.backward(whole)
             total.add(loss)
         losses, divisor = total.normalised()
         if first is not None:
