@@ -9,14 +9,12 @@ from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
-import torch
 from torch import Tensor
 from torch.utils.data import Sampler
 from tqdm.auto import tqdm
 
 from hccvision.contracts.errors import noted
 from hccvision.contracts.samples import Sample
-from hccvision.data.dataset import Batch
 from hccvision.data.samplers import build_sampler
 from hccvision.finite import first_not_finite, require_finite_weights
 from hccvision.training.batches import cut
@@ -29,7 +27,7 @@ from hccvision.training.monitoring import Monitor
 from hccvision.training.objective import Objective
 from hccvision.training.optimisers import set_learning_rates
 from hccvision.training.processes import broadcast, gather, on_main
-from hccvision.training.rehearsal import can_rehearse, rehearse
+from hccvision.training.rehearsal import require_monitored
 from hccvision.training.schedules import rate_factor
 from hccvision.training.setup import Setup
 from hccvision.training.single_images import smallest_batch
@@ -115,16 +113,13 @@ class Training:
             self._on_main(lambda: self._run.rehearse(self.state.validated, state))
 
     def rehearse(self) -> None:
-        """Make sure before the first step that the history will have the monitored figure, where that is not known.
+        """Make sure before the first step that the history will have the monitored figure, as far as can be known.
 
         Raises:
             ValueError: if it won't, or its metric doesn't state its direction.
-            Exception: as `rehearsal.rehearse`.
         """
-        monitor, validates = self.monitor, "val" in self.setup.datasets
-        wanted = (validates or not monitor.of_validation) and not (monitor.is_known or self._finished())
-        if wanted and can_rehearse(self.setup.metrics):
-            monitor.require(rehearse(self.setup, self.feed, self.objective))
+        if not self._finished():
+            require_monitored(self.monitor, self.setup, self.feed, self.objective)
 
     def _read_best(self, path: Path) -> dict[str, Tensor]:
         tensors, own = read_tensors(path), self.setup.model.state_dict()
@@ -189,7 +184,7 @@ class Training:
                 with noted(partial(self._where, samples)):
                     batch = next(loader)
                     set_learning_rates(state.optimiser, rate_factor(recipe, state.epoch, state.step, len(batches)))
-                    losses = self._step(batch, samples)
+                    losses = self.make_step(batch, samples)
                 state.totals.add(losses, len(numbers))
                 state.step += 1
                 steps = state.epoch * len(batches) + state.step
@@ -198,15 +193,6 @@ class Training:
                 bar.update()
                 bar.set_postfix({name: printed(value, ".3f") for name, value in state.totals.means().items()})
                 self._pause(steps, in_epoch=state.step < len(batches))
-
-    def _step(self, batch: Batch | None, samples: Sequence[Sample]) -> dict[str, float]:
-        try:
-            return self.make_step(batch, samples)
-        except torch.OutOfMemoryError as error:
-            raise torch.OutOfMemoryError(
-                f"{error}\na batch of {len(samples)} images takes too much memory: set a larger accumulate or a "
-                "smaller batch in the recipe, or let hv.fit_memory choose them"
-            ) from error
 
     def _close_epoch(self) -> None:
         """Validate, compare with the best epoch, and save."""

@@ -2,16 +2,35 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import torch
 
 from hccvision.contracts.errors import noted
 from hccvision.inference import place_back
-from hccvision.metrics.metric import Metric, compute_metrics
+from hccvision.metrics.metric import compute_metrics
 from hccvision.training.feed import Feed
+from hccvision.training.monitoring import Monitor
 from hccvision.training.objective import Objective
 from hccvision.training.setup import Setup
+
+
+def require_monitored(monitor: Monitor, setup: Setup, feed: Feed, objective: Objective) -> None:
+    """Raise unless the history will have the monitored figure, as far as that can be known before the first step.
+
+    Metrics of the user's own are not computed for a trial: they may depend on how often they are.
+
+    Args:
+        monitor: of the training.
+        setup: of the training.
+        feed: of its batches.
+        objective: the loss.
+
+    Raises:
+        ValueError: if the figure won't be there, or its metric doesn't state its direction.
+    """
+    computed = "val" in setup.datasets or not monitor.of_validation
+    own = all(getattr(metric.compute, "__module__", "").startswith("hccvision.") for metric in setup.metrics)
+    if computed and own and not monitor.is_known:
+        monitor.require(rehearse(setup, feed, objective))
 
 
 @torch.inference_mode()
@@ -42,15 +61,3 @@ def rehearse(setup: Setup, feed: Feed, objective: Objective) -> list[str]:
         predictions = place_back(task, list(model.decode(output)) * len(paths), paths, placements)
         figures = compute_metrics(setup.metrics, task.comparison(predictions, dataset.samples))
     return [*names, *(f"val_{name}" for name in (*losses, *figures))]
-
-
-def can_rehearse(metrics: Sequence[Metric]) -> bool:
-    """Return whether metrics can be computed for a trial: a user's own may depend on how often it is called.
-
-    Args:
-        metrics: of the training.
-
-    Returns:
-        True if all are the library's.
-    """
-    return all(getattr(metric.compute, "__module__", "").startswith("hccvision.") for metric in metrics)

@@ -48,9 +48,20 @@ class Stepper:
             The loss of the whole batch and its parts.
 
         Raises:
+            ValueError: if the loss depends on no weight that is trained.
+            torch.OutOfMemoryError: if the batch takes too much memory; the message says what to change.
             FloatingPointError: if the loss or a gradient is infinite or NaN; no weight is changed then. In fp16, whose
                 loss scaler skips such a step and lowers its scale, only after many skipped steps in a row.
         """
+        try:
+            return self._step(batch, samples)
+        except torch.OutOfMemoryError as error:
+            raise torch.OutOfMemoryError(
+                f"{error}\na batch of {len(samples)} images takes too much memory: set a larger accumulate or a "
+                "smaller batch in the recipe, or let hv.fit_memory choose them"
+            ) from error
+
+    def _step(self, batch: Batch | None, samples: Sequence[Sample]) -> dict[str, float]:
         model, processes = self.setup.model, self.setup.processes
         total = BatchLoss(samples, self.state.epoch, processes, step=self.state.step)
         parts = self.feed.training_parts(batch, self.state.random.draws)
