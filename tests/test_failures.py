@@ -94,7 +94,7 @@ def test_an_error_in_a_hook_names_the_hook_and_does_not_hide_the_first_one(data,
         (lambda images, targets, _: (images[:1], targets), r"got images \(1, 3, 64, 64\)"),
         (lambda images, targets, _: (images, targets.take(torch.tensor([0]))), "the targets of 2 images"),
         (lambda images, targets, _: None, "got NoneType: return both"),
-        (lambda images, targets, _: [images, targets], "got list: return both"),
+        (lambda images, targets, _: [images], "got Tensor: return both"),
         (lambda images, targets, _: ((images * 255).byte(), targets), "returned images"),
     ],
 )

@@ -68,7 +68,7 @@ def checked(augment: Augmentation, name: str) -> Augmentation:
 
     def apply(images: Tensor, targets: Targets, generator: Generator) -> tuple[Tensor, Targets]:
         found = augment(images, targets, generator)
-        kinds = [type(part) for part in found] if isinstance(found, tuple) else [type(found)]
+        kinds = [type(part) for part in found] if isinstance(found, (tuple, list)) else [type(found)]
         if len(kinds) != 2 or not issubclass(kinds[0], Tensor) or not issubclass(kinds[1], Targets):
             raise TypeError(
                 f"expected a tensor of images and hv.Targets from the augmentation {name!r}, got "
@@ -90,7 +90,7 @@ def checked(augment: Augmentation, name: str) -> Augmentation:
         if not (made.is_floating_point() and bool(made.isfinite().all()) and bool(moved.boxes.isfinite().all())):
             what = "boxes" if made.is_floating_point() and bool(made.isfinite().all()) else "images"
             raise ValueError(f"the augmentation {name!r} returned {what} with infinite numbers or NaN: correct it")
-        return found
+        return made, moved
 
     return apply
 
