@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Callable, Sequence, Sized
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Any, cast
@@ -231,9 +232,10 @@ class Training:
             raise
         except Exception:
             if self.history.run is not None and self.processes.num_processes == 1:
-                self._require_finite_weights()
-                self._save_state()
-                self._print(f"saved in epoch {state.epoch + 1} after all its steps{self._how_to_resume()}")
+                with suppress(OSError, FloatingPointError):  # the first error is the reason
+                    self._require_finite_weights()
+                    self._save_state()
+                    self._print(f"saved in epoch {state.epoch + 1} after all its steps{self._how_to_resume()}")
             raise
 
     def _pause(self, steps: int, *, in_epoch: bool) -> None:

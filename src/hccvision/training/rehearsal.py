@@ -59,5 +59,7 @@ def rehearse(setup: Setup, feed: Feed, objective: Objective) -> list[str]:
             return names
         paths, placements = [str(s.path) for s in dataset.samples], [dataset.placement(i) for i in range(len(dataset))]
         predictions = place_back(task, list(model.decode(output)) * len(paths), paths, placements)
+        if predictions[0].error is not None:
+            raise FloatingPointError(predictions[0].error)
         figures = compute_metrics(setup.metrics, task.comparison(predictions, dataset.samples))
     return [*names, *(f"val_{name}" for name in (*losses, *figures))]
