@@ -91,14 +91,14 @@ class Detection(Task):
         annotation = sample.annotation
         assert annotation is not None
         file = annotation.path or sample.path
-        given = torch.from_numpy(annotation.boxes)
+        given, stated = torch.from_numpy(annotation.boxes), f"{annotation.boxes.tolist()!s:.200}"
         if not bool(given.isfinite().all()):
-            raise ValueError(f"{file}: expected boxes of finite numbers, got {annotation.boxes.tolist()}: correct them")
+            raise ValueError(f"{file}: expected boxes of finite numbers, got {stated}: correct them")
         boxes = clip(given, size)
         keep = area(boxes) > 0
         if len(keep) and not bool(keep.any()):
             raise ValueError(
-                f"{file}: expected boxes with an area inside the image, got {annotation.boxes.tolist()}: correct them, "
+                f"{file}: expected boxes with an area inside the image, got {stated}: correct them, "
                 "or leave the sample out, which would count as free of lesions"
             )
         return boxes, keep
