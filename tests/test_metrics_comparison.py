@@ -1,5 +1,6 @@
 import gc
 import math
+import pickle
 
 import numpy as np
 import pytest
@@ -297,3 +298,25 @@ def test_any_objects_can_be_compared():
     }
     taken = Comparison([masks[2]], [truths[2]], classes=("tumor",))
     assert metric(comparison.take([2])) == metric(taken)
+
+
+# pickling
+
+
+@pytest.mark.parametrize("name", METRICS.names())
+def test_metrics_are_pickled(name):
+    metric = find_metrics([name])[0]
+    assert pickle.loads(pickle.dumps(metric)) == metric
+
+
+def test_comparisons_and_resamples_are_pickled():
+    truths = [{"boxes": [[0, 0, 5, 5]], "labels": [0]}, {"boxes": [], "labels": []}]
+    predictions = [{"boxes": [[0, 0, 5, 4]], "scores": [0.5], "labels": [0]}] * 2
+    whole = Comparison(predictions, truths, classes=("hcc",), patients=["a", "b"])
+    metrics = find_metrics(["voc_map", "detection_counts"])
+    for comparison in (whole, whole.take([1, 1, 0])):
+        for computed in (False, True):  # with and without what is kept
+            expected = compute_metrics(metrics, comparison) if computed else None
+            again = pickle.loads(pickle.dumps(comparison))
+            assert compute_metrics(metrics, again) == (expected or compute_metrics(metrics, comparison))
+            assert (again.patients, len(again)) == (comparison.patients, len(comparison))

@@ -176,3 +176,23 @@ def test_where_all_resamples_agree_the_interval_is_not_a_point():
     assert found["sensitivity"].method == "Wilson (every resample of patients gives the same value)"
     assert found["voc_map"].interval is None
     assert found["voc_map"].method == "no interval: every resample of patients gives the same value"
+
+
+def test_where_nearly_all_resamples_agree_the_interval_is_not_a_point():
+    """A patient is drawn four times in 1.9 % of the resamples: less than an end of the interval cuts off."""
+    called = np.eye(2)[[1] + [0] * 59]
+    comparison = Comparison(called, np.zeros(60, np.int64), classes=CLASSES, patients=[f"P{i}" for i in range(60)])
+    rare = Metric("rare", lambda c: float((c.calls == 1).sum() > 3))
+    for figure, interval, method in (
+        (Figure.share(0, 60), wilson(0, 60), "Wilson (nearly every resample of patients gives the same value)"),
+        (Figure(0.0), None, "no interval: nearly every resample of patients gives the same value"),
+    ):
+        found = add_intervals([rare], comparison, {"rare": figure})["rare"]
+        assert (found.interval, found.method) == (interval, method)
+
+
+def test_a_bootstrap_of_resamples_that_agree_says_so():
+    for values, groups in ((np.ones(5), None), (np.arange(5), ["P1"] * 5), (np.ones(1), None)):
+        with pytest.warns(UserWarning, match=r"items in \d groups is the single value \d, as the resamples agree"):
+            low, high = bootstrap(np.mean, values, groups=groups, samples=20)
+        assert low == high

@@ -16,6 +16,7 @@ from tqdm.auto import tqdm
 from hccvision.annotations.left_out import say_left_out
 from hccvision.annotations.problems import require_stated_size
 from hccvision.annotations.tree import scan
+from hccvision.contracts.errors import noted
 from hccvision.contracts.outputs import Prediction
 from hccvision.contracts.parts import Predictor
 from hccvision.contracts.samples import Sample
@@ -160,7 +161,7 @@ def _predict_batch(
 ) -> Sequence[Prediction]:
     if not loaded:
         return []
-    with torch.inference_mode():
+    with torch.inference_mode(), noted(lambda: f"while predicting {', '.join(entry.name for entry in loaded)}"):
         decoded = list(model.predict_batch([entry.image for entry in loaded], **options))
     return place_back(task, decoded, [entry.name for entry in loaded], [entry.placement for entry in loaded])
 

@@ -48,6 +48,53 @@ def check_batch(images: Tensor, targets: Targets) -> None:
             )
 
 
+def checked(augment: Augmentation, name: str) -> Augmentation:
+    """Return an augmentation whose results are checked.
+
+    Args:
+        augment: of any origin.
+        name: for messages.
+
+    Returns:
+        The same augmentation, which raises a TypeError or ValueError for results that can't be trained on: other than
+        as many images of the same size with their targets, or infinite numbers or NaN.
+
+    Example:
+        >>> broken = checked(lambda images, targets, _: (images / 0, targets), "mine")
+        >>> broken(torch.zeros(1, 3, 8, 8), Targets.pad([torch.zeros(0, 4)], [torch.zeros(0)]), torch.Generator())
+        Traceback (most recent call last):
+        ValueError: the augmentation 'mine' returned images with infinite numbers or NaN: correct it
+    """
+
+    def apply(images: Tensor, targets: Targets, generator: Generator) -> tuple[Tensor, Targets]:
+        found = augment(images, targets, generator)
+        kinds = [type(part) for part in found] if isinstance(found, (tuple, list)) else [type(found)]
+        if len(kinds) != 2 or not issubclass(kinds[0], Tensor) or not issubclass(kinds[1], Targets):
+            raise TypeError(
+                f"expected a tensor of images and hv.Targets from the augmentation {name!r}, got "
+                f"{', '.join(kind.__name__ for kind in kinds)}: return both"
+            )
+        made, moved = found
+        shapes = tuple(made.shape), tuple(moved.boxes.shape), tuple(moved.labels.shape)
+        if shapes[0] != tuple(images.shape) or shapes[1] != (*shapes[2], 4) or len(shapes[2]) != 2:
+            expected = f"images {tuple(images.shape)} and as many rows of boxes (B, N, 4) and labels (B, N)"
+            raise ValueError(
+                f"expected {expected} from the augmentation {name!r}, got images {shapes[0]}, boxes {shapes[1]} and "
+                f"labels {shapes[2]}: keep number and size of the images"
+            )
+        if len(moved) != len(images):
+            raise ValueError(
+                f"expected the targets of {len(images)} images from the augmentation {name!r}, got {len(moved)}: keep "
+                "the targets of all images"
+            )
+        if not (made.is_floating_point() and bool(made.isfinite().all()) and bool(moved.boxes.isfinite().all())):
+            what = "boxes" if made.is_floating_point() and bool(made.isfinite().all()) else "images"
+            raise ValueError(f"the augmentation {name!r} returned {what} with infinite numbers or NaN: correct it")
+        return made, moved
+
+    return apply
+
+
 def choose_images(count: int, share: float, generator: Generator) -> Tensor:
     """Draw which images of a batch are changed.
 

@@ -70,10 +70,11 @@ def check_coverage(data: Sequence[Sample], sizes: Sequence[tuple[int, int] | Non
 
 
 def _relative_boxes(data: Sequence[Sample], sizes: Sequence[tuple[int, int] | None]) -> np.ndarray:
-    """Return ``(N, 4)`` boxes relative to the sides of their images."""
+    """Return ``(N, 4)`` boxes relative to the sides of their images, without crowds."""
     parts = [np.zeros((0, 4), np.float32)]
     for sample, size in zip(data, sizes, strict=True):
         if sample.annotation is not None and size is not None and len(sample.annotation):
-            parts.append(np.clip(relative(sample.annotation.boxes, size), 0, 1))
+            counted = ~np.array(sample.annotation.crowd, bool)
+            parts.append(np.clip(relative(sample.annotation.boxes[counted], size), 0, 1))
     boxes = np.concatenate(parts)
     return boxes[(boxes[:, 2:] > boxes[:, :2]).all(1)]

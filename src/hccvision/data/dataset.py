@@ -15,6 +15,7 @@ from torch.utils.data import Dataset
 
 from hccvision.annotations.problems import require_stated_size
 from hccvision.contracts.batches import Targets
+from hccvision.contracts.errors import noted
 from hccvision.contracts.samples import Sample
 from hccvision.curation.facts import FACTS, require_unchanged
 from hccvision.data.cache import ImageCache, hash_file, key
@@ -75,8 +76,9 @@ class SliceDataset(Dataset[Item]):
     Raises:
         FileNotFoundError: with a cache folder, if an image file is missing.
         KeyError: for an unknown task; the message lists the known ones.
-        ValueError: if a sample lacks the ground truth that the task needs, or has a class that the model doesn't know;
-            if the images exceed the limit of the cache; or for a task given by name without ``classes``.
+        ValueError: if a sample has a problem that makes it unusable, lacks the ground truth that the task needs, or has
+            a class that the model doesn't know; if the images exceed the limit of the cache; or for a task given by
+            name without ``classes``.
 
     Example:
         >>> len(SliceDataset([], task="detection", classes=["hcc"], image_size=(300, 300)))
@@ -104,6 +106,9 @@ class SliceDataset(Dataset[Item]):
         self.channels = channels
         self.window = window
         for sample in self.samples:
+            unusable = next((problem for problem in sample.problems if not problem.usable), None)
+            if unusable is not None:
+                raise ValueError(f"{unusable}; correct it, or leave the sample out: usable(samples, on_problem='skip')")
             self.task.check(sample)
         self._shape = channels, *image_size
         size = channels * image_size[0] * image_size[1]
@@ -119,9 +124,10 @@ class SliceDataset(Dataset[Item]):
         return len(self.samples)
 
     def __getitem__(self, index: int) -> Item:
-        image, placement = self._image(index)
-        require_stated_size(self.samples[index], placement.original_size)
-        return Item(image, self.task.target(self.samples[index], placement), index)
+        with noted(lambda: str(self.samples[index].path)):
+            image, placement = self._image(index)
+            require_stated_size(self.samples[index], placement.original_size)
+            return Item(image, self.task.target(self.samples[index], placement), index)
 
     @property
     def hashes(self) -> dict[Path, str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 from typing import BinaryIO
 
@@ -51,7 +52,7 @@ def is_image(path: str | Path) -> bool:
     if path.name.lower().endswith(suffixes()):
         return True
     first_bytes = _first_bytes(ImageFile(path))
-    return any(image_format.matches(path, first_bytes) for image_format in formats)
+    return any(_matches(image_format, path, first_bytes) for image_format in formats)
 
 
 def format_of(path: str | Path) -> ImageFormat:
@@ -366,7 +367,20 @@ def _format_of(file: ImageFile) -> ImageFormat:
     fallback = IMAGE_FORMATS.names(fallback=True)[0]
     others = _formats(exclude=fallback)
     others.sort(key=lambda f: max((len(s) for s in f.suffixes if name.endswith(s)), default=0), reverse=True)
-    return next((f for f in others if f.matches(file.path, first_bytes)), IMAGE_FORMATS.get(fallback)())
+    return next((f for f in others if _matches(f, file.path, first_bytes)), IMAGE_FORMATS.get(fallback)())
+
+
+def _matches(image_format: ImageFormat, path: Path, first_bytes: bytes) -> bool:
+    """Return whether a file has a format; one that fails to say so is reported, and leaves the file to the others."""
+    try:
+        return image_format.matches(path, first_bytes)
+    except Exception as error:  # a format of anyone's
+        warnings.warn(
+            f"{path}: the image format {type(image_format).__name__} failed to say whether it is its own "
+            f"({type(error).__name__}: {error}) and is passed over: correct its method matches",
+            stacklevel=5,
+        )
+        return False
 
 
 def _formats(exclude: str = "") -> list[ImageFormat]:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from statistics import NormalDist
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from tqdm.auto import tqdm
 
 from hccvision.metrics.arrays import as_array
 from hccvision.metrics.comparison import Comparison
@@ -80,7 +82,7 @@ def bootstrap(
         groups: N names, such as patients; items of one name are drawn together.
 
     Returns:
-        ``(low, high)``.
+        ``(low, high)``; a warning says where the resamples agree, so that both are one value.
 
     Raises:
         ValueError: if there are no items, lengths differ, a group is None, or the statistic is not finite.
@@ -114,7 +116,14 @@ def bootstrap(
                 f"the statistic gave {values[i]} on resample {i}: let it return a number for any resample, "
                 "such as one that holds a single class"
             )
-    return percentiles(values, confidence)
+    low, high = percentiles(values, confidence)
+    if low == high:
+        warnings.warn(
+            f"the interval of {count} items in {len(members)} groups is the single value {low:g}, as the resamples "
+            "agree: that is no measure of its uncertainty; for a share of a count use wilson",
+            stacklevel=2,
+        )
+    return low, high
 
 
 def add_intervals(
@@ -176,11 +185,13 @@ def add_intervals(
         if undefined > resamples / 2:
             method = f"no interval: undefined in {undefined} of {resamples} resamples of patients"
             found[name] = figures[name].replace(interval=None, method=method)
-        elif defined.min() == defined.max():  # the bootstrap can't see beyond what every patient has in common
-            note = "every resample of patients gives the same value"
-            found[name] = _with_wilson(figures[name], confidence, note)
-        else:
-            found[name] = figures[name].replace(interval=percentiles(defined, confidence), method=BY_PATIENT)
+            continue
+        interval = percentiles(defined, confidence)
+        if interval[0] < interval[1]:
+            found[name] = figures[name].replace(interval=interval, method=BY_PATIENT)
+        else:  # the bootstrap can't see beyond what the patients have in common
+            share = "every resample" if defined.min() == defined.max() else "nearly every resample"
+            found[name] = _with_wilson(figures[name], confidence, f"{share} of patients gives the same value")
     return found
 
 
@@ -193,7 +204,7 @@ def _resampled(
     comparison.plan(metrics)
     members = members_of(comparison.patients or [])
     generator = np.random.default_rng(seed)
-    for i in range(resamples):
+    for i in tqdm(range(resamples), desc="intervals", leave=False, disable=None, delay=2):
         sample = comparison.take(draw(members, generator))
         for metric in metrics:
             try:

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
+from hccvision.contracts.errors import noted
 from hccvision.metrics.figure import Figure
 from hccvision.registry import METRICS
 
@@ -83,7 +84,8 @@ class Metric:
         Raises:
             TypeError: if ``compute`` returned something other than numbers.
         """
-        found = self.compute(comparison, **self.options)
+        with noted(f"in the metric {self.name!r}"):
+            found = self.compute(comparison, **self.options)
         named = found if isinstance(found, Mapping) else {self.name: found}
         return {str(name): self._figure(str(name), value) for name, value in named.items()}
 
@@ -122,7 +124,7 @@ class Metric:
         if isinstance(value, Figure):
             return value
         try:
-            number = float(value)
+            number = float("a text" if isinstance(value, (str, bytes)) else value)
         except (TypeError, ValueError) as error:
             raise TypeError(
                 f"the metric {self.name!r} returned {type(value).__name__} for {name!r}: expected a number, a Figure, "

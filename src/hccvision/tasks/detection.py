@@ -91,25 +91,27 @@ class Detection(Task):
         annotation = sample.annotation
         assert annotation is not None
         file = annotation.path or sample.path
-        given = torch.from_numpy(annotation.boxes)
+        given, stated = torch.from_numpy(annotation.boxes), f"{annotation.boxes.tolist()!s:.200}"
         if not bool(given.isfinite().all()):
-            raise ValueError(f"{file}: expected boxes of finite numbers, got {annotation.boxes.tolist()}: correct them")
+            raise ValueError(f"{file}: expected boxes of finite numbers, got {stated}: correct them")
         boxes = clip(given, size)
         keep = area(boxes) > 0
         if len(keep) and not bool(keep.any()):
             raise ValueError(
-                f"{file}: expected boxes with an area inside the image, got {annotation.boxes.tolist()}: correct them, "
+                f"{file}: expected boxes with an area inside the image, got {stated}: correct them, "
                 "or leave the sample out, which would count as free of lesions"
             )
         return boxes, keep
 
     def check_training(self, samples: Sequence[Sample]) -> None:
-        """Warn if no sample has a box: such a training can only teach that there is no lesion."""
-        if samples and not any(sample.object_names for sample in samples):
+        """Warn if no sample has a box, which can only teach that there is no lesion, or none has one of a class."""
+        if any(self.counted(sample) for sample in samples):
+            super().check_training(samples)
+        elif samples:
             warnings.warn(
                 f"expected boxes to train a detector, got none in {len(samples)} samples, such as {samples[0].path}: "
                 "the model can only learn to find nothing; check the folder and the format that was read",
-                stacklevel=4,
+                stacklevel=3,
             )
 
     def truth(self, sample: Sample) -> dict[str, torch.Tensor]:
@@ -129,11 +131,11 @@ class Detection(Task):
 
     def stratum(self, sample: Sample) -> Hashable:
         """Return whether the image has any lesion to learn; a crowd is none."""
-        return bool(sample.object_names)
+        return bool(self.counted(sample))
 
     def counted(self, sample: Sample) -> tuple[str, ...]:
         """Return the class of each box but the crowds."""
-        return sample.object_names
+        return () if sample.annotation is None else sample.annotation.object_names
 
     def decode(self, output: Any, *, first_label: int = 0, score_threshold: float = 0.0) -> list[Detections]:
         """Return the detections in torchvision's output: one dictionary of boxes, scores and labels per image."""

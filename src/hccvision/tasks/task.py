@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Hashable, Iterable, Mapping, Sequence
@@ -15,6 +16,8 @@ from hccvision.contracts.samples import Annotation, Sample
 from hccvision.images.placement import Placement
 from hccvision.metrics.comparison import Comparison
 from hccvision.registry import TASKS
+
+_MOST = 5  # classes that a warning names
 
 
 class Task(ABC):
@@ -105,12 +108,21 @@ class Task(ABC):
             Targets of one image; `Targets.cat` joins those of a batch.
         """
 
-    def check_training(self, samples: Sequence[Sample]) -> None:  # noqa: B027 - most tasks have nothing to add
-        """Warn before a training of what its samples can't teach; by default of nothing.
+    def check_training(self, samples: Sequence[Sample]) -> None:
+        """Warn before a training of what its samples can't teach: classes that none of them shows.
 
         Args:
             samples: that will be trained on.
         """
+        shown = {name for sample in samples for name in self.counted(sample)}
+        missing = [name for name in self.classes if name not in shown]
+        if samples and missing:
+            names = ", ".join(map(repr, missing[:_MOST])) + f" and {len(missing) - _MOST} more" * (len(missing) > _MOST)
+            warnings.warn(
+                f"none of {len(samples)} training samples, such as {samples[0].path}, shows {names}, which can't be "
+                "learned from them: add such samples, or leave the class out of the model",
+                stacklevel=3,
+            )
 
     def example_targets(self, count: int, image_size: tuple[int, int]) -> Targets:
         """Return synthetic targets, with which the memory of a training step is measured.

@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import accumulate
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from hccvision.data.dataset import Batch, Item, collate
+from hccvision.training.single_images import batch_sizes
 
 
-def cut(numbers: Sequence[int], batch: int) -> list[Sequence[int]]:
+def cut(numbers: Sequence[int], batch: int, smallest: int = 1) -> list[Sequence[int]]:
     """Cut the numbers of an epoch into batches.
 
     Args:
         numbers: of the samples, in the order of the epoch.
         batch: size of a batch, at least 1; the last one may be smaller.
+        smallest: a last batch of fewer images is joined to the batch before it.
 
     Returns:
         The numbers of each batch.
@@ -25,7 +28,8 @@ def cut(numbers: Sequence[int], batch: int) -> list[Sequence[int]]:
         >>> cut([4, 1, 3, 0, 2], 2)
         [[4, 1], [3, 0], [2]]
     """
-    return [numbers[i : i + batch] for i in range(0, len(numbers), batch)]
+    sizes = batch_sizes(len(numbers), batch, smallest)
+    return [numbers[end - size : end] for size, end in zip(sizes, accumulate(sizes), strict=True)]
 
 
 def join(items: Sequence[Item] | Batch) -> Batch | None:

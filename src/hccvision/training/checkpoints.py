@@ -14,6 +14,7 @@ import json
 import math
 import os
 import platform
+import uuid
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -152,6 +153,31 @@ class Run:
             OSError: if it can't be written; the files of the earlier states remain.
         """
         self._write(self.state, lambda path: _save(dict(state) | {"made_by": self.made_by}, path), keep=self.previous)
+
+    def rehearse(self, model: Model, state: Mapping[str, Any]) -> None:
+        """Write a state and a model for a trial, and delete them: what can't be saved is said before the first step.
+
+        Args:
+            model: as it will be saved.
+            state: as it will be saved.
+
+        Raises:
+            OSError: if there is no room, or no permission.
+            ValueError: if the state can't be read back.
+        """
+        trial = self.folder / f".{uuid.uuid4().hex}.tmp"
+        try:
+            self._write(trial, lambda path: _save(dict(state) | {"made_by": self.made_by}, path))
+            try:
+                _check_state(torch.load(trial, map_location="cpu", weights_only=True))
+            except Exception as error:  # whatever a part given as an object keeps in its state
+                raise ValueError(
+                    f"{self.folder}: the state of this training can't be read back ({error!r:.500}): keep tensors and "
+                    "plain values only in the optimiser"
+                ) from error
+            self._write(trial, model.save)
+        finally:
+            trial.unlink(missing_ok=True)
 
     def save_epoch(self, model: Model, history: History, *, is_best: bool) -> None:
         """Write history and models after an epoch.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
 from typing import Any
@@ -12,7 +12,9 @@ from typing import Any
 import torch
 
 from hccvision.annotations.problems import usable
+from hccvision.augment.batch import checked
 from hccvision.contracts.samples import Sample
+from hccvision.data.dataset import SliceDataset
 from hccvision.metrics.metric import find_metrics
 from hccvision.model.model import Model
 from hccvision.recipes import Recipe, quick
@@ -120,14 +122,16 @@ def fit(
     task = task_of(model)
     scorers = find_metrics(task.training_metrics if metrics is None else metrics, task.name)
     augment = AUGMENTATIONS.resolve(recipe.augmentation, **recipe.augmentation_options)
+    augment = checked(augment, getattr(recipe.augmentation, "__name__", str(recipe.augmentation)))
     hooks = Hooks(more.hooks)
     _check_options(recipe, val, more.save_every, run)
     if more.feature_cache is not False:
         _require_fixed_features(model, recipe)
-    task.check_training(train)
     datasets = {"train": model.dataset(usable(train, more.on_problem), cache=more.cache)}
+    task.check_training(datasets["train"].samples)
     if val is not None:
         datasets["val"] = model.dataset(usable(val, more.on_problem), cache=more.cache)
+    _require_files(datasets)
     processes = accelerator(device, recipe.precision)
     freezer = Freezer(model, recipe)
     with freezer(), checkpointed(model, recipe.checkpointing), callers_randomness(processes.device):
@@ -137,11 +141,20 @@ def fit(
             training.open(run, resume)
             if more.feature_cache is not False:
                 training.feed.cache_features(None if more.feature_cache is True else more.feature_cache)
+            training.rehearse()
             training.run()
             gather(None, processes)  # waits until the main process has written everything
     model.load_state_dict(training.state.best)
     model.eval()
     return training.history
+
+
+def _require_files(datasets: Mapping[str, SliceDataset]) -> None:
+    """Raise now, rather than after hours, if an image file is missing."""
+    for dataset in datasets.values():
+        for sample in dataset.samples:
+            if not sample.path.is_file():
+                raise FileNotFoundError(f"{sample.path}: there is no such image file: check the path")
 
 
 def _check_options(

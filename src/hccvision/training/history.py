@@ -15,7 +15,8 @@ class History:
 
     Args:
         rows: one dictionary per epoch: ``epoch`` (from 1), ``learning_rate``, ``train_loss`` and ``val_loss`` with
-            their parts (``train_regression`` …), and ``val_<metric>``.
+            their parts (``train_regression`` …), and ``val_<metric>``. A metric that is undefined is nan; a loss is a
+            sum, which of nothing is 0, such as the regression loss of images without lesions.
         best: index of the row that is best by the recipe's ``monitor``; None before the first epoch.
         run: the run folder, or None.
 
@@ -59,6 +60,23 @@ class History:
                 return False
         self.best = len(self.rows) - 1
         return True
+
+
+def printed(value: float, spec: str) -> str:
+    """Return a figure as text, "–" where it is undefined.
+
+    Args:
+        value: a number, nan where it is undefined.
+        spec: format of a number.
+
+    Returns:
+        The text.
+
+    Example:
+        >>> printed(0.5, ".3f"), printed(math.nan, ".3f")
+        ('0.500', '–')
+    """
+    return format(value, spec) if math.isfinite(value) else "–"
 
 
 class RunningMean:

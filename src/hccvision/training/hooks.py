@@ -7,6 +7,7 @@ from typing import Any
 
 from torch import nn
 
+from hccvision.contracts.errors import noted
 from hccvision.training.history import History
 
 METHODS = ("on_step", "on_epoch", "on_end")
@@ -83,8 +84,13 @@ class Hooks(Hook):
         """Call every hook's ``on_end``."""
         self._call("on_end", history, model)
 
+    def has(self, name: str) -> bool:
+        """Return whether any hook has a method of this name."""
+        return any(getattr(hook, name, None) is not None for hook in self.hooks)
+
     def _call(self, name: str, *args: Any) -> None:
         for hook in self.hooks:
             method = getattr(hook, name, None)
             if method is not None:
-                method(*args)
+                with noted(f"in {name} of the hook {type(hook).__name__}"):
+                    method(*args)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Sequence
 
 from hccvision.metrics.metric import Metric
 
@@ -41,15 +41,20 @@ class Monitor:
                 self._refuse()
 
     @property
+    def is_known(self) -> bool:
+        """Whether the history will have it for sure: the loss, or a figure that a metric states by its full name."""
+        return self.name in ("train_loss", "val_loss") or (self._stated and self.of_validation and "/" not in self.name)
+
+    @property
     def of_validation(self) -> bool:
         """Whether the figure is computed on the validation data."""
         return self.name.startswith("val_")
 
-    def require(self, row: Mapping[str, float]) -> None:
+    def require(self, row: Collection[str]) -> None:
         """Check that the figure is in a row of the history, and that its direction is known.
 
         Args:
-            row: of an epoch.
+            row: of an epoch, or the names of its figures.
 
         Raises:
             ValueError: if it is missing (the message lists the figures of the row), or no metric states its direction.

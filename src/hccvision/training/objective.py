@@ -51,6 +51,13 @@ class Objective:
                 f"expected hv.Loss(sums, count) from the loss of {type(model.head).__name__}, got "
                 f"{type(loss).__name__}: return the sums over the batch and the count to divide them by"
             )
+        scalars = [*loss.sums.values(), loss.count]
+        if not loss.sums or not all(isinstance(value, Tensor) and value.numel() == 1 for value in scalars):
+            shapes = {name: tuple(getattr(value, "shape", ())) for name, value in loss.sums.items()}
+            raise TypeError(
+                f"expected one scalar tensor per part and a scalar count in the loss of {type(model.head).__name__}, "
+                f"got parts of the shapes {shapes} and the count {loss.count!r:.100}: return sums over the batch"
+            )
         return loss
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import atexit
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cache
 from typing import Any, TypeVar
 
@@ -115,6 +115,30 @@ def broadcast(value: T, processes: Any) -> T:
     from accelerate.utils import broadcast_object_list
 
     return broadcast_object_list([value])[0]
+
+
+def on_main(work: Callable[[], object], processes: Any) -> None:
+    """Do something in the main process only, and wait for it; if it fails there, no process goes on without it.
+
+    Args:
+        work: what to do, without communication between the processes.
+        processes: returned by `accelerator`.
+
+    Raises:
+        Exception: what ``work`` raised, in the main process.
+        RuntimeError: in the others, if it failed.
+    """
+    failed: BaseException | None = None
+    if processes.is_main_process:
+        try:
+            work()
+        except BaseException as error:
+            failed = error
+    reason = broadcast(None if failed is None else f"{type(failed).__name__}: {failed}", processes)
+    if failed is not None:
+        raise failed
+    if reason is not None:
+        raise RuntimeError(f"the main process stopped the training: {reason}")
 
 
 def add_up(parts: Iterable[Mapping[str, float]]) -> dict[str, float]:

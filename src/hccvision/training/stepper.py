@@ -48,9 +48,20 @@ class Stepper:
             The loss of the whole batch and its parts.
 
         Raises:
+            ValueError: if the loss depends on no weight that is trained.
+            torch.OutOfMemoryError: if the batch takes too much memory; the message says what to change.
             FloatingPointError: if the loss or a gradient is infinite or NaN; no weight is changed then. In fp16, whose
                 loss scaler skips such a step and lowers its scale, only after many skipped steps in a row.
         """
+        try:
+            return self._step(batch, samples)
+        except torch.OutOfMemoryError as error:
+            raise torch.OutOfMemoryError(
+                f"{error}\na batch of {len(samples)} images takes too much memory: set a larger accumulate or a "
+                "smaller batch in the recipe, or let hv.fit_memory choose them"
+            ) from error
+
+    def _step(self, batch: Batch | None, samples: Sequence[Sample]) -> dict[str, float]:
         model, processes = self.setup.model, self.setup.processes
         total = BatchLoss(samples, self.state.epoch, processes, step=self.state.step)
         parts = self.feed.training_parts(batch, self.state.random.draws)
@@ -58,7 +69,13 @@ class Stepper:
         for part in parts:
             loss = self.objective(model, self.feed.forward(model, part), part.targets)
             first = loss.divisor if first is None else first
-            processes.backward(Loss(loss.sums, first)["loss"])
+            whole = Loss(loss.sums, first)["loss"]
+            if not whole.requires_grad:
+                raise ValueError(
+                    f"the loss of {type(model.head).__name__} depends on no weight that is trained, so that nothing "
+                    "can be learned: don't detach it, and freeze less"
+                )
+            processes.backward(whole)
             total.add(loss)
         losses, divisor = total.normalised()
         if first is not None:
