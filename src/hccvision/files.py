@@ -12,6 +12,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
 
+from hccvision.contracts.samples import as_text
 from hccvision.drafts import draft_file, draft_folder, is_draft
 
 NO_LINKS = (errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK, errno.EXDEV, errno.EACCES)
@@ -126,7 +127,7 @@ def write_table(path: str | os.PathLike[str], rows: Iterable[Iterable[object]]) 
     """
     text = io.StringIO()
     csv.writer(text, lineterminator="\n").writerows(rows)
-    return write_text(path, text.getvalue(), errors="backslashreplace")
+    return write_text(path, as_text(text.getvalue()))
 
 
 def file_sha256(file: str | os.PathLike[str] | BinaryIO) -> str:

@@ -34,6 +34,22 @@ def printable(text: str) -> str:
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text)
 
 
+def as_text(name: str) -> str:
+    r"""Return the name of a file as `write_table` writes it: bytes that are no text as ``\udcff``.
+
+    Args:
+        name: as Python decodes it.
+
+    Returns:
+        Text that UTF-8 can hold.
+
+    Example:
+        >>> print(as_text("P1_\udcff.png"))
+        P1_\udcff.png
+    """
+    return name.encode("utf-8", "backslashreplace").decode("utf-8")
+
+
 @dataclass(frozen=True)
 class Problem:
     """One problem of a file; readers collect these, and nothing is dropped silently.
