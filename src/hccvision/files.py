@@ -148,7 +148,7 @@ def file_sha256(file: str | os.PathLike[str] | BinaryIO) -> str:
         'e3b0c442'
     """
     if isinstance(file, (str, os.PathLike)):
-        with Path(file).open("rb") as stream:
+        with named_after(Path(file)), Path(file).open("rb") as stream:
             return file_sha256(stream)
     digest = hashlib.sha256()
     while block := file.read(1 << 20):
@@ -252,8 +252,10 @@ def named_after(target: Path, draft: Path | None = None) -> Iterator[None]:
             if error.filename is None or is_draft(Path(os.fsdecode(error.filename))):
                 error.filename = str(target)
                 del error.filename2
-            elif isinstance(error.filename, str):
-                error.filename = error.filename.replace(hidden, str(target))
+            for name in ("filename", "filename2"):
+                path = getattr(error, name)
+                if isinstance(path, str):
+                    setattr(error, name, path.replace(hidden, str(target)))
         raise
 
 

@@ -293,7 +293,7 @@ def _lacks_room(error: BaseException) -> bool:
     """Return whether a disk, a quota or a limit of file sizes is full; also where torch hides the reason."""
     if isinstance(error, OSError):
         return error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-    return error.__context__ is None or _lacks_room(error.__context__)
+    return error.__context__ is not None and _lacks_room(error.__context__)
 
 
 @contextlib.contextmanager
