@@ -530,6 +530,7 @@ def full_behind_torch():
         (OSError(errno.ENOSPC, "No space left on device"), "free disk space"),
         (OSError(errno.EFBIG, "File too large"), "free disk space"),
         (full_behind_torch(), "free disk space"),
+        (RuntimeError("the network is down"), "mend the cause"),
         (PermissionError(errno.EACCES, "Permission denied"), "mend the cause"),
     ],
 )

@@ -1,6 +1,8 @@
 import hashlib
 import io
 import os
+import re
+import shutil
 from pathlib import Path
 
 import pytest
@@ -109,3 +111,41 @@ def test_a_folder_that_fails_leaves_nothing(tmp_path, error):
     with pytest.raises(error):
         fill()
     assert names(tmp_path) == []
+
+
+def test_errors_name_the_target_and_never_a_hidden_draft(tmp_path):
+    def full(path):
+        raise OSError(28, "No space left on device")
+
+    cases = {
+        "a.txt": lambda: write_atomically(tmp_path / "a.txt", full),
+        "missing/a.txt": lambda: write_text(tmp_path / "missing" / "a.txt", "a"),
+        "new/b.txt": lambda: fill(lambda draft: (draft / "b.txt").read_text()),
+        "new/c.txt": lambda: fill(lambda draft: shutil.copyfile(draft / "none", draft / "c.txt")),
+        "new": lambda: fill(full),
+        "new: bad": lambda: fill(lambda draft: int(f"{draft}: bad")),
+    }
+
+    def fill(act):
+        with new_folder(tmp_path / "new") as draft:
+            (draft / "none").touch()
+            if act is full:
+                act(draft)
+            (draft / "c.txt").mkdir()
+            act(draft)
+
+    for named, act in cases.items():
+        with pytest.raises((OSError, ValueError), match=re.escape(str(tmp_path / named))) as caught:
+            act()
+        assert ".hccvision-" not in str(caught.value)
+        assert names(tmp_path) == []
+
+
+def test_a_mounted_or_the_working_folder_is_refused_before_the_work(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(OSError, match="write to a new folder in it"), new_folder("."):
+        pytest.fail("the work was begun")
+    monkeypatch.setattr(Path, "is_mount", lambda path: path.name == "disk")
+    (tmp_path / "disk").mkdir()
+    with pytest.raises(OSError, match="write to a new folder in it"), new_folder("disk"):
+        pytest.fail("the work was begun")

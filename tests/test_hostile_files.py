@@ -3,6 +3,7 @@
 import json
 import math
 import socket
+import sys
 
 import numpy as np
 import pytest
@@ -195,3 +196,23 @@ def test_a_detectors_file_as_well(tmp_path):
     save_file(tensors, path, {"hccvision": text})
     with pytest.raises(ValueError, match=r"the tensor head\.default_boxes holds"):
         load_model(path)
+
+
+LARGE = [
+    {"head": ["linear", {"hidden": [200_000, 200_000]}]},
+    {"head": ["linear", {"hidden": [2**40]}]},
+    {"backbone": ["mobilenet_v1", {"width": 40}]},
+    {"backbone": ["mobilenet_v1", {"width": 0.1, "in_channels": 1000}], "image_size": [2048, 2048]},
+]
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no peak of memory is told on Windows")
+@pytest.mark.parametrize("change", LARGE, ids=lambda change: str(change)[:60])
+def test_settings_far_larger_than_the_tensors_take_no_memory(file_of, change):
+    import resource
+
+    path = file_of(**change)
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    with pytest.raises(ValueError, match=r"a\.safetensors: "):
+        load_model(path)
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 300_000  # KB

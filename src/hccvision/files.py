@@ -12,6 +12,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
 
+from hccvision.contracts.samples import as_text
 from hccvision.drafts import draft_file, draft_folder, is_draft
 
 NO_LINKS = (errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK, errno.EXDEV, errno.EACCES)
@@ -126,7 +127,7 @@ def write_table(path: str | os.PathLike[str], rows: Iterable[Iterable[object]]) 
     """
     text = io.StringIO()
     csv.writer(text, lineterminator="\n").writerows(rows)
-    return write_text(path, text.getvalue(), errors="backslashreplace")
+    return write_text(path, as_text(text.getvalue()))
 
 
 def file_sha256(file: str | os.PathLike[str] | BinaryIO) -> str:
@@ -147,7 +148,7 @@ def file_sha256(file: str | os.PathLike[str] | BinaryIO) -> str:
         'e3b0c442'
     """
     if isinstance(file, (str, os.PathLike)):
-        with Path(file).open("rb") as stream:
+        with named_after(Path(file)), Path(file).open("rb") as stream:
             return file_sha256(stream)
     digest = hashlib.sha256()
     while block := file.read(1 << 20):
@@ -251,8 +252,10 @@ def named_after(target: Path, draft: Path | None = None) -> Iterator[None]:
             if error.filename is None or is_draft(Path(os.fsdecode(error.filename))):
                 error.filename = str(target)
                 del error.filename2
-            elif isinstance(error.filename, str):
-                error.filename = error.filename.replace(hidden, str(target))
+            for name in ("filename", "filename2"):
+                path = getattr(error, name)
+                if isinstance(path, str):
+                    setattr(error, name, path.replace(hidden, str(target)))
         raise
 
 

@@ -19,7 +19,7 @@ from hccvision.annotations.tree import scan
 from hccvision.contracts.errors import noted
 from hccvision.contracts.outputs import Prediction
 from hccvision.contracts.parts import Predictor
-from hccvision.contracts.samples import Sample
+from hccvision.contracts.samples import Sample, printable
 from hccvision.finite import is_finite
 from hccvision.images.arrays import to_image
 from hccvision.images.placement import Placement, place, resize
@@ -190,7 +190,7 @@ def place_back(
         )
     rows = zip(names, entries, placements, strict=True)
     return [
-        Prediction(name, error=f"{name}: {entry}")
+        Prediction(name, error=printable(f"{name}: {entry}"))
         if isinstance(entry, Exception)
         else require_finite(task.prediction(name, entry, placement), entry)
         for name, entry, placement in rows
@@ -232,7 +232,7 @@ def require_finite(prediction: Prediction, output: Any = None) -> Prediction:
     """
     if is_finite(prediction) and is_finite(output):
         return prediction
-    return Prediction(prediction.path, error=f"{prediction.path}: {NOT_FINITE}")
+    return Prediction(prediction.path, error=printable(f"{prediction.path}: {NOT_FINITE}"))
 
 
 def predict(model: Predictor, inputs: Input | Iterable[Input], **options: Any) -> list[Prediction]:
@@ -371,4 +371,4 @@ def load(model: Network, item: Input, number: int) -> Loaded | Prediction:
         return Loaded(name, *resize(image, model.image_size, model.resize))
     except Exception as error:  # whatever a decoder raises concerns this input alone
         message = str(error) or type(error).__name__
-        return Prediction(name, error=message if name in message else f"{name}: {message}")
+        return Prediction(name, error=printable(message if name in message else f"{name}: {message}"))

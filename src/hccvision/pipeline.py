@@ -14,6 +14,7 @@ from tqdm.auto import tqdm
 from hccvision.annotations.formats import ImageWriter, image_writer
 from hccvision.contracts.outputs import Detections, Prediction
 from hccvision.contracts.parts import Predictor
+from hccvision.contracts.samples import printable
 from hccvision.images.read import image_size
 from hccvision.inference import Input, list_inputs, predict
 from hccvision.tasks.task import Task, task_of
@@ -190,7 +191,8 @@ def _proposal(path: Path, prediction: Prediction, task: Task, writer: ImageWrite
         return nothing
     except (OSError, ValueError) as error:
         message = str(error)
-        return replace(nothing, error=message if file.name in message or path.name in message else f"{file}: {message}")
+        named = file.name in message or path.name in message
+        return replace(nothing, error=printable(message if named else f"{file}: {message}"))
     return Proposal(path, file, len(annotation), True)
 
 

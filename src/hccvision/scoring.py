@@ -10,7 +10,7 @@ from typing import Any
 from hccvision.annotations.problems import usable
 from hccvision.contracts.outputs import Prediction
 from hccvision.contracts.parts import Predictor
-from hccvision.contracts.samples import Sample
+from hccvision.contracts.samples import Sample, printable
 from hccvision.inference import Tracked, predict, require_finite
 from hccvision.metrics.intervals import add_intervals
 from hccvision.metrics.metric import Metric, compute_metrics, find_metrics
@@ -144,9 +144,11 @@ def _report(
     predictions = [require_finite(prediction) for prediction in predictions]
     failed = [p.error for p in predictions if p.error is not None]
     if len(failed) == len(samples) or (failed and on_problem == "raise"):
-        raise ValueError(f"{len(failed)} of {len(samples)} images could not be predicted, first {failed[0]}")
+        raise ValueError(
+            f"{len(failed)} of {len(samples)} images could not be predicted, first {printable(str(failed[0]))}"
+        )
     for error in failed:
-        print(f"skipped: {error}")
+        print(printable(f"skipped: {error}"))
     scored = [(p, s) for p, s in zip(predictions, samples, strict=True) if p.error is None]
     predictions, samples = [p for p, _ in scored], [s for _, s in scored]
     comparison = task.comparison(predictions, samples)

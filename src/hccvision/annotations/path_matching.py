@@ -7,7 +7,7 @@ from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
 
-from hccvision.contracts.samples import Sample
+from hccvision.contracts.samples import Sample, as_text
 
 
 class PathMatcher:
@@ -29,7 +29,7 @@ class PathMatcher:
     def __init__(self, file: Path, samples: Sequence[Sample]) -> None:
         self.file = file
         self.samples = samples
-        self._equal = {str(s.path): number for number, s in enumerate(samples)}
+        self._equal = {as_text(str(s.path)): number for number, s in enumerate(samples)}
         if len(self._equal) < len(samples):
             raise ValueError(
                 f"{file}: expected samples with paths of their own, got {len(samples)} samples with "
@@ -37,7 +37,8 @@ class PathMatcher:
             )
         self._by_name: dict[str, list[tuple[list[str], int]]] = defaultdict(list)
         for number, sample in enumerate(samples):
-            self._by_name[sample.path.name].append((list(sample.path.parts), number))
+            parts = _parts(as_text(str(sample.path)))  # as `Report.save` writes them
+            self._by_name[parts[-1]].append((parts, number))
         self._found: dict[str, int] = {}
         self._stated: dict[int, str] = {}
 
@@ -66,7 +67,7 @@ class PathMatcher:
         return number
 
     def _by_tail(self, stated: str, row: str) -> int:
-        parts = re.split(r"[\\/]+", stated)
+        parts = _parts(stated)
         alike = [(_shared_tail(parts, own), number) for own, number in self._by_name.get(parts[-1], [])]
         longest = max((length for length, _ in alike), default=0)
         best = [number for length, number in alike if length == longest]
@@ -81,6 +82,10 @@ class PathMatcher:
                 f"{self.file}: {row} is of the image {stated!r}, which may be any of {got}: state more of its path"
             )
         return best[0]
+
+
+def _parts(path: str) -> list[str]:
+    return re.split(r"[\\/]+", path)
 
 
 def _shared_tail(one: Sequence[str], other: Sequence[str]) -> int:

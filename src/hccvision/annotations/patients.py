@@ -10,9 +10,9 @@ from pathlib import Path
 
 from hccvision.annotations.names import annotation_stem
 from hccvision.annotations.paths import read_text
-from hccvision.contracts.samples import Problem
+from hccvision.contracts.samples import Problem, as_text
 
-PatientRule = str | Callable[[Path], str | None] | Mapping[str, str] | Path
+PatientRule = str | re.Pattern[str] | Callable[[Path], str | None] | Mapping[str, str] | Path
 PatientOf = Callable[[Path], str | None]
 
 
@@ -29,7 +29,9 @@ def patient_rule(rule: PatientRule | None) -> PatientOf | None:
 
     Raises:
         FileNotFoundError: if there is no such CSV file.
-        ValueError: if the CSV file lacks a column, is not UTF-8, or gives one file name two patients.
+        ValueError: if the CSV file can't be read, lacks a column or gives one file name two patients; if the pattern is
+            no regular expression, or the rule none of these. Python can't bound the time of a search: nested
+            repetitions such as ``(a+)+$`` may take for ever.
 
     Example:
         >>> patient_rule(r"^(P\d+)_")(Path("liver/P007_03.png"))
@@ -41,8 +43,35 @@ def patient_rule(rule: PatientRule | None) -> PatientOf | None:
         rule = _read_table(Path(rule))
     if isinstance(rule, Mapping):
         table = rule
-        return lambda path: table.get(path.name, table.get(annotation_stem(path)))
-    pattern = re.compile(str(rule))
+        return lambda path: next((table[n] for n in _names_in_a_table(path) if n in table), None)
+    if not isinstance(rule, (str, re.Pattern)):
+        raise ValueError(
+            f"expected a regular expression, a callable, a table or the path of a CSV for patients, got {rule!r:.200}"
+        )
+    return search_names(rule)
+
+
+def search_names(expression: str | re.Pattern[str]) -> PatientOf:
+    r"""Build a callable that searches file names for a regular expression.
+
+    Args:
+        expression: as text, or compiled.
+
+    Returns:
+        A callable from a path to the first group, or to the whole match; None where there is no match.
+
+    Raises:
+        ValueError: if it is no regular expression for text.
+
+    Example:
+        >>> search_names(r"^(P\d+)_")(Path("liver/P007_03.png"))
+        'P007'
+    """
+    try:
+        pattern = re.compile(expression)
+        pattern.search("")
+    except (re.error, RecursionError, OverflowError, TypeError) as error:
+        raise ValueError(f"{expression!r:.200} is no regular expression for file names: {error}") from error
 
     def search(path: Path) -> str | None:
         hit = pattern.search(path.name)
@@ -70,16 +99,27 @@ def find_patient(rule: PatientOf | None, path: Path) -> tuple[str | None, tuple[
     return str(patient), ()
 
 
+def _names_in_a_table(path: Path) -> tuple[str, ...]:
+    """Return what a table may call an image; bytes that are no text are escaped in files, see `files.write_table`."""
+    return path.name, as_text(path.name), annotation_stem(path)
+
+
 def _read_table(path: Path) -> dict[str, str]:
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such patient table")
-    rows = list(csv.DictReader(io.StringIO(read_text(path))))
+    reader = csv.DictReader(io.StringIO(read_text(path), newline=""), strict=True)
+    try:
+        rows = list(reader)
+    except csv.Error as error:
+        raise ValueError(f"{path}: line {reader.line_num}: not a readable CSV ({error}): save it again") from error
+    if any(None in row for row in rows):
+        raise ValueError(f"{path}: a row has more cells than the header: correct it")
     columns = list(rows[0]) if rows else []
     image = next((c for c in ("image", "file", "path") if c in columns), None)
     if image is None or "patient" not in columns:
         raise ValueError(
             f"{path}: a patient table needs a column 'patient' and one of 'image', 'file', 'path'; "
-            f"this one has: {', '.join(columns) or 'no rows'}"
+            f"this one has: {', '.join(columns)[:500] or 'no rows'}"
         )
     table: dict[str, str] = {}
     for row in rows:

@@ -34,6 +34,7 @@ from hccvision.annotations.voc_xml import (
     size_of,
     text_of,
     unread_objects,
+    writable_text,
 )
 from hccvision.contracts.samples import Annotation, Problem
 from hccvision.files import refuse_existing, write_text
@@ -284,7 +285,7 @@ def _root(annotation: Annotation, image_path: str | Path | None, path: Path) -> 
     else:
         texts = {}
     for key, text in texts.items():
-        set_text(root, key, check_text(text, path))
+        set_text(root, key, writable_text(text))
     if (text_of(root, "@verified").lower() == "yes") != annotation.verified or not annotation.extra:
         root["@verified"] = "yes" if annotation.verified else "no"
     if annotation.size is not None and annotation.size != size_of(root):

@@ -190,6 +190,22 @@ def check_text(text: str, path: Path) -> str:
     return text
 
 
+def writable_text(text: str) -> str:
+    r"""Return a name of a file with U+FFFD for what XML can't hold; readers find the image by its stem too.
+
+    Args:
+        text: name of any bytes, as Python decodes it.
+
+    Returns:
+        The text as it can be written.
+
+    Example:
+        >>> writable_text("P1\x1b.png") == "P1\ufffd.png"
+        True
+    """
+    return _NOT_XML.sub("\ufffd", text)
+
+
 def check_name(name: str, path: Path) -> str:
     """Return a class name if a file can hold it unchanged.
 

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from hccvision.annotations.formats import DatasetWriter, dataset_writer
-from hccvision.annotations.names import annotation_stem
+from hccvision.annotations.names import MOST_LETTERS, annotation_stem
 from hccvision.annotations.problems import usable
 from hccvision.contracts.samples import Sample
 from hccvision.files import new_folder, require_empty, write_table
@@ -122,6 +122,8 @@ def class_list(samples: Sequence[Sample], classes: Sequence[str] | None) -> list
     """
     found = sorted({name for s in samples for name in s.names})
     names = found if classes is None else list(classes)
+    if any(isinstance(name, str) and len(name) > MOST_LETTERS for name in names):
+        raise ValueError(f"expected class names of at most {MOST_LETTERS} characters, got more: shorten them")
     if len(set(names)) < len(names) or not set(found) <= set(names):
         raise ValueError(f"expected classes to contain each of {found} once, got {names}: correct the list")
     return names

@@ -8,6 +8,7 @@ from typing import Any
 
 import yaml
 
+from hccvision.annotations.names import MOST_LETTERS
 from hccvision.annotations.paths import read_text
 
 NAMES_FILE = "classes.txt"
@@ -63,6 +64,8 @@ def read_names(files: Sequence[Path], classes: Sequence[str] | None, root: Path)
             )
         classes = stated[first]
     names = list(classes)
+    if any(isinstance(name, str) and len(name) > MOST_LETTERS for name in names):
+        raise ValueError(f"{root}: expected class names of at most {MOST_LETTERS} characters, got more: correct them")
     if not names or not all(names) or len(set(names)) < len(names):
         raise ValueError(f"{root}: expected class names that are unique and not empty, got {names}: correct them")
     return names

@@ -13,6 +13,8 @@ from typing import Any
 
 import numpy as np
 
+from hccvision.documents import MAX_LENGTH
+
 
 def printable(text: str) -> str:
     r"""Return a text with its control characters, and what else a terminal can't print, as escapes.
@@ -30,6 +32,22 @@ def printable(text: str) -> str:
     if text.isprintable():
         return text
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text)
+
+
+def as_text(name: str) -> str:
+    r"""Return the name of a file as `write_table` writes it: bytes that are no text as ``\udcff``.
+
+    Args:
+        name: as Python decodes it.
+
+    Returns:
+        Text that UTF-8 can hold.
+
+    Example:
+        >>> print(as_text("P1_\udcff.png"))
+        P1_\udcff.png
+    """
+    return name.encode("utf-8", "backslashreplace").decode("utf-8")
 
 
 @dataclass(frozen=True)
@@ -105,6 +123,7 @@ class Annotation:
         defaults = {"difficult": False, "truncated": False, "poses": "Unspecified", "object_extras": {}, "crowd": False}
         for name, default in defaults.items():
             object.__setattr__(self, name, tuple(getattr(self, name)) or (default,) * n)
+        _require_short(self.names)
         for name in ("names", *defaults):
             if len(getattr(self, name)) != n:
                 raise ValueError(f"an Annotation of {n} boxes needs {n} {name}, got {len(getattr(self, name))}")
@@ -173,6 +192,7 @@ class Sample:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "path", Path(self.path))
+        _require_short(() if self.class_name is None else (self.class_name,))
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -187,3 +207,9 @@ class Sample:
         if self.class_name is not None or self.annotation is None:
             return self.names
         return self.annotation.object_names
+
+
+def _require_short(names: Sequence[str]) -> None:
+    longest = max((len(name) for name in names if isinstance(name, str)), default=0)
+    if longest > MAX_LENGTH:
+        raise ValueError(f"expected class names of at most {MAX_LENGTH} characters, got one of {longest}: shorten it")

@@ -194,7 +194,7 @@ def _augmented(
     pixels: np.ndarray, annotation: Annotation | None, apply: Augmentation, key: str
 ) -> tuple[np.ndarray, Annotation | None]:
     """Augment one image with a generator of its own; its boxes are traced by their numbers, passed as labels."""
-    seed = int.from_bytes(hashlib.sha256(key.encode()).digest()[:7], "big")
+    seed = int.from_bytes(hashlib.sha256(os.fsencode(key)).digest()[:7], "big")
     batch = torch.from_numpy(np.ascontiguousarray(pixels.transpose(2, 0, 1)))[None].float() / 255
     boxes = torch.zeros(0, 4) if annotation is None else torch.from_numpy(annotation.boxes)
     targets = Targets.pad([boxes], [torch.arange(len(boxes))])

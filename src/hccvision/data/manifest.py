@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from hccvision.contracts.samples import Sample
+from hccvision.contracts.samples import Sample, printable
 from hccvision.curation.facts import FACTS
 from hccvision.curation.sources import ties
 from hccvision.documents import kind_of, read_document
@@ -176,7 +176,7 @@ def load_split(path: str | os.PathLike[str], data: Sequence[Sample]) -> list[lis
             loaded[-1].append(there[0])
             faults += _changes(there[0], entry, hashes)
     if faults:
-        shown = "\n".join(f"  {fault}" for fault in faults[:10])
+        shown = "\n".join(f"  {printable(fault)}" for fault in faults[:10])
         more = f"\n  … and {len(faults) - 10} more" if len(faults) > 10 else ""
         raise ValueError(
             f"{path}: the data is no longer what was split; restore it, or split again and save:\n{shown}{more}"

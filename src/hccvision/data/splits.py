@@ -10,6 +10,7 @@ from collections.abc import Callable, Hashable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+from hccvision.annotations.patients import search_names
 from hccvision.annotations.problems import usable
 from hccvision.contracts.samples import Sample
 from hccvision.curation.duplicates import near_duplicates
@@ -254,12 +255,7 @@ def _groups(data: Sequence[Sample], group: Group, facts: FactCache | None) -> li
 
 
 def _answer(group: Group, path: Path) -> str:
-    if callable(group):
-        answer = group(path)
-    else:
-        pattern = re.compile(group)
-        hit = pattern.search(path.name)
-        answer = None if hit is None else hit[1] if pattern.groups else hit[0]
+    answer = (group if callable(group) else search_names(group))(path)
     if answer is None or answer == "":
         raise ValueError(f"{path}: the rule given as group finds no group for this file: correct the rule or the name")
     return str(answer)

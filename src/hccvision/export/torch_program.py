@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 from pathlib import Path
 from typing import Any
@@ -38,7 +39,8 @@ def export_torch_program(model: Model, path: Path, *, batch: int = 2) -> Path:
     finally:
         model.train(training)
     extra = {"hccvision.json": json.dumps(model.settings(), default=plain)}
-    return write_atomically(path, lambda partial: _save(program, partial, extra))
+    content = _as_bytes(program, extra)
+    return write_atomically(path, lambda partial: partial.write_bytes(content))
 
 
 class PlainOutput(nn.Module):
@@ -65,6 +67,7 @@ class PlainOutput(nn.Module):
         return tuple(output) if isinstance(output, tuple) else output
 
 
-def _save(program: torch.export.ExportedProgram, path: Path, extra: dict[str, str]) -> None:
-    with path.open("wb") as file:
-        torch.export.save(program, file, extra_files=extra)
+def _as_bytes(program: torch.export.ExportedProgram, extra: dict[str, str]) -> bytes:
+    content = io.BytesIO()  # not a file: on a full disk torch would end the process
+    torch.export.save(program, content, extra_files=extra)
+    return content.getvalue()

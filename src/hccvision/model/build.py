@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import os
-from collections.abc import Container, Mapping, Sequence
+import threading
+from collections.abc import Container, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -29,6 +31,8 @@ from hccvision.weights.loading import load_head, load_into
 from hccvision.weights.reading import fingerprint, read_tensors
 from hccvision.weights.report import WeightReport
 from hccvision.weights.wrapping import unprefixed
+
+SPARE_PARAMETERS = 10_000_000  # of parts that are built and replaced
 
 
 @dataclass(frozen=True)
@@ -206,7 +210,8 @@ def load_model(
     for kind, given in (("backbone", backbone), ("neck", neck), ("head", head)):
         parts[kind], part_options[kind] = _saved_part(path, kind, settings.get(kind), given)
     names = ("classes", "resize", "mean", "std", "positive")
-    with borrowed_generators(0):
+    tensors = read_tensors(path)
+    with borrowed_generators(0), _as_large_as(tensors):
         try:
             model = assemble(
                 BACKBONES.resolve(parts["backbone"], **part_options["backbone"]),
@@ -223,7 +228,7 @@ def load_model(
         except Exception as error:  # whatever a builder raises for the options of a file
             raise ValueError(f"{path}: no model can be built from its settings: {error}") from error
     model.weights = settings["weights"]
-    tensors, own = read_tensors(path), model.state_dict()
+    own = model.state_dict()
     odd = first_not_finite((k, v.to(own[k].dtype)) for k, v in tensors.items() if k in own)
     if odd is not None:
         raise ValueError(f"{path}: the tensor {odd} holds infinite numbers or NaN: use another file")
@@ -232,6 +237,25 @@ def load_model(
     except RuntimeError as error:
         raise ValueError(f"{path}: its tensors don't fit the parts that it names: {error}") from error
     return model.eval()
+
+
+@contextmanager
+def _as_large_as(tensors: Mapping[str, Tensor]) -> Iterator[None]:
+    """Refuse to build parts far larger than the tensors that they are for, before their memory is written to."""
+    thread, most = threading.get_ident(), 2 * sum(t.numel() for t in tensors.values()) + SPARE_PARAMETERS
+    built = 0
+
+    def count(module: nn.Module, name: str, parameter: nn.Parameter) -> None:
+        nonlocal built
+        built += parameter.numel() if threading.get_ident() == thread else 0
+        if built > most:
+            raise ValueError(f"its parts have {built:,} parameters or more, and its tensors not half as many")
+
+    hook = nn.modules.module.register_module_parameter_registration_hook(count)
+    try:
+        yield
+    finally:
+        hook.remove()
 
 
 class UnknownPart(ValueError, KeyError):
@@ -302,7 +326,8 @@ class _Source:
             elif self.tensors is not None and formats:
                 self.tensors = unprefixed(self.tensors, formats, _keys(backbone, options))
                 options = {**recognise(self.tensors, formats, str(self.weights)).options, **options}
-        body: nn.Module = BACKBONES.resolve(backbone, **options)
+        with _as_large_as(self.tensors or {}) if self.saved is not None else nullcontext():
+            body: nn.Module = BACKBONES.resolve(backbone, **options)
         self.mean, self.std = getattr(body, "mean", (0.5,)), getattr(body, "std", (0.5,))
         return body
 

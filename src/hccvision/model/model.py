@@ -81,7 +81,7 @@ class Model(nn.Module):
         self.classes = class_names(classes)
         self.positive = self.classes[-1] if positive is None else positive
         if self.positive not in self.classes:
-            raise ValueError(f"the positive class {positive!r} is not among the classes {', '.join(self.classes)}")
+            raise ValueError(f"the positive class {positive!r:.200} is not among the classes {', '.join(self.classes)}")
         if resize not in POLICIES:
             raise ValueError(f"unknown resize policy {resize!r}; known: {', '.join(POLICIES)}")
         if not isinstance(window, Window):

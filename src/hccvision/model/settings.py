@@ -20,6 +20,7 @@ MAX_SIDE = 4096  # pixels
 MAX_PIXELS = 2048 * 2048
 MAX_CHANNELS = 1000
 MAX_CLASSES = 10_000
+MAX_VALUES = 2**27  # of an image, all channels
 REGISTRIES = {"backbone": BACKBONES, "neck": NECKS, "head": HEADS}
 
 
@@ -50,6 +51,10 @@ def parse_settings(text: str, path: str | os.PathLike[str]) -> dict[str, Any]:
             check(settings.get(name))
         except ValueError as error:
             raise ValueError(f"{path}: its {name}: {error}") from error
+    backbone, (height, width) = settings["backbone"], settings["image_size"]
+    channels = backbone[1].get("in_channels", 3) if isinstance(backbone, list) else 3
+    if channels * height * width > MAX_VALUES:
+        raise ValueError(f"{path}: its images have {channels} channels of {height} by {width} pixels: too large to try")
     if settings["positive"] not in settings["classes"]:
         raise ValueError(f"{path}: its positive: {kind_of(settings['positive'])} is not among its classes")
     return settings

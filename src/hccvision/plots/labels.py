@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from hccvision.contracts.samples import printable
 from hccvision.plots.style import DPI, as_written
 
 if TYPE_CHECKING:
@@ -66,6 +67,7 @@ def fit_text(artist: Text, text: str, rest: str, pixels: float) -> None:
         rest: the part that follows and stays whole.
         pixels: largest width.
     """
+    text = printable(text)
 
     def width(kept: int) -> float:
         short = text if kept == len(text) else f"{text[: (kept + 1) // 2]}…{text[len(text) - kept // 2 :]}"

@@ -45,7 +45,7 @@ class Task(ABC):
         self.classes = tuple(classes)
         self.positive = self.classes[-1] if positive is None else positive
         if self.positive not in self.classes:
-            raise ValueError(f"the positive class {positive!r} is not among the classes {', '.join(self.classes)}")
+            raise ValueError(f"the positive class {positive!r:.200} is not among the classes {', '.join(self.classes)}")
         self.ids = {name: i for i, name in enumerate(self.classes)}
 
     # Ground truth

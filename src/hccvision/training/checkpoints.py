@@ -23,7 +23,7 @@ from typing import Any
 import torch
 from tqdm.auto import tqdm
 
-from hccvision.contracts.samples import Sample
+from hccvision.contracts.samples import Sample, printable
 from hccvision.data.manifest import differences, read_split, split_document
 from hccvision.documents import kind_of, read_document
 from hccvision.drafts import is_draft, sweep
@@ -135,7 +135,7 @@ class Run:
                 continue
             if path == self.previous:
                 why = faults[0] if faults else f"{self.state}: missing"
-                tqdm.write(f"{why}; resuming from the state before it, {path.name}")
+                tqdm.write(printable(f"{why}; resuming from the state before it, {path.name}"))
             return state
         if faults:
             raise ValueError(
@@ -241,15 +241,16 @@ class Run:
             now, then = ({**made_by["libraries"], **made_by.get("machine", {})} for made_by in (self.made_by, before))
             changed = [f"{k} {v} then, {now.get(k)} now" for k, v in then.items() if now.get(k) != v]
             if changed:
-                tqdm.write(f"{self.folder}: {'; '.join(changed)}: the run may end with slightly different weights")
+                text = f"{self.folder}: {'; '.join(changed)}: the run may end with slightly different weights"
+                tqdm.write(printable(text))
         elif self.last.is_file():  # a run of hccvision 0.1
             self._require_same("model", read_settings(self.last), self.made_by["model"])
         if split is not None and split_file.is_file():
             faults = differences(read_split(split_file), split)
             if faults:
-                more = f"; and {len(faults) - 3} more" if len(faults) > 3 else ""
+                named = printable("; ".join(faults[:3])) + (f"; and {len(faults) - 3} more" if len(faults) > 3 else "")
                 raise ValueError(
-                    f"{self.folder}: this run has other data ({'; '.join(faults[:3])}{more}); resume it with the same "
+                    f"{self.folder}: this run has other data ({named}); resume it with the same "
                     "data, or start in another folder"
                 )
 
@@ -318,7 +319,7 @@ def _lacks_room(error: BaseException) -> bool:
     """Return whether a disk, a quota or a limit of file sizes is full; also where torch hides the reason."""
     if isinstance(error, OSError):
         return error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-    return error.__context__ is None or _lacks_room(error.__context__)
+    return error.__context__ is not None and _lacks_room(error.__context__)
 
 
 @contextlib.contextmanager

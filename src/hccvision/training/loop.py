@@ -18,7 +18,7 @@ from torch.utils.data import Sampler
 from tqdm.auto import tqdm
 
 from hccvision.contracts.errors import noted
-from hccvision.contracts.samples import Sample
+from hccvision.contracts.samples import Sample, printable
 from hccvision.data.samplers import build_sampler
 from hccvision.finite import first_not_finite, require_finite_weights
 from hccvision.generators import TURN
@@ -312,8 +312,8 @@ class Training:
 
     def _print(self, text: str) -> None:
         if self.setup.is_main:
-            encoding = getattr(sys.stdout, "encoding", None) or "utf-8"  # a folder's name may hold what it can't say
-            tqdm.write(text.encode(encoding, "backslashreplace").decode(encoding))
+            encoding = getattr(sys.stdout, "encoding", None) or "utf-8"
+            tqdm.write(printable(text).encode(encoding, "backslashreplace").decode(encoding))
 
 
 def _locked(folder: Path) -> FileLock | None:
