@@ -32,7 +32,7 @@ LAYERS = (
     ("inference", "model"),
     ("scoring", "reporting", "comparing", "explain"),
     ("training", "export"),
-    ("pipeline", "cli"),
+    ("pipeline", "controls", "cli"),
     ("__init__", "__main__"),
 )
 LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}

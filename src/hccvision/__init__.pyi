@@ -38,6 +38,8 @@ from .contracts.parts import Predictor as Predictor
 from .contracts.samples import Annotation as Annotation
 from .contracts.samples import Problem as Problem
 from .contracts.samples import Sample as Sample
+from .controls import NullControl as NullControl
+from .controls import null_control as null_control
 from .curation.checks import check as check
 from .curation.expansion import expand_dataset as expand_dataset
 from .curation.leakage import Leakage as Leakage
