@@ -67,7 +67,7 @@ def test_what_cannot_be_controlled_is_refused(data):
     unnamed = replace(data[0], class_name=None)
     with pytest.raises(ValueError, match="class_name"):
         control([unnamed, *data[1:10]], data[10:])
-    with pytest.raises(ValueError, match="no samples"):
+    with pytest.raises(ValueError, match="no usable sample"):
         control(data[:10], [])
     with pytest.raises(ValueError, match="one figure"):
         control(data[:48], data[48:], metric="confusion")
