@@ -30,7 +30,7 @@ LAYERS = (
     ("backbones", "necks", "heads", "augment", "weights", "annotations", "plots", "tasks", "phantom"),
     ("data", "curation"),
     ("inference", "model"),
-    ("scoring", "reporting", "comparing", "explain"),
+    ("scoring", "reporting", "report_page", "cases", "comparing", "explain"),
     ("training", "export"),
     ("pipeline", "controls", "cli"),
     ("__init__", "__main__"),

@@ -26,6 +26,8 @@ from .annotations.voc_folder import read_voc_folder as read_voc_folder
 from .annotations.writing import write_folder as write_folder
 from .annotations.yolo import read_yolo_folder as read_yolo_folder
 from .annotations.yolo import write_yolo_folder as write_yolo_folder
+from .cases import Verified as Verified
+from .cases import verify as verify
 from .comparing import Table as Table
 from .comparing import compare as compare
 from .contracts.batches import Loss as Loss
