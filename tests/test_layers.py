@@ -30,9 +30,9 @@ LAYERS = (
     ("backbones", "necks", "heads", "augment", "weights", "annotations", "plots", "tasks", "phantom"),
     ("data", "curation"),
     ("inference", "model"),
-    ("scoring", "reporting", "comparing", "explain"),
+    ("scoring", "reporting", "report_page", "cases", "comparing", "explain"),
     ("training", "export"),
-    ("pipeline", "cli"),
+    ("pipeline", "controls", "cli"),
     ("__init__", "__main__"),
 )
 LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}

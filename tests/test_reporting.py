@@ -21,6 +21,9 @@ def write_slice(path):
     return path
 
 
+TEXTS = {"SHA256SUMS", "cases.json", "figures.csv", "index.html", "predictions.csv", "report.json", "report.txt"}
+
+
 @pytest.fixture
 def classified(tmp_path):
     paths = [write_slice(tmp_path / name) for name in ("a.png", "b, c.png")]
@@ -148,7 +151,11 @@ def test_a_classification_is_saved_as_json_text_table_and_picture(classified, tm
     pytest.importorskip("matplotlib")
     folder = tmp_path / "new" / "report"
     assert classified.save(folder) == folder
-    names = {"report.json", "report.txt", "predictions.csv", "confusion_matrix.png"}
+    names = {*TEXTS, "confusion_matrix.png"} | {
+        f"{name}.{form}"
+        for name in ("roc", "precision_recall", "calibration", "decision_curve")
+        for form in ("png", "svg")
+    }
     assert {path.name for path in folder.iterdir()} == names
     assert json.loads((folder / "report.json").read_text()) == classified.to_dict()
     assert (folder / "report.txt").read_text() == f"{classified}\n"
@@ -165,12 +172,9 @@ def test_detections_are_saved_one_a_row_with_a_picture(tmp_path):
     pytest.importorskip("matplotlib")
     report = located(tmp_path, 2, 1)
     folder = report.save(tmp_path / "report", pictures=2)
-    assert {path.name for path in folder.iterdir()} == {
-        "report.json",
-        "report.txt",
-        "predictions.csv",
-        "detections.png",
-    }
+    curves = ("froc", "precision_recall", "calibration", "error_kinds")
+    names = {f"{name}.{form}" for name in curves for form in ("png", "svg")}
+    assert {path.name for path in folder.iterdir()} == {*TEXTS, "detections.png"} | names
     with (folder / "predictions.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
     assert [row["path"] for row in rows] == [str(s.path) for s in report.samples]
@@ -200,7 +204,7 @@ def test_without_matplotlib_the_figures_are_saved_all_the_same(classified, tmp_p
     monkeypatch.setitem(sys.modules, "matplotlib", None)
     with pytest.raises(ImportError, match=r'pip install "hccvision\[plots\]"'):
         classified.save(tmp_path / "report")
-    assert {path.name for path in (tmp_path / "report").iterdir()} == {"report.json", "report.txt", "predictions.csv"}
+    assert {path.name for path in (tmp_path / "report").iterdir()} == TEXTS
 
 
 # the pictures

@@ -26,6 +26,8 @@ from .annotations.voc_folder import read_voc_folder as read_voc_folder
 from .annotations.writing import write_folder as write_folder
 from .annotations.yolo import read_yolo_folder as read_yolo_folder
 from .annotations.yolo import write_yolo_folder as write_yolo_folder
+from .cases import Verified as Verified
+from .cases import verify as verify
 from .comparing import Table as Table
 from .comparing import compare as compare
 from .contracts.batches import Loss as Loss
@@ -38,6 +40,8 @@ from .contracts.parts import Predictor as Predictor
 from .contracts.samples import Annotation as Annotation
 from .contracts.samples import Problem as Problem
 from .contracts.samples import Sample as Sample
+from .controls import NullControl as NullControl
+from .controls import null_control as null_control
 from .curation.checks import check as check
 from .curation.expansion import expand_dataset as expand_dataset
 from .curation.leakage import Leakage as Leakage

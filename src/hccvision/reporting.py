@@ -14,12 +14,16 @@ from typing import Any
 
 import numpy as np
 
+from hccvision.cases import FILE, HASHES, cases_document
 from hccvision.contracts.outputs import Prediction
 from hccvision.contracts.samples import Sample
-from hccvision.files import write_text
+from hccvision.files import file_sha256, write_text
+from hccvision.metrics.comparison import Comparison
 from hccvision.metrics.figure import Figure
+from hccvision.metrics.metric import Metric
 from hccvision.plots.saving import save
 from hccvision.replacement import new_files
+from hccvision.report_page import page
 from hccvision.tasks.task import Task, build_task
 
 
@@ -35,6 +39,9 @@ class Report:
         details: of the task, plain values ready for JSON, such as the ``confusion_matrix`` of a classification.
         samples: those evaluated.
         predictions: one per sample, in the same order.
+        metrics: that the figures were computed by, so that `verify` can compute them again.
+        resamples: number of bootstrap resamples of the intervals.
+        about: facts about the model, for the page.
 
     Example:
         >>> print(Report("detection", ("hcc",), "hcc", {"map": Figure(0.5)}))
@@ -49,6 +56,9 @@ class Report:
     details: Mapping[str, Any] = field(default_factory=dict)
     samples: Sequence[Sample] = ()
     predictions: Sequence[Prediction] = ()
+    metrics: Sequence[Metric] = ()
+    resamples: int = 0
+    about: Mapping[str, Any] = field(default_factory=dict)
 
     def __getitem__(self, name: str) -> Figure:
         if name not in self.figures:
@@ -108,7 +118,11 @@ class Report:
         score_threshold: float = 0.5,
         overwrite: bool = False,
     ) -> Path:
-        """Write ``report.json``, ``report.txt``, ``predictions.csv`` and the task's pictures.
+        """Write the report as a page, ``index.html``, and as ``report.json`` and ``report.txt``.
+
+        Beside them stand ``predictions.csv``, ``figures.csv``, the curves as PNG and SVG, the other pictures as PNG,
+        and ``cases.json``, from which `verify` computes every figure again. ``SHA256SUMS`` lists the hashes of all,
+        for `verify` and ``sha256sum -c``.
 
         Args:
             folder: for the report; created if missing.
@@ -127,17 +141,29 @@ class Report:
         folder = Path(folder)
         if (folder / "report.json").exists() and not overwrite:
             raise FileExistsError(f"{folder}: there is a report here already; give another folder, or overwrite=True")
-        content = json.dumps(self.to_dict(), indent=2, allow_nan=False)  # NaN is not JSON
-        texts = {"report.json": content, "report.txt": f"{self}\n", "predictions.csv": self._table()}
         missing: ImportError | None = None
         with new_files(folder, last="report.json") as draft:
+            texts = {"report.txt": f"{self}\n", "predictions.csv": self._table(), "figures.csv": self._figures_table()}
+            cases = self._cases()
+            if cases is not None:
+                texts[FILE] = json.dumps(cases, allow_nan=False)
             for name, text in texts.items():
                 write_text(draft / name, text, errors="backslashreplace")  # file names of any bytes
+            drawn: dict[str, Any] = {}
             try:
-                for name, figure in self._pictures(pictures, score_threshold).items():
+                curves = self._curves()
+                drawn = {**curves, **self._pictures(pictures, score_threshold)}
+                for name, figure in drawn.items():
                     save(figure, draft / name)
+                for name, figure in curves.items():
+                    save(figure, draft / name.replace(".png", ".svg"))
             except ImportError as error:
                 missing = error
+            write_text(draft / "index.html", self._page(drawn, cases is not None), errors="backslashreplace")
+            content = json.dumps(self.to_dict(), indent=2, allow_nan=False)  # NaN is not JSON
+            write_text(draft / "report.json", content, errors="backslashreplace")
+            hashes = [f"{file_sha256(path)}  {path.name}\n" for path in sorted(draft.iterdir())]
+            write_text(draft / HASHES, "".join(hashes))
         if missing is not None:
             raise missing
         return folder
@@ -168,6 +194,41 @@ class Report:
         return self._task().pictures(
             self.predictions, self.samples, self.details, count=count, score_threshold=score_threshold
         )
+
+    def _comparison(self) -> Comparison | None:
+        return self._task().comparison(self.predictions, self.samples) if self.samples else None
+
+    def _curves(self) -> dict[str, Any]:
+        comparison = self._comparison()
+        return {} if comparison is None else self._task().curves(comparison)
+
+    def _cases(self) -> dict[str, Any] | None:
+        comparison = self._comparison()
+        return None if comparison is None else cases_document(self.task, comparison, self.metrics, self.resamples)
+
+    def _page(self, drawn: Mapping[str, Any], has_cases: bool) -> str:
+        task = self._task()
+        return page(
+            task=self.task,
+            figures=self.figures,
+            samples=self.samples,
+            summary=f"{len(self.samples)} images{task.heading}",
+            details=task.detail_lines(self.details),
+            drawn=drawn,
+            about=self.about,
+            verification="hv.verify(folder) computes every figure again from cases.json." if has_cases else "",
+        )
+
+    def _figures_table(self) -> str:
+        text = io.StringIO()
+        rows = [
+            [name, _finite(f), *(f.interval or ("", "")), "" if f.count is None else f.count, f.method, f.reason]
+            for name, f in self.figures.items()
+        ]
+        csv.writer(text).writerows(
+            [["figure", "value", "low", "high", "cases", "interval", "undefined because"], *rows]
+        )
+        return text.getvalue()
 
     def _table(self) -> str:
         header, rows = self._task().table(self.predictions, self.samples)

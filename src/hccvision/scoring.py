@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
+import importlib.metadata
 import os
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
+
+import torch
 
 from hccvision.annotations.problems import usable
 from hccvision.contracts.outputs import Prediction
@@ -14,7 +18,7 @@ from hccvision.contracts.samples import Sample, printable
 from hccvision.inference import Tracked, predict, require_finite
 from hccvision.metrics.intervals import add_intervals
 from hccvision.metrics.metric import Metric, compute_metrics, find_metrics
-from hccvision.model.model import class_names
+from hccvision.model.model import Model, class_names
 from hccvision.reporting import Report
 from hccvision.tasks.task import Task, build_task, task_of
 
@@ -71,7 +75,7 @@ def evaluate(
     predictions = predict(model, Tracked([s.path for s in samples], "predict"), **options)
     if sorted(p.path for p in predictions) == sorted(str(s.path) for s in samples):
         predictions = match_by_path(predictions, samples)
-    return _report(task, wanted, predictions, samples, on_problem, resamples)
+    return _report(task, wanted, predictions, samples, on_problem, resamples, about_model(model))
 
 
 def score(
@@ -137,6 +141,7 @@ def _report(
     samples: Sequence[Sample],
     on_problem: str,
     resamples: int,
+    about: Mapping[str, Any] | None = None,
 ) -> Report:
     """Score one prediction per sample, in the same order."""
     if len(predictions) != len(samples):
@@ -163,7 +168,56 @@ def _report(
         details=task.details(comparison),
         samples=samples,
         predictions=predictions,
+        metrics=metrics,
+        resamples=resamples,
+        about=about or {},
     )
+
+
+def about_model(model: Any) -> dict[str, Any]:
+    """Return facts about a model, for a reader of the report.
+
+    Args:
+        model: any predictor.
+
+    Returns:
+        Name to value; for models of other libraries little more than its type.
+    """
+    facts: dict[str, Any] = {"type": type(getattr(model, "model", model)).__name__}
+    if isinstance(model, Model):
+        settings = model.settings()
+        facts |= {key: _part(settings[key]) for key in ("backbone", "neck", "head") if settings.get(key)}
+        facts["image size"] = "×".join(map(str, reversed(model.image_size))) + f" pixels, {model.resize}"
+        window = model.window
+        facts["window"] = window.kind if window.low is None else f"{window.kind}, {window.low:g} to {window.high:g}"
+        facts["pretrained weights"] = "random" if not model.weights else ", ".join(map(str, model.weights.values()))
+        facts["parameters"] = f"{sum(p.numel() for p in model.parameters()):,}"
+        facts["SHA-256 of the weights"] = weights_hash(model)
+    facts["libraries"] = ", ".join(f"{n} {importlib.metadata.version(n)}" for n in ("hccvision", "torch", "numpy"))
+    return facts
+
+
+def _part(setting: Any) -> str:
+    """Return a saved part, a name and its options, as text."""
+    name, options = setting
+    told = ", ".join(f"{key} {value}" for key, value in options.items())
+    return f"{name} ({told})" if told else str(name)
+
+
+def weights_hash(model: torch.nn.Module) -> str:
+    """Return a hash of all weights of a model, the same on any device.
+
+    Args:
+        model: any module.
+
+    Returns:
+        SHA-256, hexadecimal.
+    """
+    digest = hashlib.sha256()
+    for name, tensor in sorted(model.state_dict().items()):
+        digest.update(name.encode())
+        digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()
 
 
 def match_by_path(

@@ -83,7 +83,7 @@ def split(
     if len(shares) < 2 or not all(s > 0 for s in shares) or abs(sum(shares) - 1) > 1e-6:
         raise ValueError(f"shares are two or more numbers above 0 that sum to 1, got {tuple(shares)}")
     kept = usable(data, on_problem)
-    numbers = _allocate(kept, _groups(kept, group, facts), shares, seed)
+    numbers = _allocate(kept, groups_of(kept, group, facts), shares, seed)
     parts = [[s for s, p in zip(kept, numbers, strict=True) if p == i] for i in range(len(shares))]
     _warn_of_missing({f"part {i}": part for i, part in enumerate(parts, start=1)}, kept)
     return parts
@@ -122,7 +122,7 @@ def folds(
     """
     _check_count(count)
     kept = usable(data, on_problem)
-    pairs = _pairs(kept, _groups(kept, group, facts), count, seed)
+    pairs = _pairs(kept, groups_of(kept, group, facts), count, seed)
     _warn_of_missing(_sides(pairs), kept)
     return pairs
 
@@ -166,7 +166,7 @@ def nested_folds(
     _check_count(outer)
     _check_count(inner)
     kept = usable(data, on_problem)
-    groups = _groups(kept, group, facts)
+    groups = groups_of(kept, group, facts)
     found = []
     pairs = _pairs(kept, groups, outer, seed)
     sides = _sides(pairs)
@@ -222,8 +222,20 @@ def _warn_of_missing(parts: Mapping[str, Sequence[Sample]], data: Sequence[Sampl
         )
 
 
-def _groups(data: Sequence[Sample], group: Group, facts: FactCache | None) -> list[list[int]]:
-    """Return the indices of the samples of each group."""
+def groups_of(data: Sequence[Sample], group: Group = "patient", facts: FactCache | None = None) -> list[list[int]]:
+    """Return the indices of the samples of each group that `split` keeps together.
+
+    Args:
+        data: samples that can be used.
+        group: as in `split`.
+        facts: as in `split`.
+
+    Returns:
+        The indices of each group.
+
+    Raises:
+        ValueError: as `split`.
+    """
     if isinstance(group, str) and (group.isalpha() or not group) and group not in _WORDS:
         known = ", ".join(map(repr, _WORDS))
         raise ValueError(f"unknown group {group!r}; known: {known}, or a regular expression, or a callable")

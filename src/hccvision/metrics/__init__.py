@@ -1,6 +1,22 @@
 """Metrics by registered name, the comparison they read, and the figures and intervals they return."""
 
-from hccvision.metrics import classification, detection, intervals, matching, statistics
+from hccvision.metrics import (
+    afroc,
+    calibration,
+    classification,
+    conformal,
+    delong,
+    detection,
+    error_kinds,
+    intervals,
+    matching,
+    paired_tests,
+    per_class,
+    probabilities,
+    proportions,
+    statistics,
+    threshold_curves,
+)
 from hccvision.metrics.comparison import Comparison
 from hccvision.metrics.figure import Figure
 from hccvision.metrics.intervals import add_intervals
@@ -13,13 +29,23 @@ __all__ = [
     "Figure",
     "Metric",
     "add_intervals",
+    "afroc",
+    "calibration",
     "check_report",
     "classification",
     "compute_metrics",
+    "conformal",
+    "delong",
     "detection",
     "direction_of",
+    "error_kinds",
     "find_metrics",
     "intervals",
     "matching",
+    "paired_tests",
+    "per_class",
+    "probabilities",
+    "proportions",
     "statistics",
+    "threshold_curves",
 ]

@@ -93,7 +93,8 @@ def corrected(matches: Matches, errors: Errors, kind: str) -> Matches:
     found, ignored, labels = matches.found.copy(), matches.ignored | chosen, matches.labels.copy()
     free = np.ones(len(matches.truth_labels), bool)
     free[matches.found[0, matches.hits[0]]] = False
-    candidates = np.flatnonzero((errors.targets >= 0) & free[errors.targets])
+    candidates = np.flatnonzero(errors.targets >= 0)
+    candidates = candidates[free[errors.targets[candidates]]]
     claimed, first = np.unique(errors.targets[candidates], return_index=True)  # the claimant of highest score
     own = chosen[candidates[first]]
     winners, claimed = candidates[first][own], claimed[own]

@@ -9,6 +9,7 @@ import numpy as np
 from hccvision.metrics.average_precision import NO_TRUTHS
 from hccvision.metrics.comparison import Comparison
 from hccvision.metrics.figure import Figure
+from hccvision.metrics.matches import Matches
 from hccvision.metrics.matching import at_one_threshold
 from hccvision.metrics.rows import Images
 from hccvision.registry import METRICS
@@ -45,15 +46,33 @@ def compute_froc(
     names, total = [f"froc/{rate:g}" for rate in rates], int(m.num_truths.sum())
     if not total:
         return dict.fromkeys(["froc", *names], Figure.undefined(NO_TRUTHS, count=0))
-    counted = ~m.ignored[0]
-    hits, scores = m.hits[0, counted], m.scores[counted]
-    last_of_score = np.append(scores[1:] != scores[:-1], True)[: len(scores)]  # equal scores pass a threshold together
-    found = np.append(0, np.cumsum(hits)[last_of_score])
-    false = np.append(0, np.cumsum(~hits)[last_of_score])
+    found, false = _counts(m)
     at = np.searchsorted(false, np.asarray(rates) * m.num_images, side="right") - 1
     values = [int(found[i]) / total for i in at]
     figures = {name: Figure(value, count=total) for name, value in zip(names, values, strict=True)}
     return {"froc": Figure(float(np.mean(values)), count=total), **figures}
+
+
+def froc_points(matches: Matches) -> tuple[np.ndarray, np.ndarray]:
+    """Return the points of the curve.
+
+    Args:
+        matches: at one IoU threshold.
+
+    Returns:
+        ``(n,)`` false positives per image, ascending, and ``(n,)`` share of lesions found; nan without truths.
+    """
+    found, false = _counts(matches)
+    total = int(matches.num_truths.sum())
+    return false / matches.num_images, found / total if total else np.full(len(found), np.nan)
+
+
+def _counts(m: Matches) -> tuple[np.ndarray, np.ndarray]:
+    """Return lesions found and false positives at every threshold, from none on."""
+    counted = ~m.ignored[0]
+    hits, scores = m.hits[0, counted], m.scores[counted]
+    last_of_score = np.append(scores[1:] != scores[:-1], True)[: len(scores)]  # equal scores pass a threshold together
+    return np.append(0, np.cumsum(hits)[last_of_score]), np.append(0, np.cumsum(~hits)[last_of_score])
 
 
 def froc(

@@ -14,19 +14,19 @@ if TYPE_CHECKING:
 
 
 def save(figure: Figure, path: str | os.PathLike[str]) -> Path:
-    """Write a figure as PNG, atomically: readers see the old file or the new one, never a part.
+    """Write a figure as PNG or SVG, atomically: readers see the old file or the new one, never a part.
 
     The title is the only metadata in the file, so the same figure gives the same bytes.
 
     Args:
         figure: to write.
-        path: ending in ``.png``; missing folders are created.
+        path: ending in ``.png`` or ``.svg``; missing folders are created.
 
     Returns:
         The path.
 
     Raises:
-        ValueError: if the path does not end in ``.png``.
+        ValueError: if the path ends otherwise.
 
     Example:
         >>> import tempfile
@@ -35,9 +35,13 @@ def save(figure: Figure, path: str | os.PathLike[str]) -> Path:
         'curves.png'
     """
     path = Path(path)
-    if path.suffix.lower() != ".png":
-        raise ValueError(f"{path}: figures are written as PNG: pass a path that ends in .png")
+    form = path.suffix.lower().removeprefix(".")
+    if form not in ("png", "svg"):
+        raise ValueError(f"{path}: figures are written as PNG or SVG: pass a path that ends in .png or .svg")
     path.parent.mkdir(parents=True, exist_ok=True)
-    title = str(figure.get_label()) or None
-    options: dict[str, Any] = {"format": "png", "dpi": DPI, "metadata": {"Software": None, "Title": title}}
-    return write_atomically(path, lambda partial: figure.savefig(partial, **options))
+    import matplotlib
+
+    absent = {"Software": None} if form == "png" else {"Creator": None, "Date": None}
+    options: dict[str, Any] = {"format": form, "dpi": DPI, "metadata": {**absent, "Title": figure.get_label() or None}}
+    with matplotlib.rc_context({"svg.hashsalt": "hccvision", "svg.fonttype": "none"}):
+        return write_atomically(path, lambda partial: figure.savefig(partial, **options))

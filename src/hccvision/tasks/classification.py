@@ -13,6 +13,10 @@ from hccvision.contracts.batches import Targets
 from hccvision.contracts.outputs import Prediction
 from hccvision.contracts.samples import Sample
 from hccvision.metrics.comparison import Comparison
+from hccvision.metrics.probabilities import compute_calibration_error, reliability_curve
+from hccvision.metrics.roc import compute_roc_auc
+from hccvision.metrics.threshold_curves import curve_of
+from hccvision.plots import evaluation_curves
 from hccvision.plots.confusion import confusion_matrix
 from hccvision.registry import TASKS
 from hccvision.tasks.image_classes import ImageClasses
@@ -85,3 +89,18 @@ class Classification(ImageClasses):
         """Draw the confusion matrix."""
         matrix = np.asarray(details["confusion_matrix"])
         return {"confusion_matrix.png": confusion_matrix(matrix, self.classes, positive=self.positive)}
+
+    def curves(self, comparison: Comparison) -> dict[str, Any]:
+        """Draw ROC, precision and recall, calibration and net benefit of the positive class."""
+        curve = curve_of(comparison)
+        if not curve.positives or not curve.negatives:
+            return {}
+        probability = comparison.probabilities[:, comparison.positive_id]
+        bins = reliability_curve(probability, comparison.class_ids == comparison.positive_id)
+        points = curve.sensitivity[1:], curve.precision[1:]
+        return {
+            "roc.png": evaluation_curves.roc(curve, area=compute_roc_auc(comparison)),
+            "precision_recall.png": evaluation_curves.precision_recall({self.positive: points}),
+            "calibration.png": evaluation_curves.calibration(bins, error=compute_calibration_error(comparison)),
+            "decision_curve.png": evaluation_curves.net_benefit(curve),
+        }

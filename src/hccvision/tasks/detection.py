@@ -7,6 +7,7 @@ import warnings
 from collections.abc import Hashable, Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import torch
 
 from hccvision.boxes.borders import clip
@@ -16,6 +17,11 @@ from hccvision.contracts.outputs import Detections, Prediction
 from hccvision.contracts.samples import Annotation, Sample
 from hccvision.images.placement import Placement
 from hccvision.images.read import image_size, read_image
+from hccvision.metrics.comparison import Comparison
+from hccvision.metrics.error_kinds import compute_error_kinds
+from hccvision.metrics.froc import froc_points
+from hccvision.metrics.probabilities import reliability_curve
+from hccvision.plots import evaluation_curves
 from hccvision.plots.detection_panels import detections
 from hccvision.registry import TASKS
 from hccvision.tasks.task import Task
@@ -219,6 +225,30 @@ class Detection(Task):
             titles=[s.path.name for _, s in chosen],
         )
         return {"detections.png": figure}
+
+    def curves(self, comparison: Comparison) -> dict[str, Any]:
+        """Draw precision and recall, FROC, calibration and kinds of errors, at an IoU of 0.5."""
+        matches = comparison.matches((0.5,))
+        if not matches.num_truths.any() or not len(matches.scores):
+            return {}
+        of_class = {}
+        for label, count in enumerate(matches.num_truths.tolist()):
+            flags = matches.flags(label)
+            if count and len(flags):
+                hits = np.cumsum(flags)
+                of_class[self.classes[label]] = (hits / count, hits / np.arange(1, len(flags) + 1))
+        counted = ~matches.ignored[0]
+        bins = reliability_curve(matches.scores[counted].clip(0, 1), matches.hits[0, counted])
+        errors = compute_error_kinds(comparison)
+        kinds = [name.removeprefix("errors/") for name in errors if name.startswith("errors/")]
+        return {
+            "froc.png": evaluation_curves.froc(*froc_points(matches)),
+            "precision_recall.png": evaluation_curves.precision_recall(of_class),
+            "calibration.png": evaluation_curves.calibration(bins, score="score"),
+            "error_kinds.png": evaluation_curves.error_kinds(
+                {kind: errors[f"errors/{kind}"] for kind in kinds}, {kind: errors[f"cost/{kind}"] for kind in kinds}
+            ),
+        }
 
 
 def to_original(found: Detections, placement: Placement) -> Detections:

@@ -298,6 +298,17 @@ class Task(ABC):
         """
         return {}
 
+    def curves(self, comparison: Comparison) -> dict[str, Any]:
+        """Draw the curves of a report, computed from the comparison alone.
+
+        Args:
+            comparison: of all predictions and truths.
+
+        Returns:
+            File name to matplotlib figure; by default none.
+        """
+        return {}
+
 
 class HasTask(Protocol):
     """An object that states its task and classes, such as a `Predictor` or a `Network`."""
