@@ -114,6 +114,15 @@ def test_the_page_on_other_models_runs(tmp_path: Path) -> None:
     assert output.endswith("{'sensitivity': Figure(0.5, count=2, successes=1)}\n{'roc_auc': Figure(1.0, count=3)}\n")
 
 
+def test_the_page_on_evaluation_runs(tmp_path: Path) -> None:
+    output = run("\n".join(code for _, code in blocks(DOCS / "evaluation.rst")), tmp_path).splitlines()
+    assert "22 figures computed again from the predictions: as reported" in output
+    assert "first is better: False" in output
+    assert "Youden 0.8 sensitivity of 1 0.3" in output
+    assert any(line.startswith("layer_cam (") for line in output)
+    assert (tmp_path / "report" / "index.html").is_file()
+
+
 def test_the_page_on_small_lesions_runs(tmp_path: Path) -> None:
     output = run("\n".join(code for _, code in blocks(DOCS / "small_lesions.rst")), tmp_path)
     reached = [float(share) for share in re.findall(r"([\d.]+) % of \d+ truths", output)]

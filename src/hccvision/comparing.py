@@ -91,7 +91,7 @@ class Table:
             raise KeyError(f"{first} and {second} were not tested in {figure!r}; tested: {known or 'none'}")
         test, sign = self.tests[key], 1 if key[0] == first else -1
         interval = test.difference.interval
-        clear = interval is None or interval[0] > 0 or interval[1] < 0
+        clear = interval is None or not interval[0] <= 0 <= interval[1]
         return bool(sign * test.difference > 0 and self.adjusted[key] <= level and clear)
 
     def __str__(self) -> str:

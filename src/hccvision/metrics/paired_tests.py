@@ -157,9 +157,13 @@ def permutation_test(
         chosen = np.take_along_axis(starts, generator.integers(trainings, size=starts.shape), 1)
         values[i] = difference(draw(members, generator), chosen=chosen)
     values = values[np.isfinite(values)]
-    interval = percentiles(values, confidence) if 2 * len(values) > resamples else None
+    interval, method = None, "no interval: undefined in most resamples" if resamples else ""
+    if 2 * len(values) > resamples:
+        low, high = percentiles(values, confidence)
+        interval = (low, high) if low < high else None
+        method = "paired bootstrap" if interval else "no interval: the resamples agree"
     return PairedTest(
-        Figure(observed, count=count, interval=interval, method="paired bootstrap"),
+        Figure(observed, count=count, interval=interval, method=method),
         Figure((reached + 1) / (permutations + 1), count=count),
     )
 
