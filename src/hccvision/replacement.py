@@ -70,7 +70,7 @@ def put_back(folder: Path) -> None:
     if not (aside / _ABSENT).is_file():
         return
     for name in json.loads((aside / _ABSENT).read_text(encoding="utf-8")):
-        (folder / name).unlink(missing_ok=True)
+        (folder / Path(name).name).unlink(missing_ok=True)
     for path in aside.iterdir():
         if path.name != _ABSENT:
             os.replace(path, folder / path.name)
