@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from decimal import Decimal
 
 from hccvision.metrics.confusion import FIGURES, binary_figures
+from hccvision.metrics.figure import Figure
 
 
 @dataclass(frozen=True)
@@ -46,8 +47,11 @@ class CheckedFigures:
         return "\n".join(table + self.findings)
 
 
+READINGS = ("positive", "macro", "weighted")
+
+
 def check_report(
-    counts: Mapping[str, int], claims: Mapping[str, float], *, decimals: int | None = None
+    counts: Mapping[str, int], claims: Mapping[str, float], *, decimals: int | None = None, reading: str = "positive"
 ) -> CheckedFigures:
     """Check which published figures can follow from the published counts, and from one another.
 
@@ -60,12 +64,14 @@ def check_report(
         claims: figures by the names of `FIGURES`, as shares, or in percent where above 1.
         decimals: how many decimals of a share were printed (2 are whole percents); None takes the decimals that each
             claim shows, at least 2.
+        reading: what sensitivity, specificity, precision, NPV and F1 stand for: those of the ``"positive"`` class, or
+            the ``"macro"`` or ``"weighted"`` mean over both classes.
 
     Returns:
         The result; print it for a table with a sentence on each claim that fails.
 
     Raises:
-        ValueError: if a count is missing, or a claim is unknown or not a finite number.
+        ValueError: if a count is missing, a claim is unknown or not a finite number, or the reading is unknown.
 
     Example:
         >>> check = check_report({"tp": 173, "fn": 11, "fp": 3, "tn": 179}, {"precision": 98, "f1": 98})
@@ -82,7 +88,9 @@ def check_report(
     unknown = [name for name in claims if name not in FIGURES]
     if unknown:
         raise ValueError(f"can't check the claim {unknown[0]!r}: known figures are {', '.join(FIGURES)}")
-    found = binary_figures(**counts)
+    if reading not in READINGS:
+        raise ValueError(f"unknown reading {reading!r}; known: {', '.join(map(repr, READINGS))}")
+    found = _read_as(counts, reading)
     shares = {name: _share(name, claim) for name, claim in claims.items()}
     bounds = {name: _rounding_bounds(share, decimals) for name, share in shares.items()}
     faults = {}
@@ -91,13 +99,53 @@ def check_report(
             faults[name] = f"{name} is claimed as {shares[name]}, but it is undefined here: {found[name].reason}"
         elif not low - 1e-12 <= found[name] <= high + 1e-12:
             faults[name] = f"{name} is claimed as {shares[name]}, but the counts give {found[name]:.4f}"
-    if "f1" in faults and {"precision", "sensitivity"} <= set(bounds):
+    if "f1" in faults and reading == "positive" and {"precision", "sensitivity"} <= set(bounds):
         low, high = (max(0.0, m) for m in map(_harmonic_mean, bounds["precision"], bounds["sensitivity"]))
         faults["f1"] += (
             f"; with the claimed precision {shares['precision']} and sensitivity {shares['sensitivity']} "
             f"it lies between {low:.4f} and {high:.4f}, even with the most favourable rounding"
         )
     return CheckedFigures(found, {name: float(share) for name, share in shares.items()}, faults)
+
+
+def possible_readings(
+    counts: Mapping[str, int], claims: Mapping[str, float], *, decimals: int | None = None
+) -> list[str]:
+    """Return the readings under which all claims can follow from the counts.
+
+    Args:
+        counts: as in `check_report`.
+        claims: as in `check_report`.
+        decimals: as in `check_report`.
+
+    Returns:
+        Those of `READINGS`; none if the claims contradict the counts however they are read.
+
+    Raises:
+        ValueError: as `check_report`.
+
+    Example:
+        >>> possible_readings({"tp": 173, "fn": 11, "fp": 3, "tn": 179}, {"precision": 98, "f1": 98})
+        []
+    """
+    return [r for r in READINGS if check_report(counts, claims, decimals=decimals, reading=r).consistent]
+
+
+def _read_as(counts: Mapping[str, int], reading: str) -> Mapping[str, Figure]:
+    """Return the figures, those of one class as the mean over both classes unless they are of the positive class."""
+    found = binary_figures(**counts)
+    if reading == "positive":
+        return found
+    other = binary_figures(tp=counts["tn"], fn=counts["fp"], fp=counts["fn"], tn=counts["tp"])
+    positives, negatives = counts["tp"] + counts["fn"], counts["tn"] + counts["fp"]
+    weights = (1, 1) if reading == "macro" else (positives, negatives)
+    means = {}
+    for name in ("sensitivity", "specificity", "precision", "npv", "f1"):
+        pair = found[name], other[name]
+        reason = next((figure.reason for figure in pair if not figure.defined), "")
+        mean = sum(w * float(figure) for w, figure in zip(weights, pair, strict=True)) / sum(weights)
+        means[name] = Figure(mean, count=positives + negatives, reason=reason)
+    return {**found, **means}
 
 
 def _harmonic_mean(a: float, b: float) -> float:
