@@ -118,6 +118,7 @@ def test_the_page_on_evaluation_runs(tmp_path: Path) -> None:
     output = run("\n".join(code for _, code in blocks(DOCS / "evaluation.rst")), tmp_path).splitlines()
     assert "22 figures computed again from the predictions: as reported" in output
     assert "first is better: False" in output
+    assert "sealed test set, opened once" in output
     assert "Youden 0.8 sensitivity of 1 0.3" in output
     assert any(line.startswith("layer_cam (") for line in output)
     assert (tmp_path / "report" / "index.html").is_file()

@@ -17,6 +17,7 @@ from hccvision.annotations.problems import usable
 from hccvision.contracts.outputs import Prediction
 from hccvision.contracts.parts import Predictor
 from hccvision.contracts.samples import Sample
+from hccvision.data.seals import note_opening
 from hccvision.metrics.comparison import Comparison
 from hccvision.metrics.figure import Figure
 from hccvision.metrics.intervals import add_intervals
@@ -204,6 +205,7 @@ def compare(
     kept = usable(samples, on_problem)
     for sample in kept:
         described.check(sample)
+    note_opening(kept, "compare", list(candidates))
     costs, predicted = {}, {}
     for name, given in trainings.items():
         found = [_predict(candidate, kept, samples, options) for candidate in given]

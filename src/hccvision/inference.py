@@ -20,6 +20,7 @@ from hccvision.contracts.errors import noted
 from hccvision.contracts.outputs import Prediction
 from hccvision.contracts.parts import Predictor
 from hccvision.contracts.samples import Sample, printable
+from hccvision.data.seals import note_opening
 from hccvision.finite import is_finite
 from hccvision.images.arrays import to_image
 from hccvision.images.placement import Placement, place, resize
@@ -148,7 +149,11 @@ def _run(
     task = task_of(model)
     model.prepare(device)
     numbered = enumerate(tqdm(items, desc="predict", disable=None if progress else True))
+    opened: set[Path | None] = set()
     while chunk := list(islice(numbered, batch)):
+        looked_at = [item for _, item in chunk if isinstance(item, Sample) and item.seal not in opened]
+        note_opening(looked_at, "predict", model)
+        opened.update(sample.seal for sample in looked_at)
         entries = [load(model, item, number) for number, item in chunk]
         loaded = [entry for entry in entries if isinstance(entry, Loaded)]
         predictions = iter(_predict_batch(model, task, loaded, options))

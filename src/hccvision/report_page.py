@@ -53,6 +53,7 @@ def page(
     figures: Mapping[str, Figure],
     samples: Sequence[Sample],
     summary: str,
+    opened: str | None,
     details: Sequence[str],
     drawn: Mapping[str, Any],
     about: Mapping[str, Any],
@@ -65,6 +66,7 @@ def page(
         figures: of the report.
         samples: those evaluated.
         summary: one line below the title.
+        opened: how often the sealed test set was opened; None: it is not sealed.
         details: lines of text, such as the confusion matrix.
         drawn: file name to matplotlib figure.
         about: facts about the model, shown as they are.
@@ -85,7 +87,7 @@ def page(
         summary=printable(summary),
         headline=headline,
         cards={
-            "Test data": _data_card(samples),
+            "Test data": {**_data_card(samples), "test set opened": opened or "not sealed"},
             **({"Model": {k: _shown(v) for k, v in about.items()}} if about else {}),
         },
         figures=plain,

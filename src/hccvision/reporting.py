@@ -42,6 +42,7 @@ class Report:
         metrics: that the figures were computed by, so that `verify` can compute them again.
         resamples: number of bootstrap resamples of the intervals.
         about: facts about the model, for the page.
+        opened: how often the sealed test set has been opened, this time included; 0: it is not sealed.
 
     Example:
         >>> print(Report("detection", ("hcc",), "hcc", {"map": Figure(0.5)}))
@@ -59,6 +60,7 @@ class Report:
     metrics: Sequence[Metric] = ()
     resamples: int = 0
     about: Mapping[str, Any] = field(default_factory=dict)
+    opened: int = 0
 
     def __getitem__(self, name: str) -> Figure:
         if name not in self.figures:
@@ -88,6 +90,7 @@ class Report:
         methods = dict.fromkeys(f.method for f in self.figures.values() if f.interval is not None)
         reasons = dict.fromkeys(f.method for f in self.figures.values() if f.interval is None and f.method)
         lines += [f"95 % intervals: {', '.join(methods)}"] if methods else []
+        lines += [f"sealed test set, opened {_times(self.opened)}"] if self.opened else []
         return "\n".join([*lines, *reasons, *task.detail_lines(self.details)])
 
     def to_dict(self) -> dict[str, Any]:
@@ -107,6 +110,7 @@ class Report:
             "interval_methods": {name: f.method for name, f in self.figures.items() if f.method},
             "undefined": {name: f.reason for name, f in self.figures.items() if math.isnan(f)},
             "confusion_matrix": None,
+            **({"test_set_opened": self.opened} if self.opened else {}),
             **self.details,
         }
 
@@ -213,6 +217,7 @@ class Report:
             figures=self.figures,
             samples=self.samples,
             summary=f"{len(self.samples)} images{task.heading}",
+            opened=_times(self.opened) if self.opened else None,
             details=task.detail_lines(self.details),
             drawn=drawn,
             about=self.about,
@@ -235,6 +240,10 @@ class Report:
         text = io.StringIO()
         csv.writer(text).writerows([header, *rows])
         return text.getvalue()
+
+
+def _times(number: int) -> str:
+    return "once" if number == 1 else f"{number} times"
 
 
 def _finite(value: float) -> float | None:

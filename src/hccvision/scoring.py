@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import hashlib
 import importlib.metadata
 import os
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
-import torch
-
 from hccvision.annotations.problems import usable
 from hccvision.contracts.outputs import Prediction
 from hccvision.contracts.parts import Predictor
 from hccvision.contracts.samples import Sample, printable
+from hccvision.data.seals import fingerprint, note_opening
 from hccvision.inference import Tracked, predict, require_finite
 from hccvision.metrics.intervals import add_intervals
 from hccvision.metrics.metric import Metric, compute_metrics, find_metrics
@@ -72,10 +70,11 @@ def evaluate(
     samples = usable(data, on_problem)
     for sample in samples:  # now rather than after the predictions, which take time
         task.check(sample)
+    opened = note_opening(samples, "evaluate", model)
     predictions = predict(model, Tracked([s.path for s in samples], "predict"), **options)
     if sorted(p.path for p in predictions) == sorted(str(s.path) for s in samples):
         predictions = match_by_path(predictions, samples)
-    return _report(task, wanted, predictions, samples, on_problem, resamples, about_model(model))
+    return _report(task, wanted, predictions, samples, on_problem, resamples, about_model(model), opened)
 
 
 def score(
@@ -131,7 +130,9 @@ def score(
     described = build_task(task, class_names(classes), positive=positive)
     wanted = find_metrics(described.metrics if metrics is None else metrics, task)
     kept = usable(samples, on_problem)
-    return _report(described, wanted, match_by_path(predictions, kept, samples), kept, on_problem, resamples)
+    matched = match_by_path(predictions, kept, samples)
+    opened = note_opening(kept, "score", predictions)
+    return _report(described, wanted, matched, kept, on_problem, resamples, {}, opened)
 
 
 def _report(
@@ -141,7 +142,8 @@ def _report(
     samples: Sequence[Sample],
     on_problem: str,
     resamples: int,
-    about: Mapping[str, Any] | None = None,
+    about: Mapping[str, Any],
+    opened: int,
 ) -> Report:
     """Score one prediction per sample, in the same order."""
     if len(predictions) != len(samples):
@@ -170,7 +172,8 @@ def _report(
         predictions=predictions,
         metrics=metrics,
         resamples=resamples,
-        about=about or {},
+        about=about,
+        opened=opened,
     )
 
 
@@ -192,7 +195,7 @@ def about_model(model: Any) -> dict[str, Any]:
         facts["window"] = window.kind if window.low is None else f"{window.kind}, {window.low:g} to {window.high:g}"
         facts["pretrained weights"] = "random" if not model.weights else ", ".join(map(str, model.weights.values()))
         facts["parameters"] = f"{sum(p.numel() for p in model.parameters()):,}"
-        facts["SHA-256 of the weights"] = weights_hash(model)
+        facts["SHA-256 of the weights"] = fingerprint(model)
     facts["libraries"] = ", ".join(f"{n} {importlib.metadata.version(n)}" for n in ("hccvision", "torch", "numpy"))
     return facts
 
@@ -202,22 +205,6 @@ def _part(setting: Any) -> str:
     name, options = setting
     told = ", ".join(f"{key} {value}" for key, value in options.items())
     return f"{name} ({told})" if told else str(name)
-
-
-def weights_hash(model: torch.nn.Module) -> str:
-    """Return a hash of all weights of a model, the same on any device.
-
-    Args:
-        model: any module.
-
-    Returns:
-        SHA-256, hexadecimal.
-    """
-    digest = hashlib.sha256()
-    for name, tensor in sorted(model.state_dict().items()):
-        digest.update(name.encode())
-        digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
-    return digest.hexdigest()
 
 
 def match_by_path(

@@ -176,6 +176,7 @@ class Sample:
         source_id: the image this one was derived from: its path, or the last parts of it, without the suffix; None for
             an original.
         series: identifier of the acquisition; None if unknown.
+        seal: the manifest in which looks at the sample are written down, see `save_split`; None: none are.
 
     Example:
         >>> Sample(Path("liver/P007_03.png"), patient="P007", class_name="cancer").class_name
@@ -189,6 +190,7 @@ class Sample:
     problems: tuple[Problem, ...] = ()
     source_id: str | None = None
     series: str | None = None
+    seal: Path | None = None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "path", Path(self.path))

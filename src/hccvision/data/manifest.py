@@ -7,12 +7,14 @@ import os
 import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from hccvision.contracts.samples import Sample, printable
 from hccvision.curation.facts import FACTS
 from hccvision.curation.sources import ties
+from hccvision.data.seals import KEY
 from hccvision.documents import kind_of, read_document
 from hccvision.files import write_text
 
@@ -27,6 +29,7 @@ def save_split(
     names: Sequence[str] | None = None,
     seed: int | None = None,
     group: str | None = None,
+    seal: str | None = None,
 ) -> Path:
     r"""Save a split as JSON: paths, SHA-256 of images and annotations, patients, counts.
 
@@ -39,12 +42,14 @@ def save_split(
         names: names of the parts; None: train, (val,) test, or ``part 1`` and so on for more than three.
         seed: seed of the split, for the record.
         group: group of the split, for the record.
+        seal: name of a part, such as ``"test"``, at which every look is to be written down in the file: by `evaluate`,
+            `score`, and `predict` of its samples. Take that part from `load_split`, whose samples know of the seal.
 
     Returns:
         The path written.
 
     Raises:
-        FileExistsError: if there is a file that is not a manifest.
+        FileExistsError: if there is a file that is not a manifest, or a manifest with a sealed part.
         FileNotFoundError: if an image or an annotation is missing.
         ValueError: if two parts share what must be in one, there are no parts, or not as many names as parts.
 
@@ -67,8 +72,12 @@ def save_split(
     if not any(parts):
         raise ValueError("there is no sample in any part")
     _check_undivided(parts, names)
+    if seal is not None and seal not in names:
+        raise ValueError(f"expected seal= as the name of a part ({', '.join(names)}), got {seal!r}")
     replaces = _is_there(Path(path))
     document = split_document(dict(zip(names, parts, strict=True)), seed=seed, group=group)
+    if seal is not None:
+        document[KEY] = {"part": seal, "opened": []}
     text = json.dumps(document, indent=1, ensure_ascii=False) + "\n"
     return write_text(path, text, errors="backslashreplace", overwrite=replaces)  # names of any bytes, escaped
 
@@ -144,7 +153,8 @@ def load_split(path: str | os.PathLike[str], data: Sequence[Sample]) -> list[lis
         data: the samples, read again with the same options; the folder may have moved.
 
     Returns:
-        The parts, made of the samples in ``data``, in the order in which they were saved.
+        The parts, made of the samples in ``data``, in the order in which they were saved. Samples of a sealed part are
+        copies that know of the seal.
 
     Raises:
         FileNotFoundError: if there is no such manifest.
@@ -153,7 +163,8 @@ def load_split(path: str | os.PathLike[str], data: Sequence[Sample]) -> list[lis
             in one.
     """
     path = Path(path)
-    parts = {name: part["files"] for name, part in read_split(path)["parts"].items()}
+    document = read_split(path)
+    parts = {name: part["files"] for name, part in document["parts"].items()}
     wanted = {entry["image"] for entries in parts.values() for entry in entries}
     places: dict[str, list[Sample]] = {name: [] for name in wanted}
     faults = []
@@ -182,6 +193,10 @@ def load_split(path: str | os.PathLike[str], data: Sequence[Sample]) -> list[lis
             f"{path}: the data is no longer what was split; restore it, or split again and save:\n{shown}{more}"
         )
     _check_undivided(loaded, list(parts))
+    sealed = document.get(KEY)
+    if isinstance(sealed, Mapping) and sealed.get("part") in parts:
+        number = list(parts).index(sealed["part"])
+        loaded[number] = [replace(sample, seal=path.absolute()) for sample in loaded[number]]
     return loaded
 
 
@@ -237,6 +252,10 @@ def _is_there(path: Path) -> bool:
         raise FileExistsError(
             f"{path}: expected no file or a split saved by save_split, got something else: choose another path, or "
             "delete it first"
+        )
+    if read_split(path).get(KEY) is not None:
+        raise FileExistsError(
+            f"{path}: a part of this split is sealed, and the looks at it would be lost: choose another path"
         )
     return True
 

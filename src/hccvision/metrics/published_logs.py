@@ -71,7 +71,8 @@ def check_test_size(test: int, originals: int, *, share: float | None = None) ->
         return None
     what = f"{originals} images were annotated" if share is None else f"a share of {share:g} of {originals} images is"
     limit = "" if share is None else f" at most {most}"
-    return f"{what}{limit}, and the test set has {test}: it holds augmented copies, whose siblings may be in the training set"
+    why = "it holds augmented copies, whose siblings may be in the training set"
+    return f"{what}{limit}, and the test set has {test}: {why}"
 
 
 def _number(value: float | str) -> Decimal:

@@ -15,6 +15,7 @@ from hccvision.annotations.problems import usable
 from hccvision.augment.batch import checked
 from hccvision.contracts.samples import Sample
 from hccvision.data.dataset import SliceDataset
+from hccvision.data.seals import refuse_sealed
 from hccvision.metrics.metric import find_metrics
 from hccvision.model.model import Model
 from hccvision.recipes import Recipe, quick
@@ -125,6 +126,7 @@ def fit(
     augment = checked(augment, getattr(recipe.augmentation, "__name__", str(recipe.augmentation)))
     hooks = Hooks(more.hooks)
     _check_options(recipe, val, more.save_every, run)
+    refuse_sealed([*train, *(val or ())])
     if more.feature_cache is not False:
         _require_fixed_features(model, recipe)
     datasets = {"train": model.dataset(usable(train, more.on_problem), cache=more.cache)}
