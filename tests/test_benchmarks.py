@@ -231,3 +231,16 @@ def test_the_feature_cache_is_timed_and_cross_validated(tmp_path: Path) -> None:
     for key in list(rows)[1:]:
         assert 0 <= rows[key]["balanced accuracy"] <= 1
         assert len(rows[key]["folds"]) == 2
+
+
+def test_the_metrics_agree_with_their_peers_and_are_timed(tmp_path: Path) -> None:
+    script = SCRIPT.with_name("metrics.py")
+    done = subprocess.run(
+        [sys.executable, str(script), "--quick", "--out", str(tmp_path)], capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    (path,) = tmp_path.glob("metrics-*.json")
+    rows = json.loads(path.read_text(encoding="utf-8"))["rows"]
+    assert [row["task"].split(",")[0] for row in rows] == ["COCO mAP", "VOC mAP", "20 resamples of VOC mAP"]
+    assert "pycocotools" in rows[0]["seconds"]
+    assert "pycocotools" in (tmp_path / "metrics.md").read_text(encoding="utf-8")
