@@ -13,7 +13,8 @@ from statsmodels.stats.proportion import proportion_confint
 
 from hccvision.metrics.comparison import Comparison
 from hccvision.metrics.delong import auc_interval, auc_test
-from hccvision.metrics.intervals import wilson
+from hccvision.metrics.intervals import add_intervals, wilson
+from hccvision.metrics.metric import compute_metrics, find_metrics
 from hccvision.metrics.paired_tests import holm, mcnemar, permutation_test
 from hccvision.metrics.proportions import clopper_pearson, sample_size
 from hccvision.metrics.roc import compute_roc_auc
@@ -199,3 +200,45 @@ def test_no_cases_say_nothing():
 def test_the_sample_size_is_the_smallest_that_is_narrow_enough(share, width):
     n = sample_size(share, width)
     assert np.ptp(wilson(share * n, n)) <= width < np.ptp(wilson(share * (n - 1), n - 1))
+
+
+@pytest.mark.slow
+def test_equal_predictors_differ_in_at_most_five_percent_of_tests():
+    """1000 simulated pairs of equally good predictors, with three slices of each of 20 patients that go together."""
+    found, alone = 0, 0
+    for seed in range(1000):
+        rng = np.random.default_rng(seed)
+        truths = np.repeat(rng.integers(0, 2, 20), 3)
+        wrong = np.repeat(rng.random((2, 20)) < 0.3, 3, axis=1)
+        a, b = (np.where(w, 1 - truths, truths) * 0.8 + 0.1 for w in wrong)
+        names = np.repeat([f"P{i}" for i in range(20)], 3).tolist()
+        by_patient, by_slice = (
+            permutation_test(
+                accuracy, classified(a, truths, p), classified(b, truths, p), permutations=99, resamples=0, seed=seed
+            ).p_value
+            for p in (names, None)
+        )
+        found += by_patient <= 0.05
+        alone += by_slice <= 0.05
+    assert found <= 50 + 2 * 7  # two standard errors
+    assert alone > 150  # slices taken for cases: far too many
+
+
+@pytest.mark.slow
+def test_intervals_by_patient_cover_the_truth_and_those_by_slice_do_not():
+    """The accuracy is 0.7; slices of a patient go together."""
+    covered = {"patient": 0, "slice": 0}
+    for seed in range(600):
+        rng = np.random.default_rng(seed)
+        truths = np.repeat(rng.integers(0, 2, 60), 4)
+        wrong = np.repeat(rng.random(60) < 0.3, 4)
+        p = np.where(wrong, 1 - truths, truths) * 0.8 + 0.1
+        names = np.repeat([f"P{i}" for i in range(60)], 4).tolist()
+        metrics = find_metrics(["accuracy"])
+        for kind, patients in (("patient", names), ("slice", None)):
+            comparison = classified(p, truths, patients)
+            found = add_intervals(metrics, comparison, compute_metrics(metrics, comparison), resamples=300, seed=seed)
+            low, high = found["accuracy"].interval
+            covered[kind] += low <= 0.7 <= high
+    assert 0.92 <= covered["patient"] / 600 <= 0.98
+    assert covered["slice"] / 600 < 0.8
