@@ -8,6 +8,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from hccvision.annotations.names import annotation_stem, stems
+from hccvision.images.read import suffixes
 
 MASK_FOLDERS = frozenset(
     ("mask", "masks", "masks_dicom", "segmentation", "segmentations", "groundtruth", "ground_truth")
@@ -41,8 +42,9 @@ class Finder:
         self._stems: dict[str, list[Path]] = defaultdict(list)
         self._names: dict[str, list[Path]] = defaultdict(list)
         self._places: dict[Path, tuple[str, ...]] = {}
+        self._known = suffixes()
         for path in paths:
-            for stem in {stem.casefold() for stem in stems(path)}:
+            for stem in {stem.casefold() for stem in stems(path, self._known)}:
                 self._stems[stem].append(path)
             self._names[path.name.casefold()].append(path)
 
@@ -57,7 +59,7 @@ class Finder:
         """
         stem = annotation_stem(file)
         found = self._stems.get(stem.casefold(), ())
-        return self._nearest([(p, stem if stem in stems(p) else "") for p in found], stem, file)
+        return self._nearest([(p, stem if stem in stems(p, self._known) else "") for p in found], stem, file)
 
     def by_name(self, name: str, file: Path) -> list[Path]:
         """Return the files of a name.

@@ -62,7 +62,7 @@ def scan(root: Path) -> Tree:
     """
     files, odd = list_files(root)
     known = suffixes()
-    images, masks = _without_masks([p for p in files if _is_image(p, known)], root)
+    images, masks = _without_masks([p for p in files if _is_image(p, known)], root, known)
     return Tree(root, files, images, masks, odd)
 
 
@@ -114,19 +114,19 @@ def list_files(root: Path) -> tuple[list[Path], list[Sample]]:
     return sorted(files), odd
 
 
-def _without_masks(pictures: Sequence[Path], root: Path) -> tuple[list[Path], list[Path]]:
+def _without_masks(pictures: Sequence[Path], root: Path, known: tuple[str, ...]) -> tuple[list[Path], list[Path]]:
     """Separate images from their masks.
 
     A mask is in a folder of masks and named like an image elsewhere, or is named like an image beside it and
     ``_mask``.
     """
+    stems = {p: stem(p, known).casefold() for p in pictures}
     inside = {p for p in pictures if is_in_mask_folder(p, root)}
-    outside = {stem(p).casefold() for p in pictures if p not in inside} if inside else set()
-    beside = {(p.parent, stem(p).casefold()) for p in pictures}
+    outside = {stems[p] for p in pictures if p not in inside}
+    beside = {(p.parent, own) for p, own in stems.items()}
     images: list[Path] = []
     masks: list[Path] = []
-    for path in pictures:
-        own = stem(path).casefold()
+    for path, own in stems.items():
         name, addition = mask_name(own)
         is_mask = own in outside or name in outside if path in inside else addition and (path.parent, name) in beside
         (masks if is_mask else images).append(path)
