@@ -120,15 +120,16 @@ def _without_masks(pictures: Sequence[Path], root: Path, known: tuple[str, ...])
     A mask is in a folder of masks and named like an image elsewhere, or is named like an image beside it and
     ``_mask``.
     """
-    stems = {p: stem(p, known).casefold() for p in pictures}
-    inside = {p for p in pictures if is_in_mask_folder(p, root)}
-    outside = {stems[p] for p in pictures if p not in inside}
-    beside = {(p.parent, own) for p, own in stems.items()}
+    places = [os.path.dirname(p) for p in pictures]
+    stems = [stem(p, known).casefold() for p in pictures]
+    drawn = {place for place in set(places) if is_in_mask_folder(Path(place, "a"), root)}
+    outside = {own for own, place in zip(stems, places, strict=True) if place not in drawn}
+    beside = set(zip(places, stems, strict=True))
     images: list[Path] = []
     masks: list[Path] = []
-    for path, own in stems.items():
+    for path, place, own in zip(pictures, places, stems, strict=True):
         name, addition = mask_name(own)
-        is_mask = own in outside or name in outside if path in inside else addition and (path.parent, name) in beside
+        is_mask = own in outside or name in outside if place in drawn else addition and (place, name) in beside
         (masks if is_mask else images).append(path)
     return images, masks
 
