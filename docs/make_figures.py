@@ -17,7 +17,7 @@ from pydicom import dcmread, examples
 
 from hccvision import images, phantom, plots
 from hccvision.annotations.formats import DatasetWriter
-from hccvision.annotations.problems import KINDS, SKIPPED
+from hccvision.annotations.problem_kinds import KINDS, SKIPPED
 from hccvision.files import write_table
 from hccvision.registry import ANNOTATION_FORMATS, AUGMENTATIONS, IMAGE_FORMATS
 

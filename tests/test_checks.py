@@ -12,7 +12,8 @@ from PIL import Image
 
 from hccvision.annotations import voc
 from hccvision.annotations.image_folder import read_image_folder
-from hccvision.annotations.problems import KINDS, usable
+from hccvision.annotations.problem_kinds import KINDS
+from hccvision.annotations.problems import usable
 from hccvision.annotations.voc_folder import read_voc_folder
 from hccvision.boxes.overlap import iou
 from hccvision.contracts import Annotation, Problem, Sample

@@ -20,7 +20,7 @@ import pytest
 from test_layers import LAYERS
 
 import hccvision as hv
-from hccvision.annotations.problems import KINDS, SKIPPED
+from hccvision.annotations.problem_kinds import KINDS, SKIPPED
 from hccvision.phantom.atlas import ATLAS
 from hccvision.phantom.tissues import TISSUES
 

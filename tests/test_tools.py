@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
@@ -299,3 +299,39 @@ def test_the_box_of_a_turned_shape_holds_its_points_and_no_more(x, y, width, hei
     points = x + 1j * y + (width * outline.real + 1j * height * outline.imag) * turn
     expected = [points.real.min(), points.imag.min(), points.real.max(), points.imag.max()]
     np.testing.assert_allclose(box_of_ellipse((x, y), (width, height), degrees), expected, atol=1e-4)
+
+
+# Odd content
+
+DOCUMENTS = ("label_studio/result.json", "label_studio_min/result.json", "via2_json/via_region_data.json")
+DOCUMENTS += ("via3_json/project.json", "labelme/P1_02.json")
+ODD = [None, True, -1, 1e308, float("nan"), "", "x", [], {}, [[]], {"a": 1}, [1, [2]], "9" * 400, 10**400, "../a", "\0"]
+
+
+def places(value, above=()):
+    """Return the place of each value in a document."""
+    inner = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    return [above, *(place for key, item in inner for place in places(item, (*above, key)))]
+
+
+@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(name=st.sampled_from(DOCUMENTS), data=st.data())
+@pytest.mark.filterwarnings("error")
+def test_odd_values_in_a_document_are_problems_at_most(tmp_path_factory, name, data):
+    root, path = tmp_path_factory.mktemp("odd"), TOOLS / name
+    document = json.loads(path.read_text())
+    *above, last = data.draw(st.sampled_from(places(document)[1:]))
+    holder = document
+    for key in above:
+        holder = holder[key]
+    holder[last] = data.draw(st.sampled_from(ODD))
+    (root / path.name).write_text(json.dumps(document))
+    for stem, size in SIZES.items():
+        picture(root / f"{stem}.png", size)
+    format = {"label_studio_min": "label_studio", "via2_json": "via", "via3_json": "via"}.get(Path(name).parts[0])
+    reader = hv.ANNOTATION_FORMATS.build(format or Path(name).parts[0])
+    if not reader.matches(root):  # the word that it is recognised by is gone
+        return
+    samples = reader.read(root)
+    assert all(s.annotation is not None or s.class_name or s.problems for s in samples)
+    assert {s.path for s in samples} >= {root / f"{stem}.png" for stem in SIZES} or any(s.problems for s in samples)

@@ -7,6 +7,7 @@ from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from hccvision.annotations import shapes
 from hccvision.annotations.names import MOST_LETTERS
 from hccvision.annotations.paths import read_json, words_in
 from hccvision.annotations.shapes import NO_BOX, box_of_points, numbers
@@ -103,10 +104,7 @@ def size_of(entry: Mapping[str, Any]) -> tuple[int, int] | None:
     Returns:
         ``(height, width)`` in pixels; None if it is missing or impossible.
     """
-    height, width = entry.get("height"), entry.get("width")
-    if type(height) is int and type(width) is int and min(height, width) > 0 and max(height, width) < 2**31:
-        return height, width
-    return None
+    return shapes.size_of(entry.get("height"), entry.get("width"))
 
 
 def category_names(entries: list[Any], path: Path, used: Collection[Any]) -> dict[int | str | None, str]:

@@ -15,12 +15,13 @@ from pathlib import Path
 from typing import Any
 from xml.parsers.expat import ExpatError
 
+import numpy as np
 import xmltodict
 
 from hccvision.annotations.judging import StatedBox
 from hccvision.annotations.listed import ListedImage, files_like, has_file_like, read_listed
 from hccvision.annotations.patients import PatientRule
-from hccvision.annotations.shapes import box_of_ellipse, box_of_points, box_of_rectangle, numbers
+from hccvision.annotations.shapes import box_of_ellipse, box_of_points, box_of_rectangle, numbers, size_of
 from hccvision.contracts.samples import Sample
 from hccvision.registry import ANNOTATION_FORMATS
 
@@ -137,7 +138,7 @@ def _image(number: int, attributes: Mapping[str, str], elements: Mapping[str, li
     if len(tags) > 1:
         unread += [f"has the tag {tag!r:.200} for the whole image; left out: draw a box" for tag in tags]
     height, width = numbers(attributes.get(key) for key in ("height", "width"))
-    size = (int(height), int(width)) if 0 < height < 2**31 and 0 < width < 2**31 else None
+    size = size_of(*(int(n) if np.isfinite(n) else None for n in (height, width)))
     class_name = tags[0] if len(tags) == 1 else None
     return ListedImage(f"image {number}", attributes.get("name", ""), size, boxes, unread, class_name=class_name)
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from hccvision.annotations.names import annotation_stem, stems
+from hccvision.images.read import suffixes
 
 MASK_FOLDERS = frozenset(
     ("mask", "masks", "masks_dicom", "segmentation", "segmentations", "groundtruth", "ground_truth")
@@ -40,9 +42,10 @@ class Finder:
         self.root = root
         self._stems: dict[str, list[Path]] = defaultdict(list)
         self._names: dict[str, list[Path]] = defaultdict(list)
-        self._places: dict[Path, tuple[str, ...]] = {}
+        self._places: dict[str, tuple[str, ...]] = {}  # by folder
+        self._known = suffixes()
         for path in paths:
-            for stem in {stem.casefold() for stem in stems(path)}:
+            for stem in {stem.casefold() for stem in stems(path, self._known)}:
                 self._stems[stem].append(path)
             self._names[path.name.casefold()].append(path)
 
@@ -57,7 +60,9 @@ class Finder:
         """
         stem = annotation_stem(file)
         found = self._stems.get(stem.casefold(), ())
-        return self._nearest([(p, stem if stem in stems(p) else "") for p in found], stem, file)
+        if len(found) > 1:
+            found = [p for p in found if stem in stems(p, self._known)] or found  # in upper and lower case as it is
+        return self._nearest(found, file)
 
     def by_name(self, name: str, file: Path) -> list[Path]:
         """Return the files of a name.
@@ -69,7 +74,8 @@ class Finder:
         Returns:
             The nearest; several if they are equally near.
         """
-        return self._nearest([(p, p.name) for p in self._names.get(name.casefold(), ())], name, file)
+        found = self._names.get(name.casefold(), ())
+        return self._nearest([p for p in found if p.name == name] or found, file)
 
     def by_path(self, stated: str, file: Path) -> list[Path]:
         r"""Return the files that a stated path may be of: those that share most of its last parts.
@@ -92,21 +98,23 @@ class Finder:
         whole = [p for p in best if len(p.relative_to(self.root).parts) == len(parts) == shared[p]]
         words = set(re.split(r"[^a-z0-9]+", file.stem.casefold()))  # instances_train.json is of the folder train
         whole = whole or [p for p in best if words.intersection(map(str.casefold, place_of(p, self.root)))]
-        return whole or self._nearest([(p, p.name) for p in best], re.split(r"[\\/]+", stated)[-1], file) or best
+        exact = [p for p in best if p.name == re.split(r"[\\/]+", stated)[-1]]
+        return whole or self._nearest(exact or best, file) or best
 
-    def _nearest(self, found: list[tuple[Path, str]], name: str, file: Path) -> list[Path]:
-        exact = [p for p, own in found if own == name] or [p for p, _ in found]
-        beside = [p for p in exact if p.parent == file.parent]
-        if beside or not exact:
+    def _nearest(self, found: Sequence[Path], file: Path) -> list[Path]:
+        folder = os.path.dirname(file)
+        beside = [p for p in found if os.path.dirname(p) == folder]
+        if beside or not found:
             return beside
-        own, places = self._place_of(file), [self._place_of(p) for p in exact]
-        alike = [p for p, place in zip(exact, places, strict=True) if place == own]
-        return alike or [p for p, place in zip(exact, places, strict=True) if _is_part(place, own)]
+        own, places = self._place_of(file), [self._place_of(p) for p in found]
+        alike = [p for p, place in zip(found, places, strict=True) if place == own]
+        return alike or [p for p, place in zip(found, places, strict=True) if _is_part(place, own)]
 
     def _place_of(self, file: Path) -> tuple[str, ...]:
-        if file.parent not in self._places:
-            self._places[file.parent] = place_of(file, self.root)
-        return self._places[file.parent]
+        folder = os.path.dirname(file)
+        if folder not in self._places:
+            self._places[folder] = place_of(file, self.root)
+        return self._places[folder]
 
 
 def place_of(path: Path, root: Path) -> tuple[str, ...]:

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from hccvision.annotations.names import MOST_LETTERS
-from hccvision.annotations.problems import kinds_that_skip
+from hccvision.annotations.problem_kinds import kinds_that_skip
 from hccvision.contracts.samples import Annotation, Problem
 from hccvision.images.formats.checks import require_plausible_bytes
 from hccvision.images.read import frame_count, image_size, verify_image

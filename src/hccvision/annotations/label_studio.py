@@ -22,7 +22,7 @@ from hccvision.annotations.judging import StatedBox
 from hccvision.annotations.listed import ListedImage, files_like, has_file_like, read_listed
 from hccvision.annotations.paths import read_json, words_in
 from hccvision.annotations.patients import PatientRule
-from hccvision.annotations.shapes import NO_BOX, box_of_ellipse, box_of_points, box_of_rectangle, numbers
+from hccvision.annotations.shapes import NO_BOX, box_of_ellipse, box_of_points, box_of_rectangle, numbers, size_of
 from hccvision.contracts.samples import Sample
 from hccvision.images.read import suffixes
 from hccvision.registry import ANNOTATION_FORMATS
@@ -137,13 +137,13 @@ def _annotated(label: str, path: str, results: Sequence[Result]) -> ListedImage:
     for number, result in enumerate(results):
         regions[str(result.get("id", f"result {number}"))].append(result)
     drawn, unread, choices = [], [], []
-    sizes = set()
+    sizes: list[tuple[int, int] | None] = []
     for region in regions.values():
         shape = next((r for r in region if _kind(r) in _BOXED), None)
         if shape is not None:
             names = dict.fromkeys(name for r in region for name in _labels(r))
             drawn.append((shape, next(iter(names), "")))
-            sizes.add((shape.get("original_height"), shape.get("original_width")))
+            sizes.append(size_of(shape.get("original_height"), shape.get("original_width")))
             if len(names) > 1:
                 unread.append(f"a region has the labels {', '.join(names)!r:.200}: keep one")
             unread += [_unread(r) for r in region if _kind(r) not in (*_BOXED, *_OF_REGION, "")]
@@ -153,12 +153,11 @@ def _annotated(label: str, path: str, results: Sequence[Result]) -> ListedImage:
             unread += map(_unread, region)
         if any(r.get("image_rotation") for r in region):
             unread.append("its image was turned in Label Studio: turn the file, and annotate that")
-    if len({shape.get("to_name") for shape, _ in drawn}) > 1:
+    if len({repr(shape.get("to_name")) for shape, _ in drawn}) > 1:
         unread.append("has regions of several images: annotate single images")
     if len(choices) > 1:
         unread += [f"has the choice {choice!r:.200} for the whole image; left out: draw a box" for choice in choices]
-    height, width = next(iter(sizes)) if len(sizes) == 1 else (None, None)
-    size = (height, width) if type(height) is int and type(width) is int and min(height, width) > 0 else None
+    size = sizes[0] if len(set(sizes)) == 1 else None
     boxes = partial(_boxes, label, drawn) if drawn else ()
     class_name = choices[0] if len(choices) == 1 else None
     return ListedImage(label, path, size, boxes, unread, class_name=class_name)

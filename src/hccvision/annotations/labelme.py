@@ -19,7 +19,7 @@ from hccvision.annotations.judging import StatedBox
 from hccvision.annotations.listed import ListedImage, files_like, has_file_like, read_listed
 from hccvision.annotations.paths import read_json, words_in
 from hccvision.annotations.patients import PatientRule
-from hccvision.annotations.shapes import box_of_ellipse, box_of_points, numbers
+from hccvision.annotations.shapes import box_of_ellipse, box_of_points, numbers, size_of
 from hccvision.contracts.samples import Sample
 from hccvision.registry import ANNOTATION_FORMATS
 
@@ -102,8 +102,7 @@ def parse(path: Path) -> list[ListedImage]:
     if len(flags) > 1:
         unread += [f"has the flag {flag!r:.200} for the whole image; left out: draw a box" for flag in flags]
     stated = document.get("imagePath")
-    height, width = document.get("imageHeight"), document.get("imageWidth")
-    size = (height, width) if type(height) is int and type(width) is int and min(height, width) > 0 else None
+    size = size_of(document.get("imageHeight"), document.get("imageWidth"))
     class_name = flags[0] if len(flags) == 1 else None
     entry = ListedImage("its image", stated if isinstance(stated, str) else "", size, [*boxes.values()], unread)
     return [entry._replace(class_name=class_name)]

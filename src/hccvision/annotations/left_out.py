@@ -15,6 +15,7 @@ from hccvision.annotations.tree import ANNOTATION_SUFFIXES, Tree
 from hccvision.annotations.yolo_labels import has_labels
 from hccvision.annotations.yolo_names import NAMES_FILE
 from hccvision.contracts.samples import Annotation, Problem, Sample
+from hccvision.images.read import suffixes
 
 _JSON_WORDS = {
     f'"{word}"'
@@ -47,7 +48,8 @@ def left_aside(tree: Tree, used: Collection[Path]) -> list[Sample]:
         file that has lines of numbers or the name of an image, and each mask; then those of ``tree.odd``.
     """
     own = {str(p) for p in used}
-    names = {stem.casefold() for p in tree.images for stem in stems(p)}
+    known = suffixes()
+    names = {stem.casefold() for p in tree.images for stem in stems(p, known)}
     found = [p for p in tree.with_suffix(*ANNOTATION_SUFFIXES) if str(p) not in own and _is_annotation(p, names)]
     message = "looks like an annotation and was not read: read its format, or move it out of the folder"
     samples = [Sample(p, problems=(Problem("unread_annotation", str(p), message, False),)) for p in found]

@@ -13,11 +13,12 @@ MARK = "__aug"  # between a source's name and its copy's number, as in P007_03__
 _COPY = re.compile(rf"(.+?)(?:{MARK}\d+)+")
 
 
-def stem(path: PurePath) -> str:
+def stem(path: PurePath, known: tuple[str, ...] | None = None) -> str:
     """Return a file name without its suffix if that is an image suffix; ``slice.001`` has none.
 
     Args:
         path: the image file.
+        known: the image suffixes, for callers with many files; None: `suffixes`.
 
     Returns:
         The stem.
@@ -26,8 +27,12 @@ def stem(path: PurePath) -> str:
         >>> stem(PurePath("liver/a.nii.gz")), stem(PurePath("liver/1.2.840.7"))
         ('a', '1.2.840.7')
     """
-    suffix = max((s for s in suffixes() if path.name.lower().endswith(s)), key=len, default="")
-    return path.name[: len(path.name) - len(suffix)] or path.name
+    known = suffixes() if known is None else known
+    name = path.name.lower()
+    if not name.endswith(known):
+        return path.name
+    length = max(len(suffix) for suffix in known if name.endswith(suffix)) if name.count(".") > 1 else len(path.suffix)
+    return path.name[: len(path.name) - length] or path.name
 
 
 def annotation_stem(path: PurePath) -> str:
@@ -50,11 +55,12 @@ def annotation_stem(path: PurePath) -> str:
     return stem(path) if has_several_dots else path.stem
 
 
-def stems(path: PurePath) -> set[str]:
+def stems(path: PurePath, known: tuple[str, ...] | None = None) -> set[str]:
     """Return the stems that an image's annotation may have: cut at the last dot, or the whole name ``1.2.840.7``.
 
     Args:
         path: the image file.
+        known: the image suffixes, as in `stem`.
 
     Returns:
         One stem, or two for a name with dots and without an image suffix.
@@ -63,7 +69,8 @@ def stems(path: PurePath) -> set[str]:
         >>> sorted(stems(PurePath("a.png"))), sorted(stems(PurePath("liver/1.2.840.7")))
         (['a'], ['1.2.840', '1.2.840.7'])
     """
-    return {annotation_stem(path), stem(path)} if "." in path.name else {path.name}
+    whole = stem(path, known)
+    return {whole, path.stem} if whole == path.name else {whole}
 
 
 def copied_from(path: PurePath) -> str | None:

@@ -32,6 +32,24 @@ def numbers(values: Iterable[Any]) -> list[float]:
     return found
 
 
+def size_of(height: Any, width: Any) -> tuple[int, int] | None:
+    """Return a stated image size.
+
+    Args:
+        height: in pixels, as stated.
+        width: in pixels, as stated.
+
+    Returns:
+        ``(height, width)``; None if it is missing or impossible.
+
+    Example:
+        >>> size_of(300, 484), size_of(0, 484), size_of(None, "484")
+        ((300, 484), None, None)
+    """
+    is_stated = type(height) is int and type(width) is int and min(height, width) > 0
+    return (height, width) if is_stated and max(height, width) < 2**31 else None
+
+
 def box_of_points(xs: Iterable[Any], ys: Iterable[Any]) -> tuple[float, ...]:
     """Return the box that encloses points.
 
@@ -75,6 +93,8 @@ def box_of_rectangle(
     (x, y), (width, height), (angle,) = numbers(corner), numbers(sides), numbers([degrees])
     if not angle or not (width > 0 and height > 0):
         return x, y, x + width, y + height
+    if not np.isfinite([x, y, width, height, angle]).all():
+        return NO_BOX
     pivot = (width / 2, height / 2) if about_centre else (0.0, 0.0)
     dx, dy = np.array([0, width, width, 0]) - pivot[0], np.array([0, 0, height, height]) - pivot[1]
     cos, sin = np.cos(np.radians(angle)), np.sin(np.radians(angle))
@@ -97,8 +117,10 @@ def box_of_ellipse(centre: Iterable[Any], radii: Iterable[Any], degrees: Any = 0
         (30.0, 40.0, 70.0, 60.0)
     """
     (x, y), (a, b), (angle,) = numbers(centre), numbers(radii), numbers([degrees])
-    if not (a > 0 and b > 0):
-        return (x, y, x, y) if a <= 0 or b <= 0 else NO_BOX
+    if not np.isfinite([x, y, a, b, angle]).all():
+        return NO_BOX
+    if a <= 0 or b <= 0:
+        return x, y, x, y
     cos, sin = np.cos(np.radians(angle)), np.sin(np.radians(angle))
     half_width, half_height = float(np.hypot(a * cos, b * sin)), float(np.hypot(a * sin, b * cos))
     return x - half_width, y - half_height, x + half_width, y + half_height

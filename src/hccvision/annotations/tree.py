@@ -62,7 +62,7 @@ def scan(root: Path) -> Tree:
     """
     files, odd = list_files(root)
     known = suffixes()
-    images, masks = _without_masks([p for p in files if _is_image(p, known)], root)
+    images, masks = _without_masks([p for p in files if _is_image(p, known)], root, known)
     return Tree(root, files, images, masks, odd)
 
 
@@ -114,21 +114,22 @@ def list_files(root: Path) -> tuple[list[Path], list[Sample]]:
     return sorted(files), odd
 
 
-def _without_masks(pictures: Sequence[Path], root: Path) -> tuple[list[Path], list[Path]]:
+def _without_masks(pictures: Sequence[Path], root: Path, known: tuple[str, ...]) -> tuple[list[Path], list[Path]]:
     """Separate images from their masks.
 
     A mask is in a folder of masks and named like an image elsewhere, or is named like an image beside it and
     ``_mask``.
     """
-    inside = {p for p in pictures if is_in_mask_folder(p, root)}
-    outside = {stem(p).casefold() for p in pictures if p not in inside} if inside else set()
-    beside = {(p.parent, stem(p).casefold()) for p in pictures}
+    places = [os.path.dirname(p) for p in pictures]
+    stems = [stem(p, known).casefold() for p in pictures]
+    drawn = {place for place in set(places) if is_in_mask_folder(Path(place, "a"), root)}
+    outside = {own for own, place in zip(stems, places, strict=True) if place not in drawn}
+    beside = set(zip(places, stems, strict=True))
     images: list[Path] = []
     masks: list[Path] = []
-    for path in pictures:
-        own = stem(path).casefold()
+    for path, place, own in zip(pictures, places, stems, strict=True):
         name, addition = mask_name(own)
-        is_mask = own in outside or name in outside if path in inside else addition and (path.parent, name) in beside
+        is_mask = own in outside or name in outside if place in drawn else addition and (place, name) in beside
         (masks if is_mask else images).append(path)
     return images, masks
 
