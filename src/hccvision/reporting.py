@@ -130,7 +130,7 @@ class Report:
         content = json.dumps(self.to_dict(), indent=2, allow_nan=False)  # NaN is not JSON
         texts = {"report.json": content, "report.txt": f"{self}\n", "predictions.csv": self._table()}
         missing: ImportError | None = None
-        with new_files(folder, last="report.json") as draft:
+        with new_files(folder, last="report.json", overwrite=overwrite) as draft:
             for name, text in texts.items():
                 write_text(draft / name, text, errors="backslashreplace")  # file names of any bytes
             try:
