@@ -215,6 +215,27 @@ def test_a_folder_of_older_files_stays_where_it_is(inside, tmp_path, monkeypatch
         assert names(tmp_path) == ["report"]
 
 
+@pytest.mark.parametrize("meanwhile", [False, True])
+def test_files_are_added_without_replacing_any_or_not_at_all(meanwhile, tmp_path):
+    (tmp_path / "mine.txt").write_text("mine")
+
+    def fill():
+        with new_files(tmp_path, last="a.txt", overwrite=False) as draft:
+            for name in ("a.txt", "b.txt"):
+                (draft / name).write_text("ours")
+            if meanwhile:
+                (tmp_path / "a.txt").write_text("theirs")
+
+    if meanwhile:
+        with pytest.raises(FileExistsError, match=r"a.txt: the file exists"):
+            fill()
+        assert names(tmp_path) == ["a.txt", "mine.txt"]
+        assert (tmp_path / "a.txt").read_text() == "theirs"
+    else:
+        fill()
+        assert names(tmp_path) == ["a.txt", "b.txt", "mine.txt"]
+
+
 class Killed(BaseException):
     pass
 

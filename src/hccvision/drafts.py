@@ -128,6 +128,37 @@ def delete(path: Path) -> None:
             path.unlink(missing_ok=True)
 
 
+@contextmanager
+def named_after(target: Path, draft: Path | None = None) -> Iterator[None]:
+    """Let errors name the target of a draft: they would name the hidden draft, or nothing.
+
+    Args:
+        target: what the draft is for.
+        draft: its path, once there is one.
+
+    Example:
+        >>> with named_after(Path("a.txt")):
+        ...     raise OSError(28, "No space left on device")
+        Traceback (most recent call last):
+        ...
+        OSError: [Errno 28] No space left on device: 'a.txt'
+    """
+    hidden = "\0" if draft is None else str(draft)
+    try:
+        yield
+    except Exception as error:
+        error.args = tuple(a.replace(hidden, str(target)) if isinstance(a, str) else a for a in error.args)
+        if isinstance(error, OSError) and error.errno is not None:
+            if error.filename is None or is_draft(Path(os.fsdecode(error.filename))):
+                error.filename = str(target)
+                del error.filename2
+            for name in ("filename", "filename2"):
+                path = getattr(error, name)
+                if isinstance(path, str):
+                    setattr(error, name, path.replace(hidden, str(target)))
+        raise
+
+
 def _new_name(folder: Path) -> Path:
     return folder / f".hccvision-{_HOST}-{os.getpid()}-{uuid.uuid4().hex}.tmp"
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from hccvision.contracts.samples import as_text
-from hccvision.drafts import draft_file, draft_folder, is_draft
+from hccvision.drafts import draft_file, draft_folder, named_after
 
 NO_LINKS = (errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK, errno.EXDEV, errno.EACCES)
 
@@ -56,7 +56,7 @@ def write_atomically(
         if flush:
             _flush(partial)
         if not overwrite:
-            _put(partial, path)
+            put(partial, path)
             return path
         if keep is not None and path.is_file():
             os.replace(path, keep)
@@ -228,39 +228,17 @@ def new_folder(folder: str | os.PathLike[str]) -> Iterator[Path]:
             raise
 
 
-@contextmanager
-def named_after(target: Path, draft: Path | None = None) -> Iterator[None]:
-    """Let errors name the target of a draft: they would name the hidden draft, or nothing.
+def put(partial: Path, path: Path) -> None:
+    """Give a draft of a file its name, unless that is taken.
 
     Args:
-        target: what the draft is for.
-        draft: its path, once there is one.
+        partial: the draft.
+        path: the name.
 
-    Example:
-        >>> with named_after(Path("a.txt")):
-        ...     raise OSError(28, "No space left on device")
-        Traceback (most recent call last):
-        ...
-        OSError: [Errno 28] No space left on device: 'a.txt'
+    Raises:
+        FileExistsError: if the name is taken.
+        OSError: if the folder can't be written to.
     """
-    hidden = "\0" if draft is None else str(draft)
-    try:
-        yield
-    except Exception as error:
-        error.args = tuple(a.replace(hidden, str(target)) if isinstance(a, str) else a for a in error.args)
-        if isinstance(error, OSError) and error.errno is not None:
-            if error.filename is None or is_draft(Path(os.fsdecode(error.filename))):
-                error.filename = str(target)
-                del error.filename2
-            for name in ("filename", "filename2"):
-                path = getattr(error, name)
-                if isinstance(path, str):
-                    setattr(error, name, path.replace(hidden, str(target)))
-        raise
-
-
-def _put(partial: Path, path: Path) -> None:
-    """Give a file its name, unless that is taken."""
     try:
         os.link(partial, path)
         return

@@ -8,15 +8,15 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from hccvision.drafts import draft_folder
-from hccvision.files import flush_all, named_after, new_folder
+from hccvision.drafts import draft_folder, named_after
+from hccvision.files import flush_all, new_folder, put
 
 ASIDE = ".hccvision-replaced"  # folder of the older files while the new ones take their places
 _ABSENT = ".absent"  # in it: the names that no older file had
 
 
 @contextmanager
-def new_files(folder: str | os.PathLike[str], *, last: str) -> Iterator[Path]:
+def new_files(folder: str | os.PathLike[str], *, last: str, overwrite: bool = True) -> Iterator[Path]:
     """Fill a folder with files that replace older ones of their names all together; other files there stay.
 
     The files are written to a hidden folder and flushed to the disk. Then the older ones are moved aside, the new ones
@@ -26,11 +26,13 @@ def new_files(folder: str | os.PathLike[str], *, last: str) -> Iterator[Path]:
     Args:
         folder: the folder; it is created, with its parents, if it doesn't exist.
         last: name of the file that is moved aside first and to its place last: where it is, the others are too.
+        overwrite: False never replaces a file, not even one that appears meanwhile.
 
     Yields:
         The folder to write to.
 
     Raises:
+        FileExistsError: if there is a file of one of the names and ``overwrite`` is False.
         IsADirectoryError: if a folder has the name of one of the files.
         OSError: if the folder can't be written to.
 
@@ -54,7 +56,8 @@ def new_files(folder: str | os.PathLike[str], *, last: str) -> Iterator[Path]:
         draft.mkdir()
         yield draft
         flush_all(draft)
-        _replace(scratch, target, sorted((path.name for path in draft.iterdir()), key=lambda name: name == last))
+        names = sorted((path.name for path in draft.iterdir()), key=lambda name: name == last)
+        (_replace if overwrite else _add)(scratch, target, names)
 
 
 def put_back(folder: Path) -> None:
@@ -76,6 +79,19 @@ def put_back(folder: Path) -> None:
             os.replace(path, folder / path.name)
     (aside / _ABSENT).unlink()
     aside.rmdir()
+
+
+def _add(scratch: Path, target: Path, names: list[str]) -> None:
+    """Move files to a folder, all or none of them."""
+    done: list[Path] = []
+    try:
+        for name in names:
+            put(scratch / "new" / name, target / name)
+            done.append(target / name)
+    except BaseException:
+        for path in done:
+            path.unlink(missing_ok=True)
+        raise
 
 
 def _replace(scratch: Path, target: Path, names: list[str]) -> None:

@@ -146,7 +146,7 @@ class Report:
         if (folder / "report.json").exists() and not overwrite:
             raise FileExistsError(f"{folder}: there is a report here already; give another folder, or overwrite=True")
         missing: ImportError | None = None
-        with new_files(folder, last="report.json") as draft:
+        with new_files(folder, last="report.json", overwrite=overwrite) as draft:
             texts = {"report.txt": f"{self}\n", "predictions.csv": self._table(), "figures.csv": self._figures_table()}
             cases = self._cases()
             if cases is not None:

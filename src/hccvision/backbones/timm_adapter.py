@@ -96,6 +96,9 @@ class TimmBackbone(nn.Module):
     @checkpointing.setter
     def checkpointing(self, on: bool) -> None:
         self._checkpointing = on
+        for module in self.body.children():  # older versions of timm checkpoint a stem's activation, too
+            if getattr(module, "inplace", False) is True:
+                module.inplace = False
         self.body.set_grad_checkpointing(on)
 
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:

@@ -144,7 +144,7 @@ class DataReport:
             "check.txt": f"{self._text(None)}\n",
             "check.html": page(head, [(f.level, f.kind, f.files, f.message) for f in self.findings], self.samples),
         }
-        with new_files(folder, last="check.json") as draft:
+        with new_files(folder, last="check.json", overwrite=overwrite) as draft:
             for name, text in texts.items():
                 json_escapes = name.endswith(".json")  # file names of any bytes, read back as they are
                 write_text(draft / name, text, errors="backslashreplace" if json_escapes else "replace")

@@ -6,7 +6,7 @@ import dataclasses
 import os
 import threading
 from collections.abc import Container, Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -240,7 +240,7 @@ def load_model(
 
 
 @contextmanager
-def _as_large_as(tensors: Mapping[str, Tensor]) -> Iterator[None]:
+def _as_large_as(tensors: Mapping[str, Tensor], path: str = "") -> Iterator[None]:
     """Refuse to build parts far larger than the tensors that they are for, before their memory is written to."""
     thread, most = threading.get_ident(), 2 * sum(t.numel() for t in tensors.values()) + SPARE_PARAMETERS
     built = 0
@@ -249,7 +249,7 @@ def _as_large_as(tensors: Mapping[str, Tensor]) -> Iterator[None]:
         nonlocal built
         built += parameter.numel() if threading.get_ident() == thread else 0
         if built > most:
-            raise ValueError(f"its parts have {built:,} parameters or more, and its tensors not half as many")
+            raise ValueError(f"{path}its parts have {built:,} parameters or more, and its tensors not half as many")
 
     hook = nn.modules.module.register_module_parameter_registration_hook(count)
     try:
@@ -315,6 +315,7 @@ class _Source:
 
     def backbone(self, backbone: str | nn.Module, options: dict[str, Any]) -> nn.Module:
         """Build the backbone that the weights are for."""
+        limit: AbstractContextManager[None] = nullcontext()
         if isinstance(backbone, str):
             formats = getattr(BACKBONES.get(backbone), "formats", ())
             if self.saved is not None:
@@ -323,10 +324,11 @@ class _Source:
                     saved = {key: value for key, value in own[1].items() if key not in options}
                     _check_saved(str(self.weights), "backbone", [backbone, saved])
                     options = {**saved, **options}
+                    limit = _as_large_as(self.tensors or {}, f"{self.weights}: ")
             elif self.tensors is not None and formats:
                 self.tensors = unprefixed(self.tensors, formats, _keys(backbone, options))
                 options = {**recognise(self.tensors, formats, str(self.weights)).options, **options}
-        with _as_large_as(self.tensors or {}) if self.saved is not None else nullcontext():
+        with limit:
             body: nn.Module = BACKBONES.resolve(backbone, **options)
         self.mean, self.std = getattr(body, "mean", (0.5,)), getattr(body, "std", (0.5,))
         return body
