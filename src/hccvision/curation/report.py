@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections import Counter, defaultdict
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from hccvision.contracts.samples import Problem, Sample, printable
 from hccvision.curation.page import page
 from hccvision.files import write_text
 
+MOST_CLASSES = 100  # named in the text
 LEVELS = ("error", "warning", "info")
 
 
@@ -103,7 +105,7 @@ class DataReport:
         counts = Counter(f.level for f in self.findings)
         lines = [
             f"{self.images} images, {self.without_objects} of them without objects",
-            "classes: " + (", ".join(f"{printable(n)} {c}" for n, c in self.objects.items()) or "none"),
+            f"classes: {_classes(self.objects)}",
             f"identical files: {surplus} surplus copies in {len(self.duplicates)} groups"
             + (f"; near copies: {near} in {len(self.near_duplicates)} groups" if near else ""),
             "found: " + (", ".join(_counted(counts[n], n) for n in LEVELS if counts[n]) or "nothing"),
@@ -147,6 +149,13 @@ class DataReport:
         for name, text in texts.items():
             write_text(folder / name, text, errors="replace")
         return folder
+
+
+def _classes(objects: Mapping[str, int]) -> str:
+    """Return class names with their counts, at most `MOST_CLASSES` of them."""
+    shown = [f"{printable(name):.80} {count}" for name, count in list(objects.items())[:MOST_CLASSES]]
+    more = [f"and {len(objects) - MOST_CLASSES} more"] if len(objects) > MOST_CLASSES else []
+    return ", ".join([*shown, *more]) or "none"
 
 
 def _counted(count: int, level: str) -> str:
