@@ -89,7 +89,7 @@ def test_check_can_be_printed_and_stored(data):
         "files": ["c.xml"],
         "message": "not an image",
     }
-    assert [len(report.level(name)) for name in LEVELS] == [7, 4, 2]
+    assert [len(report.level(name)) for name in LEVELS] == [7, 3, 2]
     with pytest.raises(ValueError, match=r"unknown level 'fatal'; known: 'error', 'warning', 'info'"):
         report.level("fatal")
 
