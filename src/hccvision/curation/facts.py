@@ -290,7 +290,9 @@ def _decoded(facts: Facts, path: Path, stream: BinaryIO) -> tuple[Facts, bool]:
     try:
         size = image_size(path, source=stream)
         picture = grey_picture(path, source=stream)
-        greys = tuple(np.flatnonzero(picture.histogram()).tolist())
+        some = picture.resize((16, 16), Image.Resampling.NEAREST)
+        if len(set(some.tobytes())) <= 2:
+            greys = tuple(np.flatnonzero(picture.histogram()).tolist())
         greys = greys if len(greys) <= 2 else ()
         small = shrink(picture)
     except (OSError, ValueError, ImportError, MemoryError) as error:
@@ -304,8 +306,9 @@ def _decoded(facts: Facts, path: Path, stream: BinaryIO) -> tuple[Facts, bool]:
             with Image.open(stream) as file:
                 mode, kind = file.mode, str(file.format).replace("MPO", "JPEG")
                 orientation = int(file.getexif().get(0x0112, 1))
-        with suppress(OSError, ValueError, ImportError, MemoryError):
-            scanner = read_provenance(path, source=stream).scanner or ""
+        if not kind:  # pictures state none
+            with suppress(OSError, ValueError, ImportError, MemoryError):
+                scanner = read_provenance(path, source=stream).scanner or ""
     told: dict[str, Any] = {
         "mode": mode,
         "format": kind,
