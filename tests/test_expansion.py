@@ -1,4 +1,5 @@
 import csv
+import io
 import shutil
 from collections import Counter
 from pathlib import Path
@@ -6,6 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from image_files import COLOUR
+from image_files import dicom as dicom_file
 from PIL import Image
 
 import hccvision as hv
@@ -218,6 +221,34 @@ def test_a_medical_file_leaves_its_header_behind(tmp_path, name):
     assert {p.suffix for p in (tmp_path / "more" / "normal").iterdir()} == {".png"}
     assert np.array_equal(images.read_image(found[0].path), images.read_image(dicom))
     assert b"DICM" not in found[0].path.read_bytes()
+
+
+@pytest.mark.parametrize("name", ["a.tif", "a.png", "a.jpg"])
+@pytest.mark.parametrize("preamble", ["none", "tiff"])
+def test_what_is_dicom_by_its_content_leaves_its_header_behind(tmp_path, name, preamble):
+    """A file of two faces is TIFF by its first bytes and DICOM by those at 128; its name says a third thing."""
+    source = dicom_file(COLOUR[..., 0], tmp_path / "source.dcm", SpecificCharacterSet="ISO_IR 100").read_bytes()
+    if preamble == "tiff":
+        stream = io.BytesIO()
+        Image.fromarray(COLOUR[..., 0]).save(stream, "TIFF")
+        tail = stream.getvalue()
+        first = int.from_bytes(tail[4:8], "little")
+        source = b"II*\0" + (len(source) + first).to_bytes(4, "little") + source[8:] + tail
+    else:
+        source = source[132:][12 + int.from_bytes(source[140:144], "little") :]
+    (tmp_path / name).write_bytes(source)
+    assert b"Doe^Jane" in source
+    (found,) = expand_dataset([Sample(tmp_path / name, class_name="normal")], tmp_path / "more", to=1)
+    assert found.path.name == "a.png"
+    assert b"Doe^Jane" not in found.path.read_bytes()
+    np.testing.assert_array_equal(images.read_image(found.path)[..., 0], COLOUR[..., 0])
+
+
+@pytest.mark.parametrize("name", ["a.tif", "a.TIFF", "a.jpg", "a.webp"])
+def test_plain_pictures_are_copied_byte_for_byte(tmp_path, name):
+    Image.fromarray(COLOUR).save(tmp_path / name)
+    (found,) = expand_dataset([Sample(tmp_path / name, class_name="normal")], tmp_path / "more", to=1)
+    assert found.path.read_bytes() == (tmp_path / name).read_bytes()
 
 
 def test_an_existing_folder_is_left_alone(liver, tmp_path):

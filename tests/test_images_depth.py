@@ -70,6 +70,14 @@ def test_tiff(tmp_path, name):
     assert images.frame_count(tmp_path / "a.tif") == 1
 
 
+@pytest.mark.parametrize("pixels", [DIM, DIM / 7], ids=["of 16 bits", "of floats"])
+def test_a_tiff_of_deep_colours_that_is_cut_short_is_not_filled_with_zeros(tmp_path, pixels):
+    tifffile.imwrite(tmp_path / "a.tif", pixels, photometric="rgb")
+    (tmp_path / "a.tif").write_bytes((tmp_path / "a.tif").read_bytes()[:-100])
+    with pytest.raises(ValueError, match=r"a\.tif: .*truncated: its pixels end at byte \d+, the file at \d+"):
+        images.read_image(tmp_path / "a.tif")
+
+
 @pytest.mark.parametrize("photometric", ["cielab", "ycbcr"])
 def test_tiff_of_other_colours_is_refused_with_the_reason(tmp_path, photometric):
     tifffile.imwrite(tmp_path / "a.tif", DIM, photometric=photometric)

@@ -57,7 +57,7 @@ def judge_image(path: Path) -> tuple[tuple[int, int] | None, tuple[Problem, ...]
             size = image_size(path, source=source)
             verify_image(path, source=source)
             count = frame_count(path, source=source)
-    except (ValueError, OSError, ImportError) as error:
+    except (ValueError, OSError, ImportError, MemoryError) as error:
         reason = error if size is not None else _first_reason(path, error)
         message = str(reason).removeprefix(f"{path}: ")
         kind = "unreadable_image"
@@ -74,7 +74,7 @@ def _first_reason(path: Path, error: Exception) -> Exception:
     """Return why an image without a readable size can't be read: that it is empty or truncated, or else the error."""
     try:
         verify_image(path)
-    except (ValueError, OSError, ImportError) as reason:
+    except (ValueError, OSError, ImportError, MemoryError) as reason:
         return reason
     return error
 

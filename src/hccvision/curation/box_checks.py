@@ -15,6 +15,7 @@ from hccvision.curation.report import Finding
 TINY = 2  # pixels: a box no wider or no higher is hardly intended
 SAME_BOX = 0.9  # IoU above which two boxes of an image are one drawn twice
 MOST = 20  # findings of a kind that are spelt out for one image
+MOST_COMPARED = 5000  # distinct boxes of an image that are compared with one another
 _BLOCK = 256  # boxes compared with all others at a time
 
 
@@ -49,20 +50,26 @@ def _odd_boxes(
 ) -> Iterator[Finding]:
     reported = any(p.kind in ("box_outside", "size_mismatch") for p in sample.problems)
     for number, (x1, y1, x2, y2) in enumerate(annotation.boxes.tolist(), start=1):
-        what = f"box {number} ({annotation.names[number - 1]!r})"
+        what = f"box {number} ({annotation.names[number - 1]!r:.80})"
         if min(x2 - x1, y2 - y1) <= TINY:
             message = f"{what} is {x2 - x1:g}×{y2 - y1:g} pixels, perhaps an accidental click: delete or redraw it"
             yield Finding("tiny_box", "warning", files, message)
         if size is not None and not reported and (x1 < 0 or y1 < 0 or x2 > size[1] or y2 > size[0]):
             message = f"{what} reaches outside the image of {size[1]}×{size[0]} pixels: redraw it"
             yield Finding("box_outside", "error", files, message)
-    for i, j in sorted(_earlier(sample)):
+    distinct = len(set(zip(map(tuple, annotation.boxes.tolist()), annotation.names, strict=True)))
+    if distinct > MOST_COMPARED:
+        message = f"only {MOST_COMPARED} of {distinct} boxes are compared with one another: look at the others"
+        yield Finding("duplicate_box", "info", files, message)
+    for i, j in sorted(_earlier(sample, MOST_COMPARED)):
         one, other = annotation.names[i], annotation.names[j]
         if one == other:
-            message = f"boxes {i + 1} and {j + 1} are both {one!r} in the same place: delete one"
+            message = f"boxes {i + 1} and {j + 1} are both {one!r:.80} in the same place: delete one"
             yield Finding("duplicate_box", "warning", files, message)
         else:
-            message = f"boxes {i + 1} and {j + 1} in the same place are {one!r} and {other!r}: delete the wrong one"
+            message = (
+                f"boxes {i + 1} and {j + 1} in the same place are {one!r:.80} and {other!r:.80}: delete the wrong one"
+            )
             yield Finding("contradicting_box", "warning", files, message)
 
 
@@ -121,15 +128,26 @@ def relative(boxes: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     return boxes / np.array([width, height, width, height], np.float32)
 
 
-def _earlier(sample: Sample) -> Iterator[tuple[int, int]]:
-    """Yield pairs of each box and the first earlier one of its class that it lies on, and of another class."""
+def _earlier(sample: Sample, most: int | None = None) -> Iterator[tuple[int, int]]:
+    """Yield pairs of each box and the first earlier one of its class that it lies on, and of another class.
+
+    With ``most``, only so many of the distinct boxes are compared.
+    """
     if sample.annotation is None or len(sample.annotation) < 2:
         return
     (ids,) = _ids(sample.annotation.names)
-    boxes = torch.from_numpy(sample.annotation.boxes)
-    order = boxes[:, 0].argsort(stable=True)  # boxes of such an overlap have their left edges close together
-    boxes, ids, left = boxes[order], ids[order], boxes[order, 0].contiguous()
+    keys = np.column_stack([sample.annotation.boxes.astype(np.float64), ids.numpy()])
+    _, firsts, places = np.unique(keys, axis=0, return_index=True, return_inverse=True)
+    first_of = firsts[places.reshape(-1)]
+    again = np.flatnonzero(first_of < np.arange(len(keys)))
+    yield from zip(first_of[again].tolist(), again.tolist(), strict=True)
+    order = torch.from_numpy(np.sort(firsts)[:most])
+    boxes, ids = torch.from_numpy(sample.annotation.boxes)[order], ids[order]
+    by_left = boxes[:, 0].argsort(stable=True)  # boxes of such an overlap have their left edges close together
+    boxes, ids, order = boxes[by_left], ids[by_left], order[by_left]
+    left = boxes[:, 0].contiguous()
     reach = (boxes[:, 2] - left).clamp(min=0) * (1 / SAME_BOX - 1) * 1.01
+    beyond = len(sample.annotation)
     for at in range(0, len(boxes), _BLOCK):
         rows = slice(at, at + _BLOCK)
         ends = torch.stack([(left[rows] - reach[rows]).min(), (left[rows] + reach[rows]).max()])
@@ -137,8 +155,8 @@ def _earlier(sample: Sample) -> Iterator[tuple[int, int]]:
         near = (iou(boxes[rows], boxes[columns]) > SAME_BOX) & (order[columns] < order[rows, None])
         same = ids[rows, None] == ids[columns]
         for pairs in (near & same, near & ~same):
-            first = torch.where(pairs, order[columns], len(boxes)).amin(1)
-            found = first < len(boxes)
+            first = torch.where(pairs, order[columns], beyond).amin(1)
+            found = first < beyond
             yield from zip(first[found].tolist(), order[rows][found].tolist(), strict=True)
 
 

@@ -141,7 +141,7 @@ def _shortcuts(
     columns: dict[str, list[Hashable]] = {
         "image size": [*sizes],
         "image size, in steps of √2": [round(float(np.log2(height * width))) for height, width in sizes],
-        "file format": [s.path.suffix.lower().replace("jpeg", "jpg") for s, _, _ in rows],
+        "file format": [known.format or s.path.suffix.lower() for s, known, _ in rows],
         "colour mode": [known.mode for _, known, _ in rows],
         "scanner": [known.scanner for _, known, _ in rows],
     }

@@ -12,7 +12,7 @@ from hccvision.curation.report import Finding
 
 SIMILAR = 0.8  # ratio of difflib from which two class names may be one
 MOST_NAMES = 100  # class names that are compared with one another, or named as unknown
-_COMPARED = 40  # characters of a name
+_COMPARED, _LONGEST = 40, 1000  # characters of a name, without and with spaces and punctuation
 RARE = 10  # a spelling this many times rarer than another is likely a mistake
 
 
@@ -40,17 +40,17 @@ def check_classes(data: Sequence[Sample], classes: Sequence[str] | None) -> Iter
         close = max(others, key=lambda other: _alike(name, other), default="")
         ratio = _alike(name, close) if close else 0.0
         likely = ratio == 1 or (ratio >= SIMILAR and (classes is not None or objects[name] * RARE <= objects[close]))
-        count = f"{name!r} ({objects[name]}×)"
+        count = f"{name!r:.80} ({objects[name]}×)"
         if classes is not None:
             hint = (
-                f"perhaps {close!r}"
+                f"perhaps {close!r:.80}"
                 if likely
-                else f"known: {', '.join(map(repr, known[:20]))}{', …' * (len(known) > 20)}"
+                else f"known: {', '.join(f'{n!r:.80}' for n in known[:20])}{', …' * (len(known) > 20)}"
             )
-            message = f"unknown class {count}, {hint}: rename it, or repair with rename={{{name!r}: …}}"
+            message = f"unknown class {count}, {hint}: rename it, or repair with rename={{{name!r:.80}: …}}"
             yield Finding("unknown_class", "error", tuple(files[name]), message)
         elif likely:
-            message = f"class {count} may be a misspelt {close!r} ({objects[close]}×): use one name for both"
+            message = f"class {count} may be a misspelt {close!r:.80} ({objects[close]}×): use one name for both"
             yield Finding("similar_class", "warning", tuple(files[name]), message)
     if len(odd) > MOST_NAMES:
         rest = odd[MOST_NAMES:]
@@ -78,7 +78,7 @@ def check_balance(data: Sequence[Sample]) -> Iterator[Finding]:
     if len(objects) > 1:
         (most, many), (least, few) = objects.most_common()[0], objects.most_common()[-1]
         level = "warning" if many >= 10 * few else "info"
-        message = f"{most!r} {many}× to {least!r} {few}×, {many / few:.1f} to 1"
+        message = f"{most!r:.80} {many}× to {least!r:.80} {few}×, {many / few:.1f} to 1"
         advice = ": find more, or weight the classes" if level != "info" else ""
         yield Finding("class_balance", level, (), message + advice)
 
@@ -89,5 +89,5 @@ def _commoner(one: str, other: str, objects: Counter[str]) -> bool:
 
 def _alike(one: str, other: str) -> float:
     """Return how alike two names are; 1 if they differ only in case, spaces and punctuation."""
-    one, other = (re.sub(r"[\W_]+", "", name.casefold()) for name in (one, other))
+    one, other = (re.sub(r"[\W_]+", "", name[:_LONGEST].casefold()) for name in (one, other))
     return 1.0 if one == other else SequenceMatcher(None, one[:_COMPARED], other[:_COMPARED]).ratio()

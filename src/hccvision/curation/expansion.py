@@ -27,7 +27,7 @@ from hccvision.boxes.overlap import area
 from hccvision.contracts.batches import Targets
 from hccvision.contracts.samples import Annotation, Sample
 from hccvision.files import new_folder, require_empty, write_table
-from hccvision.images.read import format_of, read_image
+from hccvision.images.read import format_of, read_image, suffixes
 from hccvision.registry import AUGMENTATIONS
 
 TABLE = "expanded.csv"
@@ -169,9 +169,9 @@ def _pixels(path: Path) -> np.ndarray:
 
 
 def _plain_suffix(path: Path) -> str | None:
-    """Return the suffix of a file that may be copied as it is; None for one whose header must not be passed on."""
-    found, suffix = format_of(path), path.name[len(stem(path)) :]
-    return suffix if found.is_plain and suffix.lower() in found.suffixes else None
+    """Return the suffix of a file that may be copied as it is, by its content; None if its header must stay here."""
+    suffix = path.name[len(stem(path)) :]
+    return suffix if format_of(path).is_plain and suffix.lower() in suffixes() else None
 
 
 def _save(pixels: np.ndarray, path: Path) -> None:

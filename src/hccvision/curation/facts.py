@@ -46,6 +46,7 @@ class Facts:
         thumbnail: ``(80, 80) uint8``; None where the image can't be decoded to its end.
         greys: the grey levels of an image that has no more than two; () for others.
         mode: Pillow's colour mode, such as ``"RGB"``; "" for other than pictures.
+        format: Pillow's name of the format, such as ``"JPEG"``, whatever the file's suffix; "" for other than pictures.
         scanner: manufacturer and model, where the file states them; else "".
         orientation: of EXIF, 1 to 8; above 1 the stored pixels are turned or mirrored when they are read.
         error: why there is no size or no thumbnail, without the path; "" if there are both.
@@ -57,6 +58,7 @@ class Facts:
     thumbnail: np.ndarray | None = None
     greys: tuple[int, ...] = ()
     mode: str = ""
+    format: str = ""
     scanner: str = ""
     orientation: int = 1
     error: str = ""
@@ -291,23 +293,32 @@ def _decoded(facts: Facts, path: Path, stream: BinaryIO) -> tuple[Facts, bool]:
     try:
         size = image_size(path, source=stream)
         picture = grey_picture(path, source=stream)
-        greys = tuple(np.flatnonzero(picture.histogram()).tolist())
+        some = picture.resize((16, 16), Image.Resampling.NEAREST)
+        if len(set(some.tobytes())) <= 2:
+            greys = tuple(np.flatnonzero(picture.histogram()).tolist())
         greys = greys if len(greys) <= 2 else ()
         small = shrink(picture)
     except (OSError, ValueError, ImportError, MemoryError) as error:
         reason = _why(path, stream, size, error).replace(repr(stream), repr(str(path)))  # as Pillow quotes a file
         final = not isinstance(error, (ImportError, MemoryError))
-    mode = scanner = ""
+    mode = kind = scanner = ""
     orientation = 1
     if size is not None:
         with suppress(Exception):  # whatever a decoder raises
             stream.seek(0)
             with Image.open(stream) as file:
-                mode = file.mode
+                mode, kind = file.mode, str(file.format).replace("MPO", "JPEG")
                 orientation = int(file.getexif().get(0x0112, 1))
-        with suppress(OSError, ValueError, ImportError, MemoryError):
-            scanner = read_provenance(path, source=stream).scanner or ""
-    told: dict[str, Any] = {"mode": mode, "scanner": scanner, "orientation": orientation, "error": reason}
+        if not kind:  # pictures state none
+            with suppress(OSError, ValueError, ImportError, MemoryError):
+                scanner = read_provenance(path, source=stream).scanner or ""
+    told: dict[str, Any] = {
+        "mode": mode,
+        "format": kind,
+        "scanner": scanner,
+        "orientation": orientation,
+        "error": reason,
+    }
     return replace(facts, decoded=True, size=size, thumbnail=small, greys=greys, **told), final
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections import Counter, defaultdict
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from hccvision.curation.page import page
 from hccvision.files import write_text
 from hccvision.replacement import new_files
 
+MOST_CLASSES = 100  # named in the text
 LEVELS = ("error", "warning", "info")
 
 
@@ -104,7 +106,7 @@ class DataReport:
         counts = Counter(f.level for f in self.findings)
         lines = [
             f"{self.images} images, {self.without_objects} of them without objects",
-            "classes: " + (", ".join(f"{printable(n)} {c}" for n, c in self.objects.items()) or "none"),
+            f"classes: {_classes(self.objects)}",
             f"identical files: {surplus} surplus copies in {len(self.duplicates)} groups"
             + (f"; near copies: {near} in {len(self.near_duplicates)} groups" if near else ""),
             "found: " + (", ".join(_counted(counts[n], n) for n in LEVELS if counts[n]) or "nothing"),
@@ -149,6 +151,13 @@ class DataReport:
                 json_escapes = name.endswith(".json")  # file names of any bytes, read back as they are
                 write_text(draft / name, text, errors="backslashreplace" if json_escapes else "replace")
         return folder
+
+
+def _classes(objects: Mapping[str, int]) -> str:
+    """Return class names with their counts, at most `MOST_CLASSES` of them."""
+    shown = [f"{printable(name):.80} {count}" for name, count in list(objects.items())[:MOST_CLASSES]]
+    more = [f"and {len(objects) - MOST_CLASSES} more"] if len(objects) > MOST_CLASSES else []
+    return ", ".join([*shown, *more]) or "none"
 
 
 def _counted(count: int, level: str) -> str:

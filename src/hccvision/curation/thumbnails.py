@@ -50,11 +50,9 @@ def grey_picture(path: str | Path, *, source: BinaryIO | None = None) -> Image.I
         ValueError: if it can't be decoded to its end, has no pixels, or holds several frames.
     """
     try:
-        image_file = ImageFile(Path(path), source)
-        with Image.open(image_file.content) as file:
+        with Image.open(ImageFile(Path(path), source).content) as file:
             if file.format == "JPEG":
-                with image_file.open() as stream:
-                    require_few_scans(stream, file.width * file.height)
+                require_few_scans(file)
                 file.draft("L", (4 * THUMBNAIL, 4 * THUMBNAIL))
                 return ImageOps.exif_transpose(file).convert("L")
     except Exception:  # whatever the decoder raises, the reader's message is better

@@ -279,8 +279,8 @@ def _require_sound_frame(dataset: Any, index: int, count: int) -> None:
         return
     frame = get_frame(dataset.PixelData, index, number_of_frames=count)
     if syntax in JPEGTransferSyntaxes:
-        with suppress(UnidentifiedImageError), Image.open(stream := io.BytesIO(frame), "r", ["JPEG"]) as image:
-            require_few_scans(stream, image.width * image.height)
+        with suppress(UnidentifiedImageError), Image.open(io.BytesIO(frame), "r", ["JPEG"]) as image:
+            require_few_scans(image)
         return
     at = 12 if frame.startswith(b"\0\0\0\x0cjP  ") else len(frame)
     while at < len(frame) and frame[at + 4 : at + 8] != b"jp2c":

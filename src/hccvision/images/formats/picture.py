@@ -48,8 +48,7 @@ class PictureFormat(ImageFormat):
         """Read one picture or page; see `ImageFormat.read`."""
         with _opened(file) as image:
             if image.format in ("JPEG", "MPO"):
-                with file.open() as stream:
-                    require_few_scans(stream, image.width * image.height)
+                require_few_scans(image)
             image.seek(choose_frame(file.path, frame, _pages(image, file.path)))
             return slice_of(image)
 

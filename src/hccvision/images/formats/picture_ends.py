@@ -6,7 +6,9 @@ Source: PNG (W3C, 5.3 chunk layout); JPEG (ITU-T T.81, B.1.1.2 markers); GIF89a,
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import BinaryIO
+from typing import Any, BinaryIO
+
+from PIL import Image
 
 from hccvision.images.image_file import ImageFile
 
@@ -51,20 +53,20 @@ def looks_whole(file: ImageFile) -> bool:
         return True
 
 
-def require_few_scans(stream: BinaryIO, pixels: int) -> None:
+def require_few_scans(image: Image.Image) -> None:
     """Refuse a JPEG that takes very long to decode: each of its scans goes through all pixels.
 
     Args:
-        stream: the picture; other formats are not judged.
-        pixels: of the picture.
+        image: a JPEG as `PIL.Image.open` returns it, not loaded yet.
 
     Raises:
         ValueError: if scans times pixels are more than `MAX_SCANNED`.
     """
+    stream: Any = getattr(image, "fp", None)
+    pixels = image.width * image.height
     stream.seek(0)
-    if stream.read(3) != _SOI:
-        return
     scans = sum(piece.count(_SOS) for piece in iter(lambda: stream.read(_PIECE), b""))
+    stream.seek(0)
     if scans * pixels > MAX_SCANNED:
         raise ValueError(f"it has {scans} scans of {pixels} pixels, more than the {MAX_SCANNED} that can be read")
 
