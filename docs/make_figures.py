@@ -119,7 +119,9 @@ def write_reading(folder: Path) -> None:
     """Write the tables of what is read: ``image_formats.csv``, ``annotation_formats.csv`` and ``problems.csv``."""
     formats = {name: IMAGE_FORMATS.get(name)() for name in IMAGE_FORMATS.names()}
     suffixes = {name: " ".join(f"``{suffix}``" for suffix in sorted(each.suffixes)) for name, each in formats.items()}
-    rows = [(f"``{name}``", _first_line(each), suffixes[name]) for name, each in formats.items()]
+    rows = [
+        (f"``{name}``", _first_line(each), suffixes[name] or "none: by its content") for name, each in formats.items()
+    ]
     write_table(folder / "image_formats.csv", [("format", "what it is", "suffixes, in any case"), *rows])
     annotations = {name: ANNOTATION_FORMATS.build(name) for name in ANNOTATION_FORMATS.names()}
     rows = [

@@ -406,7 +406,7 @@ def test_a_cache_that_can_not_be_made_or_written_is_done_without(samples, folder
 
     monkeypatch.setattr(Path, "mkdir", read_only)
     for name in ("locked", "later"):
-        with pytest.warns(UserWarning, match="the cache can't be written .Read-only file system.; going on without"):
+        with pytest.warns(UserWarning, match="can't be kept in this cache .Read-only file system.; going on without"):
             items = list(data := dataset(samples, tmp_path / name))
         with monkeypatch.context() as broken:
             broken.setattr("hccvision.data.dataset.read_image", None)  # they are in memory now

@@ -3,6 +3,7 @@
 import json
 import logging
 import os
+import re
 import traceback
 
 import numpy as np
@@ -104,7 +105,7 @@ def test_no_output_of_the_library_says_whose_slice_it_is(tmp_path, identified, c
     said += [r.getMessage() for r in caplog.records] + [*capfd.readouterr()]
     files = [f for f in tmp_path.rglob("*") if f.is_file() and f.suffix != ".dcm"]
     assert len(files) > 6
-    said += [f.read_bytes() for f in files]
+    said += [re.sub(rb"base64,[A-Za-z0-9+/=]+", b"", f.read_bytes()) for f in files]  # pictures may spell any word
     assert [(words, text[:200]) for text in said if (words := quoted(text))] == []
 
 

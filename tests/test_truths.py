@@ -180,7 +180,7 @@ def test_boxes_that_mark_nothing_never_make_a_negative(tmp_path, box, message):
 def test_the_annotation_of_another_version_of_an_image_is_refused(tmp_path):
     sample = annotated([1, 2, 3, 4], path=tmp_path / "a.png", size=(80, 120))
     Image.fromarray(np.zeros((40, 60), np.uint8)).save(sample.path)
-    with pytest.raises(ValueError, match=r"a\.png: its annotation is of an image of 120×80 pixels, and it has 60×40"):
+    with pytest.raises(ValueError, match=r"a\.png: is 60×40 pixels, and was 120×80 when its annotation was read"):
         detector().dataset([sample])[0]
 
 
@@ -411,6 +411,8 @@ def test_detections_inside_a_crowd_change_no_figure(seed):
         hv.metrics.compute_metrics(metrics, hv.metrics.Comparison(p, truths, classes=CLASSES)) for p in (plain, more)
     )
     assert {k: str(v) for k, v in one.items()} == {k: str(v) for k, v in other.items()}
+    one.pop("weighted_afroc")  # a patient with a crowd is not healthy
     without = [{k: v[:-1] if k != "size" else v for k, v in t.items()} for t in truths]
     fewer = hv.metrics.compute_metrics(metrics, hv.metrics.Comparison(plain, without, classes=CLASSES))
+    fewer.pop("weighted_afroc")
     assert {k: str(v) for k, v in one.items()} == {k: str(v) for k, v in fewer.items()}

@@ -55,6 +55,7 @@ class ImageCache:
         >>> from hccvision.images.placement import place
         >>> cache = ImageCache(tempfile.mkdtemp())
         >>> cache.store("ab12", torch.full((1, 2, 2), 7, dtype=torch.uint8), place((4, 4), (2, 2), "stretch"))
+        True
         >>> image, placement = cache.load("ab12", (1, 2, 2))
         >>> image.tolist(), placement.original_size
         ([[[7, 7], [7, 7]]], (4, 4))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 
 from hccvision.metrics.average_precision import NO_TRUTHS
@@ -59,5 +61,6 @@ def compute_weighted_afroc(comparison: Comparison, *, iou_threshold: float = 0.5
     alarm = np.sort(of_case[healthy])
     below, not_above = (np.searchsorted(alarm, of_truth[counted], side) for side in ("left", "right"))
     weights = 1 / lesions[case[m.truth_images[counted]]]
-    area = np.average((below + not_above) / 2 / len(alarm), weights=weights)
-    return Figure(float(area), count=int(healthy.sum() + (lesions > 0).sum()))
+    won = (below + not_above) / 2 / len(alarm) * weights
+    area = math.fsum(won) / math.fsum(weights)  # the same in any order of the images
+    return Figure(area, count=int(healthy.sum() + (lesions > 0).sum()))
