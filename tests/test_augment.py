@@ -591,6 +591,10 @@ def test_nothing_is_read_back_from_the_device(name, shares):
     with FakeCuda():
         try:
             moved, boxes = augment(images.to(cuda), targets.to(cuda), seeded())
+        except RuntimeError as error:
+            if "CUDA driver" in str(error):
+                pytest.skip("this torch asks for a driver even of tensors that only say they are on CUDA")
+            raise
         finally:
             noise_module._pool.cache_clear()  # it holds fake tensors now
     assert moved.shape == images.shape

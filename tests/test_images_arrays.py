@@ -80,6 +80,10 @@ def test_a_pillow_image_of_any_mode_is_what_its_file_would_be(tmp_path, suffix, 
     image = of_mode(mode)
     assert image.mode == mode
     path = save(tmp_path, image, f"a{suffix}")
+    try:
+        Image.open(path).load()
+    except OSError:
+        pytest.skip("this Pillow can't read what it has written")  # YCbCr in TIFF, before Pillow 13
     for window in (images.Window(), images.Window("percentile", 5, 90)):
         options = {"channels": channels, "window": window}
         expected = images.read_image(path, **options)
