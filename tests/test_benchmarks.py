@@ -143,6 +143,7 @@ def test_lesion_sizes_counts_what_default_boxes_reach(tmp_path: Path) -> None:
     assert f"| lesion | {rows['lesion']['boxes']} |" in page
 
 
+@pytest.mark.slow
 def test_lesion_sizes_cross_validates_and_resumes_after_finished_folds(tmp_path: Path) -> None:
     command = [
         sys.executable, str(SIZES), "--phantom", "--patients", "4", "--default-boxes", "lesion", "--epochs", "1",
@@ -179,13 +180,15 @@ def test_reading_of_annotations_is_measured(tmp_path: Path) -> None:
     assert str(SCRIPT.parents[1]) not in path.read_text(encoding="utf-8")
 
 
-def test_the_fuzzer_finds_nothing_in_a_second(tmp_path: Path) -> None:
+ALL_READERS = ["xml", "coco", "yolo", "dicom", "picture", "nifti", "mask", "model", "weights", "manifest"]
+
+
+@pytest.mark.parametrize("readers", [["xml", "picture", "model"], pytest.param(ALL_READERS, marks=pytest.mark.slow)])
+def test_the_fuzzer_finds_nothing_in_a_moment(readers: list[str], tmp_path: Path) -> None:
     pytest.importorskip("pydicom")
-    output = run("fuzz.py", "--seconds", "1", "--keep", str(tmp_path / "kept"))
+    output = run("fuzz.py", "--seconds", "0.5", "--keep", str(tmp_path / "kept"), "--readers", *readers)
     results = [json.loads(line) for line in output.splitlines()]
-    assert [result["reader"] for result in results] == [
-        *("xml", "coco", "yolo", "dicom", "picture", "nifti", "mask", "model", "weights", "manifest")
-    ]
+    assert [result["reader"] for result in results] == readers
     for result in results:
         assert result["findings"] == {}
         assert result["executions"] == sum(result["outcomes"].values()) > 0
@@ -216,6 +219,7 @@ def test_augmentation_is_timed_beside_kornia_and_torchvision(tmp_path: Path) -> 
     assert "ours over kornia" in (tmp_path / "augment.md").read_text(encoding="utf-8")
 
 
+@pytest.mark.slow
 def test_the_feature_cache_is_timed_and_cross_validated(tmp_path: Path) -> None:
     rows = quick_run("feature_cache", tmp_path)
     assert list(rows) == ["VGG-16, random weights, batch 4"]

@@ -9,9 +9,11 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib import resources
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+from PIL import Image
 
 from hccvision.contracts.samples import Sample, printable
 from hccvision.metrics.figure import Figure
@@ -55,7 +57,7 @@ def page(
     summary: str,
     opened: str | None,
     details: Sequence[str],
-    drawn: Mapping[str, Any],
+    pictures: Sequence[Path],
     about: Mapping[str, Any],
     verification: str,
 ) -> str:
@@ -68,7 +70,7 @@ def page(
         summary: one line below the title.
         opened: how often the sealed test set was opened; None: it is not sealed.
         details: lines of text, such as the confusion matrix.
-        drawn: file name to matplotlib figure.
+        pictures: PNG files.
         about: facts about the model, shown as they are.
         verification: how the figures can be checked.
 
@@ -93,7 +95,7 @@ def page(
         figures=plain,
         methods=f"95 % intervals: {', '.join(methods)}." if methods else "Without intervals.",
         details="\n".join(printable(line) for line in details),
-        pictures=[_picture(name, figure) for name, figure in drawn.items()],
+        pictures=[_picture(path) for path in pictures],
         limits=_limits(samples, figures),
         open_items=OPEN_ITEMS,
         version=importlib.metadata.version("hccvision"),
@@ -158,9 +160,8 @@ def _limits(samples: Sequence[Sample], figures: Mapping[str, Figure]) -> list[st
     return limits
 
 
-def _picture(name: str, figure: Any) -> Picture:
-    stream = io.BytesIO()
-    figure.savefig(stream, format="png", metadata={"Software": None})
-    width, height = figure.get_size_inches()
-    title = name.rsplit(".", 1)[0].replace("_", " ")
-    return Picture(title, base64.b64encode(stream.getvalue()).decode("ascii"), bool(width / height > _BROAD))
+def _picture(path: Path) -> Picture:
+    content = path.read_bytes()
+    with Image.open(io.BytesIO(content)) as image:
+        broad = image.width / image.height > _BROAD
+    return Picture(path.stem.replace("_", " "), base64.b64encode(content).decode("ascii"), broad)

@@ -153,17 +153,16 @@ class Report:
                 texts[FILE] = json.dumps(cases, allow_nan=False)
             for name, text in texts.items():
                 write_text(draft / name, text, errors="backslashreplace")  # file names of any bytes
-            drawn: dict[str, Any] = {}
+            shown: list[Path] = []
             try:
                 curves = self._curves()
-                drawn = {**curves, **self._pictures(pictures, score_threshold)}
-                for name, figure in drawn.items():
-                    save(figure, draft / name)
+                for name, figure in {**curves, **self._pictures(pictures, score_threshold)}.items():
+                    shown.append(save(figure, draft / name))
                 for name, figure in curves.items():
                     save(figure, draft / name.replace(".png", ".svg"))
             except ImportError as error:
                 missing = error
-            write_text(draft / "index.html", self._page(drawn, cases is not None), errors="backslashreplace")
+            write_text(draft / "index.html", self._page(shown, cases is not None), errors="backslashreplace")
             content = json.dumps(self.to_dict(), indent=2, allow_nan=False)  # NaN is not JSON
             write_text(draft / "report.json", content, errors="backslashreplace")
             hashes = [f"{file_sha256(path)}  {path.name}\n" for path in sorted(draft.iterdir())]
@@ -210,7 +209,7 @@ class Report:
         comparison = self._comparison()
         return None if comparison is None else cases_document(self.task, comparison, self.metrics, self.resamples)
 
-    def _page(self, drawn: Mapping[str, Any], has_cases: bool) -> str:
+    def _page(self, pictures: Sequence[Path], has_cases: bool) -> str:
         task = self._task()
         return page(
             task=self.task,
@@ -219,7 +218,7 @@ class Report:
             summary=f"{len(self.samples)} images{task.heading}",
             opened=_times(self.opened) if self.opened else None,
             details=task.detail_lines(self.details),
-            drawn=drawn,
+            pictures=pictures,
             about=self.about,
             verification="hv.verify(folder) computes every figure again from cases.json." if has_cases else "",
         )
