@@ -12,6 +12,7 @@ from PIL import Image
 from scipy.stats import binomtest
 from torchmetrics.detection import MeanAveragePrecision
 
+import hccvision as hv
 from hccvision.contracts import Annotation, Detections, Problem, Sample
 from hccvision.inference import predict
 from hccvision.metrics import comparison
@@ -616,3 +617,40 @@ def test_samples_with_problems_are_refused_or_left_out(paths, capsys):
     assert f"skipped: {paths[1]}: is bad" in capsys.readouterr().out
     with pytest.raises(ValueError, match="no usable sample"):
         evaluate(model, [], device="cpu")
+
+
+@pytest.mark.shared_data
+def test_the_blood_cells_are_read_split_and_evaluated_with_one_skip(shared, capsys):
+    data = hv.read_voc_folder(shared / "data/bccd")
+    parts = hv.split(data, (0.95, 0.05), group="none", seed=0, on_problem="skip")
+    said = capsys.readouterr().out
+    assert [line.split(":")[0] for line in said.splitlines()] == ["skipped", "skipped"]  # its two degenerate boxes
+    small = {"image_size": 96, "backbone_options": {"width": 0.25}}
+    model = hv.build_model("mobilenet_v1", "ssd", classes=["RBC", "WBC", "Platelets"], seed=0, **small)
+    with_problems = [s for s in parts[0] if s.problems]
+    assert len(with_problems) == 2
+    chosen = [*with_problems, *parts[1][:2]]
+    hv.evaluate(model, chosen, ["detection_counts"], device="cpu", resamples=0)
+    hv.fit(model, chosen, recipe=hv.Recipe(epochs=1, batch=4), device="cpu")
+    assert "skipped" not in capsys.readouterr().out
+    assert {f.kind for f in hv.check(chosen).findings} >= {"degenerate_box"}  # still told to who asks
+
+
+def test_samples_kept_by_choice_are_trained_on_and_scored(tmp_path, capsys):
+    picture = tmp_path / "a.png"
+    Image.fromarray(np.zeros((40, 40), np.uint8)).save(picture)
+    problem = hv.Problem("unread_object", "a.json", "a brush mask; left out", False)
+    lesion = hv.Annotation(np.array([[5, 5, 20, 20]]), ("hcc",), size=(40, 40))
+    samples = [hv.Sample(picture, annotation=lesion, problems=(problem,)), hv.Sample(picture, annotation=lesion)]
+    kept = hv.usable(samples, "keep")
+    assert len(kept) == 2
+    assert "kept with their readable boxes: 1 of 2" in capsys.readouterr().out
+    small = {"image_size": 64, "backbone_options": {"width": 0.25}}
+    model = hv.build_model("mobilenet_v1", "ssd", classes=["hcc"], seed=0, **small)
+    hv.fit(model, samples, recipe=hv.Recipe(epochs=1, batch=2), device="cpu", on_problem="keep")
+    hv.fit(model, kept, recipe=hv.Recipe(epochs=1, batch=2), device="cpu")
+    found = hv.Detections(torch.tensor([[5.0, 5, 20, 20]]), torch.tensor([0.9]), torch.tensor([0]))
+    recorded = [hv.Prediction(f"array {i}", detections=found) for i in range(2)]
+    options = {"classes": ["hcc"], "task": "detection", "resamples": 0, "metrics": ["detection_counts"]}
+    assert hv.score(recorded, samples, on_problem="keep", **options)["tp"] == 2
+    assert hv.score(recorded, samples, on_problem="skip", **options)["tp"] == 1

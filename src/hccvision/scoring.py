@@ -207,6 +207,12 @@ def _part(setting: Any) -> str:
     return f"{name} ({told})" if told else str(name)
 
 
+def _is_copy(one: Sample, other: Sample) -> bool:
+    """Return whether two samples are the same but for what was said of their problems."""
+    same = one.annotation is other.annotation and one.class_name == other.class_name and one.patient == other.patient
+    return one is other or (same and one.path == other.path)
+
+
 def match_by_path(
     predictions: Iterable[Prediction], samples: Sequence[Sample], others: Sequence[Sample] = ()
 ) -> list[Prediction]:
@@ -226,8 +232,12 @@ def match_by_path(
     given = list(predictions)
     if given and all(_ARRAY.fullmatch(prediction.path) for prediction in given):
         if len(given) == len(others):
-            kept = {id(sample) for sample in samples}
-            return [prediction for prediction, sample in zip(given, others, strict=True) if id(sample) in kept]
+            rest, chosen = list(samples), []
+            for prediction, sample in zip(given, others, strict=True):
+                if rest and _is_copy(rest[0], sample):
+                    chosen.append(prediction)
+                    rest.pop(0)
+            return chosen
         if len(given) != len(samples):
             raise ValueError(f"expected one prediction for each of {len(samples)} samples, got {len(given)}")
         return given

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 
 from hccvision.annotations.problem_kinds import kinds_that_skip
 from hccvision.contracts.samples import Problem, Sample
@@ -19,7 +20,8 @@ def usable(data: Sequence[Sample], on_problem: str = "raise") -> list[Sample]:
             ``"keep"`` to keep samples with objects that can't be read, with the boxes that can, if there are any.
 
     Returns:
-        The samples that can be used, in order.
+        The samples that can be used, in order. The problems of those kept are accepted: they are neither raised nor
+        printed again, so that one ``"skip"`` serves for splitting, training and evaluation.
 
     Raises:
         ValueError: if there are problems and ``on_problem="raise"``, naming the files; if no usable sample is left; or
@@ -35,7 +37,7 @@ def usable(data: Sequence[Sample], on_problem: str = "raise") -> list[Sample]:
     """
     if on_problem not in ("raise", "skip", "keep"):
         raise ValueError(f"unknown on_problem={on_problem!r}; known: 'raise', 'skip', 'keep'")
-    problems = [p for s in data for p in s.problems]
+    problems = [p for s in data for p in s.problems if not p.accepted]
     if problems and on_problem == "raise":
         shown = "\n".join(f"  {p}" for p in problems[:10])
         more = f"\n  … and {len(problems) - 10} more: hv.check(data) shows them all" if len(problems) > 10 else ""
@@ -45,7 +47,7 @@ def usable(data: Sequence[Sample], on_problem: str = "raise") -> list[Sample]:
         )
     for problem in problems:
         print(f"skipped: {problem}")
-    costs = [[p for p in s.problems if not p.usable] for s in data]
+    costs = [[p for p in s.problems if p.excludes] for s in data]
     kept = [
         not bad or (on_problem == "keep" and _has_readable_boxes(s, bad)) for s, bad in zip(data, costs, strict=True)
     ]
@@ -53,7 +55,14 @@ def usable(data: Sequence[Sample], on_problem: str = "raise") -> list[Sample]:
     _say("kept with their readable boxes", len(data), [b for b, keep in zip(costs, kept, strict=True) if keep and b])
     if not any(kept):
         raise ValueError(f"no usable sample: {len(data)} given, all left out because of their problems")
-    return [s for s, keep in zip(data, kept, strict=True) if keep]
+    return [_accepted(s) for s, keep in zip(data, kept, strict=True) if keep]
+
+
+def _accepted(sample: Sample) -> Sample:
+    """Return a sample whose problems were said and need not be said again."""
+    if all(problem.accepted for problem in sample.problems):
+        return sample
+    return replace(sample, problems=tuple(replace(problem, accepted=True) for problem in sample.problems))
 
 
 def _has_readable_boxes(sample: Sample, costs: Iterable[Problem]) -> bool:

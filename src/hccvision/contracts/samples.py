@@ -59,6 +59,7 @@ class Problem:
         path: the file with the problem.
         message: what was expected, what was found, and what to do.
         usable: whether the sample can be used without the affected part; False excludes the whole sample.
+        accepted: whether the user has said to use the sample all the same, see `usable`; it is then said no more.
 
     Example:
         >>> print(Problem("missing_image", "a.xml", "there is no image beside it: add a.png or delete a.xml", False))
@@ -69,6 +70,12 @@ class Problem:
     path: str
     message: str
     usable: bool = True
+    accepted: bool = False
+
+    @property
+    def excludes(self) -> bool:
+        """Whether the sample can't be used as it is."""
+        return not self.usable and not self.accepted
 
     def __str__(self) -> str:
         return printable(f"{self.path}: {self.message}")

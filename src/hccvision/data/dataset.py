@@ -106,7 +106,7 @@ class SliceDataset(Dataset[Item]):
         self.channels = channels
         self.window = window
         for sample in self.samples:
-            unusable = next((problem for problem in sample.problems if not problem.usable), None)
+            unusable = next((problem for problem in sample.problems if problem.excludes), None)
             if unusable is not None:
                 raise ValueError(f"{unusable}; correct it, or leave the sample out: usable(samples, on_problem='skip')")
             self.task.check(sample)

@@ -172,7 +172,7 @@ def load_split(path: str | os.PathLike[str], data: Sequence[Sample]) -> list[lis
         tails = [t for i in range(len(sample.path.parts)) if (t := "/".join(sample.path.parts[i:])) in places]
         if tails:
             places[max(tails, key=len)].append(sample)
-        elif all(p.usable for p in sample.problems):
+        elif not any(p.excludes for p in sample.problems):
             faults.append(f"{sample.path}: is not in the split: leave it out, or split again")
     hashes: dict[Path, str] = {}
     loaded: list[list[Sample]] = []
