@@ -60,7 +60,7 @@ def test_labels_are_exchanged_between_groups():
         found = _exchanged(labels, groups, random.Random(seed))
         assert all(len({found[i] for i in members}) == 1 for members in groups)
         seen.add(tuple(found[members[0]] for members in groups))
-    assert len(seen) == 6
+    assert len(seen) == 2  # both ways in which none of three keeps its own
 
 
 def test_what_cannot_be_controlled_is_refused(data):

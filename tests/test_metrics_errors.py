@@ -10,7 +10,8 @@ from torchvision.ops import box_iou
 from hccvision.metrics.afroc import compute_weighted_afroc
 from hccvision.metrics.comparison import Comparison
 from hccvision.metrics.error_kinds import KINDS, classify_errors, compute_error_kinds
-from hccvision.metrics.metric import find_metrics
+from hccvision.metrics.intervals import add_intervals
+from hccvision.metrics.metric import compute_metrics, find_metrics
 
 CLASSES = ("hcc", "cyst")
 
@@ -177,3 +178,21 @@ def test_the_order_of_images_does_not_matter(order):
         for c in (compare(predictions, truths), compare(predictions, truths).take(np.array(order)))
     )
     assert {k: float(v) for k, v in figures.items()} == pytest.approx({k: float(v) for k, v in others.items()})
+
+
+def test_a_patient_who_is_drawn_twice_counts_twice():
+    """Intervals by patient of patients with one image each are those of images."""
+    rng = np.random.default_rng(0)
+    predictions, truths = [], []
+    for number in range(40):
+        lesion = number % 2 == 0
+        truths.append({"boxes": [BOX] if lesion else [], "labels": [0] if lesion else []})
+        predictions.append({"boxes": [BOX], "scores": [rng.random() * (1.4 if lesion else 1)], "labels": [0]})
+    names = [f"P{i}" for i in range(40)]
+    metrics = find_metrics(["weighted_afroc"], "detection")
+    comparison = compare(predictions, truths, patients=names)
+    found = add_intervals(metrics, comparison, compute_metrics(metrics, comparison), resamples=300)["weighted_afroc"]
+    generator = np.random.default_rng(0)
+    plain = compare(predictions, truths)
+    values = [float(compute_weighted_afroc(plain.take(generator.integers(40, size=40)))) for _ in range(300)]
+    assert found.interval == pytest.approx(tuple(np.quantile(values, [0.025, 0.975])))

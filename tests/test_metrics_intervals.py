@@ -104,7 +104,8 @@ def test_resamples_in_which_a_figure_is_undefined_are_left_out():
 
 
 def test_an_undefined_figure_stays_undefined():
-    comparison = Comparison([[0.9, 0.1]] * 4, [0] * 4, classes=CLASSES, patients=list("abcd"))
+    table = [[0.9, 0.1], [0.8, 0.2], [0.7, 0.3], [0.6, 0.4]]
+    comparison = Comparison(table, [0] * 4, classes=CLASSES, patients=list("abcd"))
     found = intervals(comparison, "confusion", resamples=20)
     assert (found["sensitivity"].interval, found["sensitivity"].reason) == (None, "no case is cancer")
     assert found["specificity"].interval == wilson(4, 4)
@@ -112,11 +113,12 @@ def test_an_undefined_figure_stays_undefined():
 
 def test_a_metric_that_fails_on_a_resample_is_named():
     def fragile(comparison):
-        if len(set(comparison.patients)) < 4:
+        if len(set(comparison.probabilities[:, 0])) < 4:
             raise ValueError("too few patients")
         return 1.0
 
-    comparison = Comparison([[0.9, 0.1]] * 4, [0] * 4, classes=CLASSES, patients=list("abcd"))
+    table = [[0.9, 0.1], [0.8, 0.2], [0.7, 0.3], [0.6, 0.4]]
+    comparison = Comparison(table, [0] * 4, classes=CLASSES, patients=list("abcd"))
     with pytest.raises(ValueError, match=r"'fragile' failed on a resample of the patients \(too few patients\)"):
         intervals(comparison, fragile)
 

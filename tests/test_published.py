@@ -62,7 +62,7 @@ def test_a_claim_may_be_the_mean_over_both_classes():
     macro = check_report(counts, {}, reading="macro").figures
     claims = {name: round(float(macro[name]), 3) for name in ("sensitivity", "precision", "f1")}
     assert possible_readings(counts, claims, decimals=3) == ["macro"]
-    assert possible_readings({"tp": 5, "fn": 0, "fp": 0, "tn": 0}, {"precision": 100}) == ["positive"]
+    assert possible_readings({"tp": 5, "fn": 0, "fp": 0, "tn": 0}, {"f1": 100}) == ["positive", "weighted"]
     with pytest.raises(ValueError, match="'positive', 'macro', 'weighted'"):
         check_report(counts, claims, reading="micro")
 

@@ -93,7 +93,7 @@ def test_what_the_page_says_of_the_data_and_its_limits(tmp_path, detected):
 
 
 def test_every_figure_follows_from_the_saved_cases(tmp_path, detected):
-    options = {"froc": {"rates": (0.5, 1.0)}, "voc_map": {"iou_threshold": 0.3}, "error_kinds": {}}
+    options = {"froc": {"rates": (0.5, 1.0)}, "voc_map": {"iou_threshold": np.float32(0.25)}, "error_kinds": {}}
     other = hv.score(
         detected.predictions, detected.samples, classes=["hcc"], task="detection", metrics=options, resamples=10
     )
@@ -129,8 +129,9 @@ def test_a_forged_report_without_hashes_is_found_too(tmp_path, detected):
     document["intervals"]["sensitivity"] = [0.1, 0.2]
     (folder / "report.json").write_text(json.dumps(document), "utf-8")
     (folder / "SHA256SUMS").unlink()
-    (fault,) = hv.verify(folder).faults
-    assert "sensitivity is reported as" in fault
+    missing, forged = hv.verify(folder).faults
+    assert "SHA256SUMS: is missing" in missing
+    assert "sensitivity is reported as" in forged
 
 
 def test_metrics_of_ones_own_are_named_as_unchecked(tmp_path):

@@ -68,6 +68,7 @@ def cases_document(
         predictions, truths = (
             [_plain(item) for item in items] for items in (comparison.predictions, comparison.truths)
         )
+        listed = [{"name": m.name, "options": _plain(m.options)} for m in metrics if _is_registered(m)]
     except TypeError:
         return None
     return {
@@ -75,7 +76,7 @@ def cases_document(
         "task": task,
         "classes": list(comparison.classes),
         "positive": comparison.positive,
-        "metrics": [{"name": m.name, "options": dict(m.options)} for m in metrics if _is_registered(m)],
+        "metrics": listed,
         "resamples": resamples,
         "patients": None if names is None else [None if name is None else number[name] for name in names],
         "predictions": predictions,
@@ -100,6 +101,8 @@ def verify(folder: str | os.PathLike[str]) -> Verified:
     report, cases = (_read(root / name) for name in ("report.json", FILE))
     faults = []
     lines = (root / HASHES).read_text(encoding="utf-8").splitlines() if (root / HASHES).is_file() else []
+    if not lines:
+        faults.append(f"{root / HASHES}: is missing, so that changes of the other files can't be seen")
     for line in lines:
         expected, _, name = line.partition("  ")
         path = root / name

@@ -12,6 +12,7 @@ import numpy as np
 from hccvision.annotations.problems import usable
 from hccvision.contracts.samples import Sample
 from hccvision.curation.facts import FactCache
+from hccvision.data.seals import note_opening
 from hccvision.data.splits import Group, groups_of
 from hccvision.inference import predict
 from hccvision.metrics.figure import Figure
@@ -106,6 +107,7 @@ def null_control(
     generator = random.Random(seed)
     names = _exchanged([str(s.class_name) for s in both], groups, generator)
     relabelled = [replace(sample, class_name=name) for sample, name in zip(both, names, strict=True)]
+    note_opening(parts[1], "null_control", model)
     fit(model, relabelled[: len(parts[0])], **options)
 
     device = {key: options[key] for key in ("device",) if key in options}
@@ -134,10 +136,10 @@ def null_control(
 
 def _exchanged(labels: Sequence[str], groups: Sequence[Sequence[int]], generator: random.Random) -> list[str]:
     """Give each group the labels of another, repeated or cut to its own number of samples."""
-    givers = list(groups)
-    generator.shuffle(givers)
+    order = list(groups)
+    generator.shuffle(order)
     found = list(labels)
-    for members, giver in zip(groups, givers, strict=True):
+    for members, giver in zip(order, order[1:] + order[:1], strict=True):  # none gives to itself
         start = generator.randrange(len(giver))
         for n, index in enumerate(members):
             found[index] = labels[giver[(start + n) % len(giver)]]

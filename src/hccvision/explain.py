@@ -139,9 +139,8 @@ def explain(
     chosen = method or ("grad_cam" if box is None else "layer_cam")
     if chosen not in METHODS:
         raise ValueError(f"unknown method {chosen!r}; known: {', '.join(METHODS)}")
-    pixels = _pixels(model, loaded.image[np.newaxis]).requires_grad_()
-    with torch.enable_grad(), _outputs(model, layers) as captured:
-        maps = model.maps(pixels)
+    with torch.inference_mode(False), torch.enable_grad(), _outputs(model, layers) as captured:
+        maps = model.maps(_pixels(model, loaded.image[np.newaxis]).requires_grad_())
         evidence = model.head.evidence(model.head(maps), number, place)
         tensors = captured or list(maps)
         gradients = torch.autograd.grad(evidence.sum(), tensors, allow_unused=True)
@@ -305,6 +304,8 @@ def _prepare(
         raise TypeError(f"expected a Model whose head states its evidence, got {type(model).__name__}: see heads.Head")
     name = model.positive if label is None else label
     number = model.classes.index(name) if name in model.classes else name
+    if isinstance(number, np.integer):
+        number = int(number)
     if not isinstance(number, int) or not 0 <= number < len(model.classes):
         raise ValueError(f"expected a class among {', '.join(model.classes)}, or its id, got {label!r}")
     model.prepare(inference.choose_device(device))

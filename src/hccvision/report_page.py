@@ -98,11 +98,26 @@ def page(
         pictures=[_picture(path) for path in pictures],
         limits=_limits(samples, figures),
         open_items=OPEN_ITEMS,
-        version=importlib.metadata.version("hccvision"),
+        version=version_of("hccvision"),
         verification=verification,
         interval=_interval,
         note=lambda figure: "" if figure.method in methods or figure.is_count else figure.method,
     )
+
+
+def version_of(package: str) -> str:
+    """Return the version of an installed package.
+
+    Args:
+        package: its name.
+
+    Returns:
+        The version; "of a checkout" if it is used without being installed.
+    """
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return "of a checkout"
 
 
 def _interval(figure: Figure) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.metadata
 import os
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -17,6 +16,7 @@ from hccvision.inference import Tracked, predict, require_finite
 from hccvision.metrics.intervals import add_intervals
 from hccvision.metrics.metric import Metric, compute_metrics, find_metrics
 from hccvision.model.model import Model, class_names
+from hccvision.report_page import version_of
 from hccvision.reporting import Report
 from hccvision.tasks.task import Task, build_task, task_of
 
@@ -196,7 +196,7 @@ def about_model(model: Any) -> dict[str, Any]:
         facts["pretrained weights"] = "random" if not model.weights else ", ".join(map(str, model.weights.values()))
         facts["parameters"] = f"{sum(p.numel() for p in model.parameters()):,}"
         facts["SHA-256 of the weights"] = fingerprint(model)
-    facts["libraries"] = ", ".join(f"{n} {importlib.metadata.version(n)}" for n in ("hccvision", "torch", "numpy"))
+    facts["libraries"] = ", ".join(f"{n} {version_of(n)}" for n in ("hccvision", "torch", "numpy"))
     return facts
 
 

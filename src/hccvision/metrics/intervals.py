@@ -205,7 +205,7 @@ def _resampled(
     members = members_of(comparison.patients or [])
     generator = np.random.default_rng(seed)
     for i in tqdm(range(resamples), desc="intervals", leave=False, disable=None, delay=2):
-        sample = comparison.take(draw(members, generator))
+        sample = resample(comparison, members, generator)
         for metric in metrics:
             try:
                 found = metric(sample)
@@ -250,6 +250,23 @@ def members_of(groups: Sequence[Hashable]) -> list[np.ndarray]:
             raise ValueError(f"item {index} has no group (None): name its patient, or leave groups out")
         found.setdefault(group, []).append(index)
     return [np.array(indices) for indices in found.values()]
+
+
+def resample(comparison: Comparison, members: Sequence[np.ndarray], generator: np.random.Generator) -> Comparison:
+    """Draw as many patients as there are, with replacement; one who is drawn twice counts as two patients.
+
+    Args:
+        comparison: of all images.
+        members: images of each patient, as `members_of` returns them.
+        generator: random numbers.
+
+    Returns:
+        The comparison of the images drawn.
+    """
+    drawn = generator.integers(len(members), size=len(members))
+    sample = comparison.take(np.concatenate([members[g] for g in drawn]))
+    sample.patients = [number for number, g in enumerate(drawn) for _ in members[g]]
+    return sample
 
 
 def draw(members: Sequence[np.ndarray], generator: np.random.Generator) -> np.ndarray:

@@ -11,7 +11,7 @@ import numpy as np
 from hccvision.metrics.arrays import as_array
 from hccvision.metrics.comparison import Comparison
 from hccvision.metrics.figure import Figure
-from hccvision.metrics.intervals import check_confidence, draw, members_of, percentiles
+from hccvision.metrics.intervals import check_confidence, members_of, percentiles
 
 Statistic = Callable[[Comparison], float]
 _Name = TypeVar("_Name", bound=Hashable)
@@ -127,17 +127,19 @@ def permutation_test(
     members = members_of(range(count) if None in names else names)
     starts = count * np.arange(2 * trainings).reshape(2, trainings)  # of the images of each training in ``both``
 
-    def difference(rows: np.ndarray, swapped: np.ndarray | bool = False, chosen: np.ndarray = starts) -> float:
+    def difference(
+        rows: np.ndarray,
+        swapped: np.ndarray | bool = False,
+        chosen: np.ndarray = starts,
+        patients: list[Hashable | None] | None = None,
+    ) -> float:
         first, second = chosen[:, :, np.newaxis] + rows
         of_a, of_b = np.where(swapped, second, first), np.where(swapped, first, second)
-        return float(
-            np.mean(
-                [
-                    float(statistic(both.take(x))) - float(statistic(both.take(y)))
-                    for x, y in zip(of_a, of_b, strict=True)
-                ]
-            )
-        )
+        pairs = [(both.take(x), both.take(y)) for x, y in zip(of_a, of_b, strict=True)]
+        if patients is not None:
+            for comparison in (c for pair in pairs for c in pair):
+                comparison.patients = patients
+        return float(np.mean([float(statistic(x)) - float(statistic(y)) for x, y in pairs]))
 
     rows = np.arange(count)
     observed = difference(rows)
@@ -155,7 +157,9 @@ def permutation_test(
     values = np.empty(resamples)
     for i in range(resamples):
         chosen = np.take_along_axis(starts, generator.integers(trainings, size=starts.shape), 1)
-        values[i] = difference(draw(members, generator), chosen=chosen)
+        drawn = generator.integers(len(members), size=len(members))
+        copies: list[Hashable | None] = [n for n, g in enumerate(drawn) for _ in members[g]]  # drawn twice, he is two
+        values[i] = difference(np.concatenate([members[g] for g in drawn]), chosen=chosen, patients=copies)
     values = values[np.isfinite(values)]
     interval, method = None, "no interval: undefined in most resamples" if resamples else ""
     if 2 * len(values) > resamples:

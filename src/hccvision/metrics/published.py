@@ -142,8 +142,9 @@ def _read_as(counts: Mapping[str, int], reading: str) -> Mapping[str, Figure]:
     means = {}
     for name in ("sensitivity", "specificity", "precision", "npv", "f1"):
         pair = found[name], other[name]
-        reason = next((figure.reason for figure in pair if not figure.defined), "")
-        mean = sum(w * float(figure) for w, figure in zip(weights, pair, strict=True)) / sum(weights)
+        counted = [(w, figure) for w, figure in zip(weights, pair, strict=True) if w]
+        reason = next((figure.reason for _, figure in counted if not figure.defined), "")
+        mean = sum(w * float(figure) for w, figure in counted) / sum(weights)
         means[name] = Figure(mean, count=positives + negatives, reason=reason)
     return {**found, **means}
 
