@@ -91,7 +91,9 @@ class DataReport:
             "images": self.images,
             "objects": dict(self.objects),
             "without_objects": self.without_objects,
-            "problems": [dict(vars(p)) for p in self.problems],
+            "problems": [
+                {key: getattr(p, key) for key in ("kind", "path", "message", "usable")} for p in self.problems
+            ],
             "duplicates": [list(group) for group in self.duplicates],
             "near_duplicates": [list(group) for group in self.near_duplicates],
             "findings": [{**vars(f), "files": list(f.files)} for f in self.findings],
