@@ -144,6 +144,7 @@ def test_maps_leave_no_trace(classifier):
     [
         ({"method": "score_cam"}, ValueError, "grad_cam, grad_cam\\+\\+, layer_cam"),
         ({"layers": ["backbone.x"]}, ValueError, "unknown layer 'backbone.x'"),
+        ({"layers": ["head"]}, ValueError, "none of the layers head is a feature map"),
         ({"label": "cyst"}, ValueError, "normal, cancer"),
         ({"box": [1, 2, 3]}, ValueError, "four numbers"),
     ],

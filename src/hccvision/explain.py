@@ -144,11 +144,17 @@ def explain(
         evidence = model.head.evidence(model.head(maps), number, place)
         tensors = captured or list(maps)
         gradients = torch.autograd.grad(evidence.sum(), tensors, allow_unused=True)
-    pairs = [(a.detach().float(), g.float()) for a, g in zip(tensors, gradients, strict=True) if g is not None]
+    pairs = [
+        (a.detach().float(), g.float())
+        for a, g in zip(tensors, gradients, strict=True)
+        if g is not None and a.dim() == 4
+    ]
     if not layers and chosen != "layer_cam":
         pairs = [pair for pair in pairs if pair[1].any()][-1:] or pairs[-1:]
     if not pairs:
-        raise ValueError(f"none of the layers {', '.join(layers)} leads to the answer: choose others")
+        raise ValueError(
+            f"none of the layers {', '.join(layers)} is a feature map that leads to the answer: choose others"
+        )
     heat = _fuse([METHODS[chosen](a, g)[0] for a, g in pairs], model.image_size)
     return Explanation(_to_original(heat, loaded.placement), number, None if box is None else np.asarray(box), chosen)
 
